@@ -1,0 +1,109 @@
+package dr
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Item is a protected machine: one leg after another, from enable until it is removed.
+type Item struct {
+	Meta
+	ID                       ItemID
+	Vault, Fabric, Container string
+	FriendlyName             string
+	ProtectableItem          string // name of the protectable item
+	AgentID                  string
+	Physical                 bool
+
+	State State
+
+	PolicyName     string // policy of the running leg
+	Disks          []Disk // protected disks, OS disk first
+	Hardware       Hardware
+	EnableInput    json.RawMessage // providerSpecificDetails of the enable request, echoed in details
+	UpdateInput    json.RawMessage // providerSpecificDetails of the last update
+	TargetName     string
+	TestNetwork    string
+	TargetNetwork  string
+	ReprotectInput json.RawMessage
+
+	// Generation is the open generation of the machine's point log; 0 before the first. ActiveUUID is the SMBIOS UUID of the
+	// machine that may write to it: an agent on any other machine with the same identity is fenced.
+	Generation int64
+	ActiveUUID string
+	HomeUUID   string // SMBIOS UUID of the production machine
+	CaptureID  string // asks the agent for a capture now
+	ResyncID   string // asks the agent to compare the whole disk
+
+	TestInstance     *Instance
+	FailoverInstance *Instance
+
+	LastFailover     time.Time
+	LastTestFailover time.Time
+	CurrentScenario  Scenario
+	HealthErrors     []HealthError
+}
+
+// Scenario is the operation that runs on a resource. The zero value means none.
+type Scenario struct {
+	Name    string
+	JobID   string
+	Started time.Time
+}
+
+// Disk is one protected disk.
+type Disk struct {
+	ID        string
+	SizeBytes int64
+	IsOSDisk  bool
+}
+
+// Hardware is what the machine looked like when last observed.
+type Hardware struct {
+	CPUs        int
+	MemoryBytes int64
+	Firmware    string
+	OSType      string
+	OSName      string
+	MACs        []string
+}
+
+// Instance is a machine started from a point of the item.
+type Instance struct {
+	ID         string
+	UUID       string
+	Generation int64
+	Sequence   int64
+	Site       string
+	Address    string
+	Started    time.Time
+}
+
+// Observed is what the item's agent and replicators last told. It is kept apart from Item because it changes every few seconds
+// and nobody decides on it.
+type Observed struct {
+	Item             ItemID
+	AgentVersion     string
+	LastHeartbeat    time.Time
+	Phase            string // ProtectionStatus.phase of the fleet protocol
+	Generation       int64
+	ProgressPercent  int
+	TotalBytes       int64
+	ProcessedBytes   int64
+	TransferredBytes int64
+	Disks            []DiskProgress
+	LastCaptureID    string
+	FreezeTook       time.Duration
+	Fault            *HealthError
+	// A machine other than ActiveUUID that spoke with this item's identity, such as a source that came back.
+	StrangerUUID string
+	StrangerSeen time.Time
+}
+
+// DiskProgress is the running pass over one disk.
+type DiskProgress struct {
+	ID               string
+	ProgressPercent  int
+	ProcessedBytes   int64
+	TransferredBytes int64
+}

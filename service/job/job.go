@@ -1,0 +1,91 @@
+package job
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// State of a job or of a task.
+type State string
+
+const (
+	NotStarted State = "NotStarted"
+	InProgress State = "InProgress"
+	Succeeded  State = "Succeeded"
+	Failed     State = "Failed"
+	Cancelled  State = "Cancelled"
+	Suspended  State = "Suspended" // waits for a person
+	Cancelling State = "Cancelling"
+)
+
+// Ended tells whether the state is final.
+func (s State) Ended() bool { return s == Succeeded || s == Failed || s == Cancelled }
+
+// Scenario names what a job does, as clients see it (scenarioName).
+type Scenario string
+
+// Job is one asynchronous operation. Its tasks are all listed from the start.
+type Job struct {
+	ID           string // UUIDv7: sorts by creation
+	Vault        string
+	Scenario     Scenario
+	FriendlyName string
+	State        State
+	Description  string // stateDescription; empty: derived from State
+	ActivityID   string
+	TargetType   string // targetInstanceType: ProtectionEntity, ProtectionProfile, Server, RecoveryPlan, Other
+	TargetID     string // bare GUID
+	TargetName   string
+	// ResourcePath is the path below the vault of the resource the operation acted on, for operationresults. Removed tells
+	// that the operation ends with that resource gone.
+	ResourcePath string
+	Removed      bool
+	Input        json.RawMessage // the operation's input, private to service/workflow
+	Tasks        []Task
+	Errors       []Error
+	Created      time.Time
+	Started      time.Time
+	Ended        time.Time
+	Cancel       bool // a person asked for it
+	Artifacts    []string
+	// Idempotency is the request that made the job; the same request again finds it.
+	Idempotency string
+	// SettledEarly tells pollers that the operation counts as succeeded although the job waits for a person.
+	SettledEarly bool
+}
+
+// Task is an idempotent part of a job.
+type Task struct {
+	ID           string // TaskID on the wire, such as FailoverTask; unique in the job
+	Name         string // such as VmFailover
+	FriendlyName string
+	State        State
+	Kind         string // a worker's kind (payload.go), or empty for a task of the control plane
+	Attempt      int64  // times it was enqueued
+	Token        int64  // fencing token of the taken result
+	Output       json.RawMessage
+	Checkpoint   json.RawMessage // what the control task remembers between runs
+	Progress     Progress
+	Started      time.Time
+	Ended        time.Time
+	RetryAt      time.Time
+	Retries      int
+}
+
+// Progress of a task.
+type Progress struct {
+	DoneBytes  int64
+	TotalBytes int64
+	Note       string
+}
+
+// Error is what went wrong, for a person.
+type Error struct {
+	TaskID            string
+	Code              string
+	Message           string
+	PossibleCauses    string
+	RecommendedAction string
+	Level             string // Error or Warning
+	Created           time.Time
+}

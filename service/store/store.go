@@ -1,0 +1,45 @@
+// Package store owns the contract of the one truth: documents with versions, saved together in transactions. Resources, jobs,
+// tasks and events are documents; their packages own kinds and shapes. sqlstore implements it on SQLite and PostgreSQL; the
+// suite in storetest is run by both.
+package store
+
+import (
+	"context"
+	"errors"
+)
+
+// ErrNotFound means that no document has that key.
+var ErrNotFound = errors.New("store: not found")
+
+// ErrConflict means that the document's version is not the expected one, or that it exists although it must not. Nothing of
+// the transaction was saved. The caller loads again and decides anew.
+var ErrConflict = errors.New("store: conflict")
+
+// Kind is a family of documents.
+type Kind string
+
+// Store is safe for concurrent use.
+type Store interface {
+	// View runs fn on one consistent state.
+	View(ctx context.Context, fn func(Tx) error) error
+	// Update runs fn and saves all it put, or nothing. fn may run more than once (the engine retries serialization failures),
+	// so it must have no effect but through tx. An error of fn is returned as it is.
+	Update(ctx context.Context, fn func(Tx) error) error
+	// Subscribe returns a channel that gets a value after any document of the kinds was saved through this Store (values
+	// coalesce), and a function that ends the subscription. Saves by other processes are not seen: poll as well.
+	Subscribe(kinds ...Kind) (<-chan struct{}, func())
+	Close() error
+}
+
+// Tx is one transaction; it must not outlive its function.
+type Tx interface {
+	// Get decodes the document into dst (a pointer, JSON) and returns its version, or ErrNotFound.
+	Get(kind Kind, key string, dst any) (version int64, err error)
+	// Put saves the document and returns its new version (old + 1). expect 0: it must not exist. expect -1: whatever it was.
+	Put(kind Kind, key string, expect int64, doc any) (version int64, err error)
+	// Delete removes the document; expect as in Put, but 0 is refused. ErrNotFound when there is none.
+	Delete(kind Kind, key string, expect int64) error
+	// List calls fn for documents whose key starts with prefix, in ascending key order (bytewise), beginning after the key
+	// after ("" for the first), at most limit (0: no limit). fn decodes with the given function.
+	List(kind Kind, prefix, after string, limit int, fn func(key string, version int64, decode func(dst any) error) error) error
+}

@@ -76,6 +76,13 @@ type Workers interface {
 	Finish(ctx context.Context, d *Delivery, r Result) error
 }
 
+// Notifier is what a Workers may offer besides: cancels told at once instead of at the next Renew. A worker that is told renews
+// at once; the Renew decides.
+type Notifier interface {
+	// Cancels returns a channel of task ids, closed when ctx ends or the connection is given up. Cancels may be missed.
+	Cancels(ctx context.Context) (<-chan string, error)
+}
+
 // Control is the side of the queue that the control plane sees. Safe for concurrent use.
 type Control interface {
 	// Enqueue puts a message out. A second Enqueue of the same task and attempt changes nothing.

@@ -60,7 +60,7 @@ return 1
 `)
 
 // renew keeps a lease: it checks the token, then resets the entry's idle time. It returns -1 for a lost lease, else whether
-// cancel was asked. KEYS hash; ARGV group, token, progress ('' leaves the old one).
+// cancel was asked. KEYS hash; ARGV group, token, progress (” leaves the old one).
 var renewScript = redis.NewScript(`
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[2] then return -1 end
 local entry = redis.call('HGET', KEYS[1], 'entry')
@@ -94,7 +94,7 @@ return 1
 `)
 
 // acknowledge drops a saved result, and the task with it unless a newer attempt took its place. KEYS hash, results; ARGV
-// token, entry of the result ('' when the caller does not know it).
+// token, entry of the result (” when the caller does not know it).
 var acknowledgeScript = redis.NewScript(`
 if ARGV[2] ~= '' then redis.call('XDEL', KEYS[2], ARGV[2]) end
 local result = redis.call('HGET', KEYS[1], 'result')

@@ -582,12 +582,18 @@ type ServedVault struct {
 
 // TaskLease defines model for TaskLease.
 type TaskLease struct {
-	Cancelled    bool                   `json:"cancelled,omitempty,omitzero"`
-	JobId        string                 `json:"jobId"`
-	Kind         string                 `json:"kind"`
-	LeaseSeconds int                    `json:"leaseSeconds"`
-	Payload      map[string]interface{} `json:"payload"`
-	TaskId       string                 `json:"taskId"`
+	Attempt   int64  `json:"attempt,omitempty,omitzero"`
+	Cancelled bool   `json:"cancelled,omitempty,omitzero"`
+	JobId     string `json:"jobId"`
+	Kind      string `json:"kind"`
+
+	// LeaseMillis How long the task is held without a renewal.
+	LeaseMillis int64 `json:"leaseMillis"`
+
+	// Payload As service/job says for the kind.
+	Payload json.RawMessage `json:"payload"`
+	Route   Route           `json:"route,omitempty,omitzero"`
+	TaskId  string          `json:"taskId"`
 
 	// Token Fencing token.
 	Token int64 `json:"token"`
@@ -607,9 +613,11 @@ type TaskRenewed struct {
 // TaskResult defines model for TaskResult.
 type TaskResult struct {
 	// Error code is one of service/dr's error codes.
-	Error  Error                  `json:"error,omitempty,omitzero"`
-	Result map[string]interface{} `json:"result,omitempty,omitzero"`
-	Token  int64                  `json:"token"`
+	Error Error `json:"error,omitempty,omitzero"`
+
+	// Result As service/job says for the kind; absent with error.
+	Result json.RawMessage `json:"result,omitempty,omitzero"`
+	Token  int64           `json:"token"`
 }
 
 // VirtualMachine A machine a master target could write to.

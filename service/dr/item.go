@@ -2,6 +2,7 @@ package dr
 
 import (
 	"encoding/json"
+	"strings"
 	"time"
 )
 
@@ -35,13 +36,50 @@ type Item struct {
 	CaptureID  string // asks the agent for a capture now
 	ResyncID   string // asks the agent to compare the whole disk
 
+	// Fenced tells that Generation is closed and no other is open: nobody may ship, whoever it is.
+	Fenced bool
+	// Acknowledged is the newest generation that an agent said it works on.
+	Acknowledged int64
+
 	TestInstance     *Instance
-	FailoverInstance *Instance
+	FailoverInstance *Instance // the replica at the recovery site, from failover until the way back is committed
+	// HomeInstance is set from a failback until its commit: the production machine was started again from its own disks.
+	HomeInstance *Instance
+	// FailoverPoint is the point that the last failover used; zero before the first.
+	FailoverPoint PointRef
+	// BasePoint is what Generation builds on; zero for the first one.
+	BasePoint PointRef
+
+	// The master target and its datastore that a reprotect to home chose.
+	ReprotectAgent string
+	Datastore      string
+
+	PlannedFailoverStarted time.Time
+	PlannedFailoverStatus  string // None, Succeeded, Failed, Cancelled, Unknown
+	ResyncSince            time.Time
+	SourceShutdownNote     string // what became of the attempt to shut the source down at the last failover
 
 	LastFailover     time.Time
 	LastTestFailover time.Time
 	CurrentScenario  Scenario
 	HealthErrors     []HealthError
+	InternalID       string // internalIdentifier: a GUID, new on every leg
+	CorrelationID    string // eventCorrelationId
+	MultiVMGroup     string
+}
+
+// PointRef names a recovery point of an item: its place in the point log. The zero value names none.
+type PointRef struct {
+	Generation int64
+	Sequence   int64
+}
+
+// IsZero tells whether r names no point.
+func (r PointRef) IsZero() bool { return r == PointRef{} }
+
+// MayShip tells whether a machine with the SMBIOS UUID may add points to the item's log now.
+func (i *Item) MayShip(uuid string) bool {
+	return i.Generation > 0 && !i.Fenced && strings.EqualFold(uuid, i.ActiveUUID)
 }
 
 // Scenario is the operation that runs on a resource. The zero value means none.

@@ -1,5 +1,7 @@
 package dr
 
+import "time"
+
 // State of an item: (leg, phase, test failover, pending job). Everything clients see of it (protectionState,
 // allowedOperations, activeLocation) is a projection.
 type State struct {
@@ -8,6 +10,8 @@ type State struct {
 	TestFailover TestFailover
 	PendingJob   string // at most one operation at a time
 	Resync       bool   // tracking was lost; the disks are being compared
+	// Since is when Phase was entered.
+	Since time.Time
 }
 
 // LegName names a row of the leg table: a provider type and a direction.

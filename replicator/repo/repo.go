@@ -1,0 +1,100 @@
+// Package repo owns a vault's recovery points in a bucket: packs, extent maps, the point log, sessions, pins and retention.
+// A point exists if and only if its log entry is durable. Every byte is verified when read; bytes that do not verify are
+// never returned. It must never overwrite a pack or map, never delete what a kept point, an open session or a pin needs, and
+// never know anything about jobs, agents or hypervisors. The stored forms are in docs/formats.md.
+package repo
+
+import (
+	"encoding/json"
+	"log/slog"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/replicator/chunk"
+)
+
+// Key is a vault's data key. Every other key of the vault is derived from it.
+type Key [32]byte
+
+// Options has a useful zero value.
+type Options struct {
+	Logger *slog.Logger
+	// CacheBytes bounds the decoded map pages and frames kept in memory for reading. Zero means 64 MiB.
+	CacheBytes int64
+	// Codec compresses what Writers store. Raw (zero) means Zstd.
+	Codec chunk.Codec
+	// Now stamps what is stored. Nil means time.Now.
+	Now func() time.Time
+}
+
+// PointRef names a recovery point of a machine. Sequence 0 is never a point.
+type PointRef struct{ Generation, Sequence int64 }
+
+// DiskInfo describes one disk of a machine. The size may grow from one point to the next; it never shrinks: a disk that
+// shrank is another disk and gets another id.
+type DiskInfo struct {
+	ID   string
+	Size int64 // bytes, a multiple of block.Sector
+	OS   bool
+}
+
+// Point describes a recovery point.
+type Point struct {
+	Machine string
+	PointRef
+	Base         PointRef // the point this one was built on; zero for the first of all
+	Time         time.Time
+	Consistency  string
+	GroupID      string
+	Disks        []DiskInfo
+	ChangedBytes int64           // plain bytes written since Base, holes included
+	StoredBytes  int64           // bytes of the packs that hold them
+	Hardware     json.RawMessage // opaque machine description, enough to boot after a catalogue rebuild; nil if none
+}
+
+// Generation describes a run of replication of one machine.
+type Generation struct {
+	Number int64
+	Base   *PointRef // the point of an earlier generation that the first point builds on; nil if none
+	Closed bool
+	Reason string    // why it was closed
+	Head   int64     // sequence of the newest entry, whatever its kind
+	Last   *PointRef // newest point; nil if none
+}
+
+// Commit describes the point that Writer.Commit makes.
+type Commit struct {
+	Time        time.Time // the instant that the point shows, not when it was stored
+	Consistency string
+	GroupID     string
+	Hardware    json.RawMessage
+}
+
+// WriterOptions has a useful zero value.
+type WriterOptions struct {
+	// Dir is the spool: the pack under construction and sealed packs that the bucket's session record does not list yet live
+	// in a directory of their own below it. A new Writer with the same Dir finds them again after a crash. Several Writers
+	// may share one Dir. Empty means a temporary directory that Close removes; Sync then does what Checkpoint does.
+	Dir string
+	// Workers bounds the goroutines that compress and encrypt. Zero means GOMAXPROCS.
+	Workers int
+}
+
+// Retention says which points Prune keeps, by age. The newest point, the newest app-consistent one and pinned ones are always
+// kept. The zero value keeps every point for 2 hours, one an hour for 24 hours and none beyond.
+type Retention struct {
+	All    time.Duration // younger points are all kept; zero means 2 h
+	Hourly time.Duration // up to this age one point an hour is kept; zero means 24 h
+	Daily  time.Duration // up to this age one point a day is kept; zero means none
+	// Grace is how long a pruned point's data, and data that nothing refers to, stays. It must be longer than any upload
+	// takes. Zero means 1 h.
+	Grace time.Duration
+}
+
+// PruneStats tells what Prune did.
+type PruneStats struct {
+	Kept, Pruned         int   // points
+	MapsDeleted          int   // objects
+	PacksDeleted         int   // objects
+	BytesDeleted         int64 // of both
+	PacksKept, BytesKept int64 // packs only
+}

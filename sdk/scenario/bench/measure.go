@@ -1,0 +1,70 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Cost is what one run took.
+type Cost struct {
+	Wall     time.Duration
+	CPU      time.Duration // user and system
+	PeakRSS  int64         // bytes
+	Stored   int64         // bytes on the target, where the run stores something
+	Requests int64         // bucket requests, where they are counted
+}
+
+// Measure runs a command to its end.
+func Measure(ctx context.Context, env []string, name string, args ...string) (Cost, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Env = append(os.Environ(), env...)
+	start := time.Now()
+	out, err := cmd.CombinedOutput()
+	cost := Cost{Wall: time.Since(start)}
+	if err != nil {
+		return cost, fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, out)
+	}
+	usage := cmd.ProcessState.SysUsage().(*syscall.Rusage)
+	cost.CPU = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	cost.PeakRSS = usage.Maxrss << 10
+	return cost, nil
+}
+
+// PeakRSS reads the largest resident size a running process had, in bytes.
+func PeakRSS(pid int) (int64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(status)) {
+		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+			return kib << 10, err
+		}
+	}
+	return 0, fmt.Errorf("process %d tells no peak memory", pid)
+}
+
+// Spread is the minimum, median and maximum of some runs' wall times.
+type Spread struct{ Min, Median, Max time.Duration }
+
+// SpreadOf needs at least one cost.
+func SpreadOf(costs []Cost) Spread {
+	walls := make([]time.Duration, len(costs))
+	for i, c := range costs {
+		walls[i] = c.Wall
+	}
+	slices.Sort(walls)
+	return Spread{Min: walls[0], Median: walls[len(walls)/2], Max: walls[len(walls)-1]}
+}
+
+func (s Spread) String() string {
+	return fmt.Sprintf("%.2f s (%.2f to %.2f)", s.Median.Seconds(), s.Min.Seconds(), s.Max.Seconds())
+}

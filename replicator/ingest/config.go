@@ -4,13 +4,14 @@
 package ingest
 
 import (
-	"context"
 	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"log/slog"
 	"time"
+
+	"github.com/lifeboat-dr/lifeboat/sdk/fleet"
 )
 
 // ErrNotServed is what Config.Vault returns for a server name that belongs to no vault served here.
@@ -56,8 +57,8 @@ type Stats struct {
 	Points         int64 // points committed since the server was made
 }
 
-// Repository is the part of the repository that ingest uses.
-type Repository interface {
-	SumKey(machine, disk string) SumKey
-	NewWriter(ctx context.Context, machine string, generation int64, disks []DiskInfo, dir string) (Writer, error)
-}
+// Consistencies of a point, as the fleet protocol spells them.
+const (
+	crashConsistent = string(fleet.CrashConsistent)
+	appConsistent   = string(fleet.ApplicationConsistent)
+)

@@ -59,18 +59,18 @@ const (
 
 // Names of the legs.
 const (
-	LegInMageRcm           LegName = "InMageRcm"
-	LegInMageRcmFailback   LegName = "InMageRcmFailback"
-	LegInMageAzureV2       LegName = "InMageAzureV2"
-	LegInMageFailback      LegName = "InMageFailback" // provider InMage: the way back from InMageAzureV2
-	LegScout               LegName = "InMage"         // provider InMage: to a secondary site
-	LegScoutFailback       LegName = "InMageReverse"
-	LegHyperVAzure         LegName = "HyperVReplicaAzure"
-	LegHyperVAzureBack     LegName = "HyperVReplicaAzureFailback"
-	LegHyperV2012          LegName = "HyperVReplica2012"
-	LegHyperV2012Back      LegName = "HyperVReplica2012Reverse"
-	LegHyperV2012R2        LegName = "HyperVReplica2012R2"
-	LegHyperV2012R2Back    LegName = "HyperVReplica2012R2Reverse"
-	LegAzureToAzure        LegName = "A2A"
-	LegAzureToAzureReverse LegName = "A2AReverse"
+	LegInMageRcm         LegName = "InMageRcm"
+	LegInMageRcmFailback LegName = "InMageRcmFailback"
+	LegInMageAzureV2     LegName = "InMageAzureV2"
+	LegInMageFailback    LegName = "InMageFailback" // provider InMage: the way back from InMageAzureV2
+	LegScout             LegName = "InMage"         // provider InMage: to a secondary site
+	LegScoutFailback     LegName = "InMageReverse"
+	LegHyperVAzure       LegName = "HyperVReplicaAzure"
+	LegHyperVAzureBack   LegName = "HyperVReplicaAzureFailback"
+	LegHyperV2012        LegName = "HyperVReplica2012"
+	LegHyperV2012Back    LegName = "HyperVReplica2012Reverse"
+	LegHyperV2012R2      LegName = "HyperVReplica2012R2"
+	LegHyperV2012R2Back  LegName = "HyperVReplica2012R2Reverse"
+	LegA2A               LegName = "A2A"
+	LegA2AReverse        LegName = "A2AReverse"
 )

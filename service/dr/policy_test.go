@@ -1,0 +1,104 @@
+package dr
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestParsePolicy(t *testing.T) {
+	cases := []struct {
+		name, input string
+		want        Policy
+		refused     string // part of the message
+	}{
+		{"an RCM policy with nothing but its type takes the defaults", `{"instanceType":"InMageRcm"}`,
+			Policy{Provider: ProviderInMageRcm, CrashConsistentEvery: 5 * time.Minute, Retention: 72 * time.Hour, RPOThreshold: 15 * time.Minute}, ""},
+		{"an RCM policy in minutes", `{"instanceType":"InMageRcm","crashConsistentFrequencyInMinutes":1,"appConsistentFrequencyInMinutes":60,"recoveryPointHistoryInMinutes":1440,"enableMultiVmSync":"true"}`,
+			Policy{Provider: ProviderInMageRcm, CrashConsistentEvery: time.Minute, AppConsistentEvery: time.Hour, Retention: 24 * time.Hour, RPOThreshold: 15 * time.Minute, MultiVMSync: true}, ""},
+		{"null is the default", `{"instanceType":"inmagercm","recoveryPointHistoryInMinutes":null}`,
+			Policy{Provider: ProviderInMageRcm, CrashConsistentEvery: 5 * time.Minute, Retention: 72 * time.Hour, RPOThreshold: 15 * time.Minute}, ""},
+		{"Hyper-V to Azure in hours and seconds", `{"instanceType":"HyperVReplicaAzure","recoveryPointHistoryDuration":24,"applicationConsistentSnapshotFrequencyInHours":12,"replicationInterval":30}`,
+			Policy{Provider: ProviderHyperVReplicaAzure, CrashConsistentEvery: 30 * time.Second, AppConsistentEvery: 12 * time.Hour, Retention: 24 * time.Hour, RPOThreshold: 15 * time.Minute}, ""},
+		{"classic VMware names its threshold", `{"instanceType":"InMageAzureV2","multiVmSyncStatus":"Enable","recoveryPointThresholdInMinutes":60}`,
+			Policy{Provider: ProviderInMageAzureV2, CrashConsistentEvery: 5 * time.Minute, AppConsistentEvery: time.Hour, Retention: 24 * time.Hour, RPOThreshold: time.Hour, MultiVMSync: true}, ""},
+		{"retention above 15 days", `{"instanceType":"InMageRcm","recoveryPointHistoryInMinutes":21601}`, Policy{}, "recoveryPointHistoryInMinutes is 21601"},
+		{"crash-consistent every 0 minutes", `{"instanceType":"InMageRcm","crashConsistentFrequencyInMinutes":0}`, Policy{}, "crashConsistentFrequencyInMinutes is 0"},
+		{"an interval Hyper-V has not", `{"instanceType":"HyperVReplicaAzure","replicationInterval":60}`, Policy{}, "replicationInterval is 60"},
+		{"text for a number", `{"instanceType":"InMageRcm","recoveryPointHistoryInMinutes":"60"}`, Policy{}, "not a whole number"},
+		{"an unknown provider", `{"instanceType":"Tape"}`, Policy{}, `"Tape" is not a provider`},
+		{"no input", `null`, Policy{}, "not an object"},
+		{"app-consistent points that nothing keeps", `{"instanceType":"InMageRcm","recoveryPointHistoryInMinutes":60,"appConsistentFrequencyInMinutes":120}`, Policy{}, "longer than the retention"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			got, err := ParsePolicy([]byte(c.input))
+			if c.refused != "" {
+				if err == nil || err.Code != CodeInvalid || !strings.Contains(err.Message, c.refused) || err.RecommendedAction == "" {
+					t.Fatalf("got %v, want a refusal with %q and a remedy", err, c.refused)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			got.ProviderSpecificInput = nil
+			if got.Provider != c.want.Provider || got.CrashConsistentEvery != c.want.CrashConsistentEvery || got.AppConsistentEvery != c.want.AppConsistentEvery ||
+				got.Retention != c.want.Retention || got.RPOThreshold != c.want.RPOThreshold || got.MultiVMSync != c.want.MultiVMSync {
+				t.Errorf("got %+v, want %+v", got, c.want)
+			}
+		})
+	}
+}
+
+func TestPointIDIsStable(t *testing.T) {
+	// Clients keep these ids; a catalogue rebuilt from the bucket must show the same.
+	if got, want := PointID("item-1", PointRef{Generation: 1, Sequence: 2}), PointID("item-1", PointRef{Generation: 1, Sequence: 2}); got != want || len(got) != 36 {
+		t.Errorf("got %s and %s, want the same GUID", got, want)
+	}
+	seen := map[string]bool{}
+	for g := range int64(4) {
+		for q := range int64(4) {
+			seen[PointID("item-1", PointRef{g, q})] = true
+			seen[PointID("item-11", PointRef{g, q})] = true
+		}
+	}
+	if len(seen) != 32 {
+		t.Errorf("got %d different ids, want 32", len(seen))
+	}
+}
+
+func TestJudge(t *testing.T) {
+	now := start.Add(time.Hour)
+	policy := Policy{RPOThreshold: 15 * time.Minute}
+	item := func(p Phase) *Item {
+		return &Item{ID: "i", State: State{Leg: LegInMageRcm, Phase: p, Since: start}, ActiveUUID: "home"}
+	}
+	heard := Observed{LastHeartbeat: now.Add(-time.Second)}
+	point := func(age time.Duration) *Point { return &Point{Time: now.Add(-age)} }
+	resync := item(PhaseProtected)
+	resync.State.Resync = true
+	cases := []struct {
+		name   string
+		e      Evidence
+		health string
+		codes  []string
+	}{
+		{"a fresh point and a heartbeat are normal", Evidence{Item: item(PhaseProtected), Policy: policy, Observed: heard, Newest: point(time.Minute)}, HealthNormal, nil},
+		{"a point older than the RPO is a breach", Evidence{Item: item(PhaseProtected), Policy: policy, Observed: heard, Newest: point(16 * time.Minute)}, HealthCritical, []string{HealthRPOBreach}},
+		{"silence is critical", Evidence{Item: item(PhaseProtected), Policy: policy, Newest: point(time.Minute)}, HealthCritical, []string{HealthNoHeartbeat}},
+		{"a resync is a warning", Evidence{Item: resync, Policy: policy, Observed: heard, Newest: point(time.Minute)}, HealthWarning, []string{HealthResync}},
+		{"after failover nothing is judged", Evidence{Item: item(PhaseUnplannedPending), Policy: policy, Newest: point(time.Hour)}, HealthNone, nil},
+		{"a stranger is named after failover too", Evidence{Item: item(PhaseUnplannedPending), Policy: policy, Observed: Observed{StrangerUUID: "x", StrangerSeen: now}}, HealthNone, []string{HealthStranger}},
+	}
+	for _, c := range cases {
+		health, errs := Judge(c.e, now)
+		ok := health == c.health && len(errs) == len(c.codes)
+		for i := range errs {
+			ok = ok && errs[i].Code == c.codes[i] && errs[i].PossibleCauses != "" && errs[i].RecommendedAction != ""
+		}
+		if !ok {
+			t.Errorf("%s: got %s %+v, want %s %v", c.name, health, errs, c.health, c.codes)
+		}
+	}
+}

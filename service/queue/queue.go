@@ -69,7 +69,7 @@ type Workers interface {
 	// expired lease of another worker is taken over here, with a higher token.
 	Lease(ctx context.Context, worker string, routes []Route, wait time.Duration) (*Delivery, error)
 	// Renew keeps the lease for another lease time and stores the progress. cancelled tells that the task should stop.
-	// ErrLeaseLost when the token is no longer the newest.
+	// ErrLeaseLost when the token is no longer the newest. Of d only the task's id and the token are needed, here and in Finish.
 	Renew(ctx context.Context, d *Delivery, p Progress) (cancelled bool, err error)
 	// Finish stores the result for the control plane and drops the message, in one step, only with the live token; else
 	// ErrLeaseLost and nothing is stored.

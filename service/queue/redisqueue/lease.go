@@ -191,8 +191,7 @@ func (q *Queue) Renew(ctx context.Context, d *queue.Delivery, p queue.Progress) 
 	}
 	n, err := renewScript.Run(ctx, q.rdb, []string{q.taskKey(d.TaskID)}, group, d.Token, progress).Int()
 	if isNoGroup(err) {
-		// The group vanished and with it whose lease this is; somebody will be given the task again.
-		return false, errors.Join(queue.ErrLeaseLost, q.createGroup(ctx, q.streamKey(d.Route)))
+		return false, queue.ErrLeaseLost // with the group went whose lease this is; the next Lease makes it anew
 	}
 	if err != nil {
 		return false, fmt.Errorf("renew task %s: %w", d.TaskID, err)
@@ -206,6 +205,12 @@ func (q *Queue) Renew(ctx context.Context, d *queue.Delivery, p queue.Progress) 
 // Finish implements queue.Workers.
 func (q *Queue) Finish(ctx context.Context, d *queue.Delivery, r queue.Result) error {
 	r.TaskID, r.JobID, r.Token = d.TaskID, d.JobID, d.Token
+	if r.JobID == "" { // a caller that kept no more of the delivery than its id and token
+		var err error
+		if r.JobID, err = q.jobOf(ctx, d.TaskID); err != nil {
+			return err
+		}
+	}
 	raw, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("finish task %s: %w", d.TaskID, err)
@@ -218,6 +223,22 @@ func (q *Queue) Finish(ctx context.Context, d *queue.Delivery, r queue.Result) e
 		return queue.ErrLeaseLost
 	}
 	return nil
+}
+
+// jobOf returns the job of a task that the queue holds, else ErrLeaseLost.
+func (q *Queue) jobOf(ctx context.Context, taskID string) (string, error) {
+	raw, err := q.rdb.HGet(ctx, q.taskKey(taskID), "msg").Bytes()
+	if errors.Is(err, redis.Nil) {
+		return "", queue.ErrLeaseLost
+	}
+	if err != nil {
+		return "", fmt.Errorf("look up task %s: %w", taskID, err)
+	}
+	var m queue.Message
+	if err := json.Unmarshal(raw, &m); err != nil {
+		return "", fmt.Errorf("decode task %s: %w", taskID, err)
+	}
+	return m.JobID, nil
 }
 
 // createGroup makes a stream's group from its beginning, so that what was enqueued before any worker came is delivered.

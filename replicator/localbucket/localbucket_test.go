@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/iotest"
 
 	"gocloud.dev/blob"
 	"gocloud.dev/blob/driver"
@@ -430,5 +431,23 @@ func TestOpenURL(t *testing.T) {
 	}
 	if _, err := Open(filepath.Join(dir, "file")); !errors.Is(err, syscall.ENOTDIR) {
 		t.Errorf("a file as bucket: got %v, want ENOTDIR", err)
+	}
+}
+
+// What could not be read to its end must not become an object, whichever way it is written.
+func TestAnUploadThatBreaksStoresNothing(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	b := mustOpen(t, dir)
+	broken := errors.New("the source broke")
+	for _, create := range []bool{true, false} {
+		body := io.MultiReader(strings.NewReader("half"), iotest.ErrReader(broken))
+		err := b.Upload(t.Context(), "k", body, &blob.WriterOptions{ContentType: plainType, IfNotExist: create})
+		if !errors.Is(err, broken) {
+			t.Errorf("got %v, want the source's error", err)
+		}
+	}
+	if got := files(t, dir); len(got) > 0 {
+		t.Errorf("left %q", got)
 	}
 }

@@ -78,10 +78,7 @@ func (b *bucket) Copy(ctx context.Context, dstKey, srcKey string, opts *driver.C
 		return err
 	}
 	w := &writer{ctx: ctx, b: b, path: dst, f: f, attrs: o.attrs}
-	if w.err = w.Upload(io.NewSectionReader(o.f, 0, o.size)); w.err != nil {
-		return errors.Join(w.err, w.discard())
-	}
-	return w.Close()
+	return errors.Join(w.Upload(io.NewSectionReader(o.f, 0, o.size)), w.Close())
 }
 
 // writer implements driver.Writer and driver.Uploader over a temp file.
@@ -107,12 +104,12 @@ func (w *writer) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// Upload leaves its error to Close: gocloud gives a code only to errors of Close.
 func (w *writer) Upload(r io.Reader) error {
-	_, err := io.Copy(struct{ io.Writer }{w}, r)
-	if err != nil {
+	if _, err := io.Copy(struct{ io.Writer }{w}, r); err != nil {
 		w.err = err
 	}
-	return err
+	return nil
 }
 
 func (w *writer) Close() error {

@@ -1,0 +1,345 @@
+// Package sqlstore keeps documents in one table of SQLite or PostgreSQL, with one code path for both. It must never look into a
+// document: kinds and shapes belong to the packages that save them.
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	_ "github.com/jackc/pgx/v5/stdlib" // driver pgx
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+	_ "modernc.org/sqlite" // driver sqlite
+
+	"github.com/lifeboat-dr/lifeboat/service/store"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Store is a store.Store. Safe for concurrent use.
+type Store struct {
+	write *sql.DB // SQLite: one connection, so that a writer waits in line instead of failing busy
+	read  *sql.DB
+	opts  dialect
+
+	mu   sync.Mutex // orders writers of this process (SQLite only)
+	subs subscribers
+}
+
+// A dialect is what the two engines differ in.
+type dialect struct {
+	goose     goose.Dialect
+	oneWriter bool
+	update    *sql.TxOptions
+	view      *sql.TxOptions
+}
+
+var _ store.Store = (*Store)(nil)
+
+// OpenSQLite opens or creates the database file at path. Every commit is synced to disk before it returns.
+func OpenSQLite(ctx context.Context, path string) (*Store, error) {
+	dsn := func(extra string) string {
+		return "file:" + (&url.URL{Path: path}).EscapedPath() + "?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(10000)" + extra
+	}
+	write, err := sql.Open("sqlite", dsn("&_txlock=immediate"))
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	write.SetMaxOpenConns(1)
+	s := &Store{write: write, opts: dialect{goose: goose.DialectSQLite3, oneWriter: true}}
+	if err := s.migrate(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), write.Close())
+	}
+	s.read, err = sql.Open("sqlite", dsn("&_pragma=query_only(true)"))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), write.Close())
+	}
+	s.read.SetMaxOpenConns(8)
+	return s, nil
+}
+
+// OpenPostgres connects to the server and database that url names (a libpq URL or keyword string).
+func OpenPostgres(ctx context.Context, url string) (*Store, error) {
+	db, err := sql.Open("pgx", url)
+	if err != nil {
+		return nil, fmt.Errorf("open postgres: %w", err)
+	}
+	db.SetMaxOpenConns(16)
+	s := &Store{write: db, read: db, opts: dialect{goose: goose.DialectPostgres,
+		update: &sql.TxOptions{Isolation: sql.LevelSerializable},
+		view:   &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}}}
+	if err := s.migrate(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open postgres: %w", err), db.Close())
+	}
+	return s, nil
+}
+
+func (s *Store) migrate(ctx context.Context) error {
+	dir, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	opts := []goose.ProviderOption{goose.WithGoMigrations(s.bytewiseKeys()), goose.WithDisableGlobalRegistry(true), goose.WithSlog(slog.New(slog.DiscardHandler))}
+	if s.opts.goose == goose.DialectPostgres {
+		locker, err := lock.NewPostgresSessionLocker()
+		if err != nil {
+			return err
+		}
+		opts = append(opts, goose.WithSessionLocker(locker))
+	}
+	p, err := goose.NewProvider(s.opts.goose, s.write, dir, opts...)
+	if err != nil {
+		return err
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	return nil
+}
+
+// bytewiseKeys makes PostgreSQL compare keys as SQLite does: by bytes, not by the database's language.
+func (s *Store) bytewiseKeys() *goose.Migration {
+	return goose.NewGoMigration(2, &goose.GoFunc{RunTx: func(ctx context.Context, tx *sql.Tx) error {
+		if s.opts.goose != goose.DialectPostgres {
+			return nil
+		}
+		_, err := tx.ExecContext(ctx, `ALTER TABLE documents ALTER COLUMN kind TYPE TEXT COLLATE "C", ALTER COLUMN key TYPE TEXT COLLATE "C"`)
+		return err
+	}}, nil)
+}
+
+// View implements store.Store.
+func (s *Store) View(ctx context.Context, fn func(store.Tx) error) error {
+	t, err := s.read.BeginTx(ctx, s.opts.view)
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	defer func() { _ = t.Rollback() }()
+	return fn(&tx{ctx: ctx, tx: t, readOnly: true})
+}
+
+// Update implements store.Store. On PostgreSQL fn runs again when the engine could not serialize it.
+func (s *Store) Update(ctx context.Context, fn func(store.Tx) error) error {
+	const tries = 10
+	for try := 1; ; try++ {
+		kinds, err := s.updateOnce(ctx, fn)
+		if err == nil {
+			s.subs.notify(kinds)
+			return nil
+		}
+		if pg := (*pgconn.PgError)(nil); try == tries || !errors.As(err, &pg) || pg.Code != "40001" && pg.Code != "40P01" {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Duration(try) * 5 * time.Millisecond):
+		}
+	}
+}
+
+func (s *Store) updateOnce(ctx context.Context, fn func(store.Tx) error) (map[store.Kind]bool, error) {
+	if s.opts.oneWriter {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+	}
+	sqlTx, err := s.write.BeginTx(ctx, s.opts.update)
+	if err != nil {
+		return nil, fmt.Errorf("begin: %w", err)
+	}
+	defer func() { _ = sqlTx.Rollback() }()
+	t := &tx{ctx: ctx, tx: sqlTx, kinds: map[store.Kind]bool{}}
+	if err := fn(t); err != nil {
+		return nil, err
+	}
+	if t.conflict != nil { // also when fn did not pass it on: the contract says that nothing is saved
+		return nil, t.conflict
+	}
+	if err := sqlTx.Commit(); err != nil {
+		return nil, fmt.Errorf("commit: %w", err)
+	}
+	return t.kinds, nil
+}
+
+// Subscribe implements store.Store.
+func (s *Store) Subscribe(kinds ...store.Kind) (<-chan struct{}, func()) { return s.subs.add(kinds) }
+
+// Close implements store.Store. It waits for the running transactions.
+func (s *Store) Close() error {
+	err := s.write.Close()
+	if s.read != s.write {
+		err = errors.Join(err, s.read.Close())
+	}
+	return err
+}
+
+type tx struct {
+	ctx      context.Context // of the View or Update that owns it
+	tx       *sql.Tx
+	readOnly bool
+	kinds    map[store.Kind]bool
+	conflict error
+}
+
+func (t *tx) Get(kind store.Kind, key string, dst any) (int64, error) {
+	var version int64
+	var body string
+	err := t.tx.QueryRowContext(t.ctx, `SELECT version, body FROM documents WHERE kind = $1 AND key = $2`, string(kind), key).Scan(&version, &body)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, fmt.Errorf("%s %s: %w", kind, key, store.ErrNotFound)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read %s %s: %w", kind, key, err)
+	}
+	if dst != nil {
+		if err := json.Unmarshal([]byte(body), dst); err != nil {
+			return 0, fmt.Errorf("decode %s %s: %w", kind, key, err)
+		}
+	}
+	return version, nil
+}
+
+func (t *tx) Put(kind store.Kind, key string, expect int64, doc any) (int64, error) {
+	if t.readOnly {
+		return 0, errors.New("sqlstore: put in a view")
+	}
+	body, err := json.Marshal(doc)
+	if err != nil {
+		return 0, fmt.Errorf("encode %s %s: %w", kind, key, err)
+	}
+	var q string
+	args := []any{string(kind), key, string(body)}
+	switch {
+	case expect == 0:
+		q = `INSERT INTO documents (kind, key, version, body) VALUES ($1, $2, 1, $3) ON CONFLICT (kind, key) DO NOTHING RETURNING version`
+	case expect == -1:
+		q = `INSERT INTO documents (kind, key, version, body) VALUES ($1, $2, 1, $3)
+			ON CONFLICT (kind, key) DO UPDATE SET version = documents.version + 1, body = excluded.body RETURNING version`
+	default:
+		q = `UPDATE documents SET version = version + 1, body = $3 WHERE kind = $1 AND key = $2 AND version = $4 RETURNING version`
+		args = append(args, expect)
+	}
+	var version int64
+	err = t.tx.QueryRowContext(t.ctx, q, args...).Scan(&version)
+	if errors.Is(err, sql.ErrNoRows) {
+		t.conflict = fmt.Errorf("%s %s, expected version %d: %w", kind, key, expect, store.ErrConflict)
+		return 0, t.conflict
+	}
+	if err != nil {
+		return 0, fmt.Errorf("save %s %s: %w", kind, key, err)
+	}
+	t.kinds[kind] = true
+	return version, nil
+}
+
+func (t *tx) Delete(kind store.Kind, key string, expect int64) error {
+	if t.readOnly || expect == 0 {
+		return errors.New("sqlstore: delete in a view, or of a document expected not to exist")
+	}
+	q, args := `DELETE FROM documents WHERE kind = $1 AND key = $2`, []any{string(kind), key}
+	if expect > 0 {
+		q, args = q+` AND version = $3`, append(args, expect)
+	}
+	r, err := t.tx.ExecContext(t.ctx, q, args...)
+	if err != nil {
+		return fmt.Errorf("delete %s %s: %w", kind, key, err)
+	}
+	n, err := r.RowsAffected()
+	if err != nil {
+		return fmt.Errorf("delete %s %s: %w", kind, key, err)
+	}
+	if n == 0 {
+		if _, err := t.Get(kind, key, nil); err != nil {
+			return err
+		}
+		t.conflict = fmt.Errorf("%s %s, expected version %d: %w", kind, key, expect, store.ErrConflict)
+		return t.conflict
+	}
+	t.kinds[kind] = true
+	return nil
+}
+
+// chunk bounds what List holds in memory. It reads ahead because fn may use the transaction, which a PostgreSQL connection
+// cannot do while rows are open.
+const chunk = 256
+
+type row struct {
+	key, body string
+	version   int64
+}
+
+func (t *tx) List(kind store.Kind, prefix, after string, limit int, fn func(string, int64, func(any) error) error) error {
+	for left := limit; limit == 0 || left > 0; {
+		n := chunk
+		if limit > 0 {
+			n = min(n, left)
+		}
+		rows, err := t.page(kind, prefix, after, n)
+		if err != nil {
+			return fmt.Errorf("list %s %s: %w", kind, prefix, err)
+		}
+		for _, r := range rows {
+			decode := func(dst any) error {
+				if err := json.Unmarshal([]byte(r.body), dst); err != nil {
+					return fmt.Errorf("decode %s %s: %w", kind, r.key, err)
+				}
+				return nil
+			}
+			if err := fn(r.key, r.version, decode); err != nil {
+				return err
+			}
+		}
+		if len(rows) < n {
+			return nil
+		}
+		after, left = rows[len(rows)-1].key, left-len(rows)
+	}
+	return nil
+}
+
+func (t *tx) page(kind store.Kind, prefix, after string, n int) ([]row, error) {
+	q := `SELECT key, version, body FROM documents WHERE kind = $1 AND key >= $2 AND key > $3`
+	args := []any{string(kind), prefix, after}
+	if end := prefixEnd(prefix); end != "" {
+		args = append(args, end)
+		q += fmt.Sprintf(` AND key < $%d`, len(args))
+	}
+	args = append(args, n)
+	q += fmt.Sprintf(` ORDER BY key LIMIT $%d`, len(args))
+	rows, err := t.tx.QueryContext(t.ctx, q, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	out := make([]row, 0, n)
+	for rows.Next() {
+		var r row
+		if err := rows.Scan(&r.key, &r.version, &r.body); err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
+	return out, rows.Err()
+}
+
+// prefixEnd is the first string after all that begin with prefix; empty when there is no end. Keys are ASCII: adding one to the
+// last byte stays valid UTF-8, which PostgreSQL insists on.
+func prefixEnd(prefix string) string {
+	for i := len(prefix) - 1; i >= 0; i-- {
+		if prefix[i] < 0x7f {
+			return prefix[:i] + string(prefix[i]+1)
+		}
+	}
+	return ""
+}

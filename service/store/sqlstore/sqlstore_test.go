@@ -1,0 +1,69 @@
+package sqlstore_test
+
+import (
+	"database/sql"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/lifeboat-dr/lifeboat/service/store"
+	"github.com/lifeboat-dr/lifeboat/service/store/sqlstore"
+	"github.com/lifeboat-dr/lifeboat/service/store/storetest"
+)
+
+func TestSQLite(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) store.Store {
+		s, err := sqlstore.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "life boat?.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	})
+}
+
+// LIFEBOAT_TEST_POSTGRES is the URL of a PostgreSQL database that the test may empty.
+func TestPostgres(t *testing.T) {
+	url := os.Getenv("LIFEBOAT_TEST_POSTGRES")
+	if url == "" {
+		t.Skip("LIFEBOAT_TEST_POSTGRES is not set to the URL of a PostgreSQL database")
+	}
+	storetest.Run(t, func(t *testing.T) store.Store {
+		db, err := sql.Open("pgx", url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		for _, table := range []string{"documents", "goose_db_version"} {
+			if _, err := db.ExecContext(t.Context(), "DROP TABLE IF EXISTS "+table); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s, err := sqlstore.OpenPostgres(t.Context(), url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	})
+}
+
+func TestSQLiteKeepsWhatWasSavedOverReopening(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lifeboat.db")
+	for want := range int64(3) {
+		s, err := sqlstore.OpenSQLite(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Update(t.Context(), func(tx store.Tx) error {
+			v, err := tx.Put("k", "key", -1, "text")
+			if v != want+1 {
+				t.Errorf("got version %d, want %d", v, want+1)
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -354,9 +354,6 @@ type DiscoverProtectableItemRequestProperties struct {
 	// IpAddress Address or host name by which the machine's agent will make itself known.
 	IpAddress string `json:"ipAddress"`
 
-	// IsPhysical Lifeboat extension. True registers a physical machine; failback onto a VM is then refused.
-	IsPhysical bool `json:"isPhysical,omitempty,omitzero"`
-
 	// OsType Linux or Windows.
 	OsType string `json:"osType"`
 }
@@ -2508,10 +2505,7 @@ type VaultProperties struct {
 	RestoreSettings     map[string]interface{} `json:"restoreSettings,omitempty,omitzero"`
 	SecureScore         string                 `json:"secureScore,omitempty,omitzero"`
 	SecuritySettings    map[string]interface{} `json:"securitySettings,omitempty,omitzero"`
-
-	// StorageUrl Lifeboat extension: gocloud.dev URL of the bucket that holds the vault's recovery points. Absent takes the server's default. Fixed at creation.
-	StorageUrl     string                 `json:"storageUrl,omitempty,omitzero"`
-	UpgradeDetails map[string]interface{} `json:"upgradeDetails,omitempty,omitzero"`
+	UpgradeDetails      map[string]interface{} `json:"upgradeDetails,omitempty,omitzero"`
 }
 
 // VersionDetails A component's version.

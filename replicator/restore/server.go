@@ -100,9 +100,10 @@ type diskServer struct {
 	quit  chan struct{}
 	once  sync.Once
 
-	mu     sync.Mutex // guards errors and failed
-	errors []string
-	failed int64
+	mu      sync.Mutex // guards the fields below
+	errors  []string
+	corrupt string
+	failed  int64
 }
 
 func (s *diskServer) serve(ctx context.Context, exports map[string]nbd.Source) error {
@@ -164,6 +165,9 @@ func (s *diskServer) onError(export string, e block.Extent, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.failed++
+	if s.corrupt == "" && errors.Is(err, ErrCorrupt) {
+		s.corrupt = re.Error()
+	}
 	if len(s.errors) < maxErrors {
 		s.errors = append(s.errors, re.Error())
 	}
@@ -207,7 +211,7 @@ func (s *diskServer) answer(conn net.Conn) {
 		var st ServerStatus
 		st.Requests, st.Bytes = s.disks.Traffic()
 		s.mu.Lock()
-		st.Errors, st.FailedReads = append(st.Errors, s.errors...), s.failed
+		st.Errors, st.FailedReads, st.Corrupt = append(st.Errors, s.errors...), s.failed, s.corrupt
 		s.mu.Unlock()
 		json.NewEncoder(conn).Encode(st)
 	case "quit":

@@ -19,7 +19,8 @@ type ServerStatus struct {
 	Requests    int64    `json:"requests"` // to the bucket
 	Bytes       int64    `json:"bytes"`    // from the bucket
 	FailedReads int64    `json:"failedReads"`
-	Errors      []string `json:"errors,omitempty"` // the first failed reads, oldest first, each with its disk and extent
+	Corrupt     string   `json:"corrupt,omitempty"` // the first read that failed its verification; empty is none
+	Errors      []string `json:"errors,omitempty"`  // the first failed reads, oldest first, each with its disk and extent
 }
 
 // Dial connects to a unix socket in dir, whatever the length of dir.
@@ -62,7 +63,7 @@ func StartServer(ctx context.Context, dir string, command []string, cfg ServerCo
 		}
 		select {
 		case <-child.Done():
-			return fmt.Errorf("disk server ended: %w: %s", errors.Join(child.Err()), process.LogTail(filepath.Join(dir, serverLog), 2048))
+			return fmt.Errorf("disk server ended (%v): %s", child.Err(), process.LogTail(filepath.Join(dir, serverLog), 2048))
 		case <-ctx.Done():
 			return errors.Join(fmt.Errorf("wait for disk server: %w", context.Cause(ctx)), StopServer(context.WithoutCancel(ctx), dir))
 		case <-time.After(5 * time.Millisecond):

@@ -211,7 +211,7 @@ func list(t *testing.T, b *blob.Bucket, prefix, delimiter string) (keys []string
 	it := b.List(&blob.ListOptions{Prefix: prefix, Delimiter: delimiter})
 	for {
 		o, err := it.Next(t.Context())
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return keys
 		}
 		if err != nil {

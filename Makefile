@@ -1,0 +1,111 @@
+# Lifeboat. `make` alone lists the targets; `make test` is what CI runs, nothing more and nothing less.
+# A Debian machine with Go and make is enough: what else a target needs, it installs.
+
+SHELL       := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS   += --no-print-directory --no-builtin-rules
+
+export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
+export LC_ALL := C.UTF-8
+
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+BINARIES := ./service/cmd/lifeboatd ./replicator/cmd/lifeboat-replicator ./agent/cmd/lifeboat-agent ./sdk/cmd/lifeboat
+SCENARIO := ./sdk/scenario
+FUZZTIME ?= 20s
+SEED     ?=
+
+# Everything but the end-to-end packages, which need the binaries, start machines and take minutes.
+UNIT = $$(go list ./... | grep -v /sdk/scenario)
+
+##@ Use it
+
+demo: packages build ## Watch a Linux machine being protected, drilled, lost, recovered and brought home (needs root)
+	go run $(SCENARIO)/cmd/demo -bin bin
+
+run: build ## Run lifeboatd with everything in one process on https://127.0.0.1:8443, data in .work/
+	mkdir -p .work
+	exec bin/lifeboatd --data-dir .work/lifeboatd --listen 127.0.0.1:8443
+
+##@ Make it
+
+build: ## Build static binaries into bin/
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/ $(BINARIES)
+
+generate: ## Make generated code and documents again
+	go generate ./openapi/...
+	go test ./docs -run 'EqualTheTable' -count=1 -update
+
+lint: .tools/golangci-lint ## Run golangci-lint
+	.tools/bin/golangci-lint run ./...
+
+##@ Check it
+
+test: packages build ## Everything CI runs: vet, unit tests, generated code, lint, end-to-end tests
+	go vet ./...
+	go test -shuffle=on -timeout 10m $(UNIT)
+	$(MAKE) generated
+	$(MAKE) lint
+	$(MAKE) e2e
+
+race: packages ## Unit tests under the race detector
+	go test -race -shuffle=on -timeout 20m $(UNIT)
+
+# Each target alone, because the fuzzer takes one at a time.
+fuzz: ## Fuzz every parser for FUZZTIME (default 20s) each
+	@for file in $$(grep -rlE '^func Fuzz' --include='*_test.go' .); do \
+	  for target in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*).*/\1/p' $$file); do \
+	    go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$(dirname $$file); \
+	  done; \
+	done
+
+e2e: packages build ## End-to-end tests: real processes, machines and Redis (needs root)
+	go test -count=1 -timeout 30m -p 1 $(SCENARIO)/...
+
+chaos: packages build ## Kill processes at random moments and check every invariant; SEED repeats a run
+	LIFEBOAT_CHAOS_SEED=$(SEED) go test -count=1 -timeout 60m -v -run Chaos $(SCENARIO)/...
+
+soak: packages build ## The long form of chaos: 200 kills, at least 10 in each phase
+	LIFEBOAT_CHAOS_SEED=$(SEED) LIFEBOAT_CHAOS_KILLS=200 go test -count=1 -timeout 6h -v -run Chaos $(SCENARIO)/...
+
+bench: packages build ## Measure beside restic and the ceiling of this machine; writes docs/evidence/
+	go run $(SCENARIO)/cmd/bench -bin bin -out docs/evidence
+
+# Generated files that differ from what the generators make now. Git is not asked: a changed tree may be tested, too.
+GENERATED = find . -path ./.tools -prune -o \( -name '*.gen.go' -o -name '*.bundled.json' \) -print | sort | xargs sha256sum
+generated: ## Check that generated code is what the generators make
+	@before=$$($(GENERATED)); go generate ./openapi/...; \
+	if ! diff <(echo "$$before") <($(GENERATED)); then echo 'generated code was not up to date: run make generate, commit the result' >&2; exit 1; fi
+
+##@ What they need
+
+# Program and the Debian package that brings it. restic is a peer in benchmarks.
+PROGRAMS := redis-server=redis-server qemu-system-x86_64=qemu-system-x86 qemu-img=qemu-utils busybox=busybox-static cpio=cpio \
+            modprobe=kmod mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs extlinux=extlinux restic=restic mount=mount git=git
+
+packages: .tools/packages ## Install the Debian packages that are missing
+
+.tools/packages: Makefile
+	@missing=""; \
+	for p in $(PROGRAMS); do command -v "$${p%%=*}" >/dev/null || missing+=" $${p#*=}"; done; \
+	test -e /usr/lib/syslinux/modules/bios/ldlinux.c32 || missing+=" syslinux-common"; \
+	if [ -n "$$missing" ]; then \
+	  echo "installing$$missing"; \
+	  sudo=""; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	  command -v apt-get >/dev/null || { echo "please install:$$missing" >&2; exit 1; }; \
+	  $$sudo apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends $$missing; \
+	fi
+	@mkdir -p .tools && touch $@
+
+GOLANGCI_VERSION := v2.15.0
+.tools/golangci-lint: Makefile
+	@mkdir -p .tools/bin
+	@.tools/bin/golangci-lint version 2>/dev/null | grep -q "version $(GOLANGCI_VERSION:v%=%) " || \
+	  GOBIN=$(CURDIR)/.tools/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+	@touch $@
+
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {print "\n" substr($$0, 5)} /^[a-z0-9]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo run build generate lint test race fuzz e2e chaos soak bench generated packages help

@@ -367,11 +367,11 @@ func (m machine) awaitProbe(ctx context.Context, name string, b *boot, probe job
 		return &compute.ProbeError{Instance: name, Probe: probe, Waited: time.Since(begin), Reason: reason, Console: m.consoleTail(b, 1500)}
 	}
 	var line []byte // what was printed and not yet judged
-	off := b.Serial
+	pos := b.Serial
 	buf := make([]byte, 16<<10)
 	for looked := time.Now(); ; {
-		n, _ := f.ReadAt(buf, off)
-		off += int64(n)
+		n, _ := f.ReadAt(buf, pos)
+		pos += int64(n)
 		if line = append(line, buf[:n]...); len(line) > 1<<20 {
 			line = line[len(line)-64<<10:] // a guest that prints no line ends
 		}

@@ -54,6 +54,11 @@ func Dial(ctx context.Context, network, address, export string) (*Client, error)
 	if err != nil {
 		return nil, fmt.Errorf("connect to nbd server: %w", err)
 	}
+	return NewClient(ctx, conn, export)
+}
+
+// NewClient opens an export on a connection, which it owns from then on.
+func NewClient(ctx context.Context, conn net.Conn, export string) (*Client, error) {
 	deadline := time.Now().Add(30 * time.Second)
 	if t, ok := ctx.Deadline(); ok && t.Before(deadline) {
 		deadline = t

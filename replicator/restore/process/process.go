@@ -172,6 +172,26 @@ func (p Process) Wait(ctx context.Context) error {
 
 // Kill ends the process at once and returns when it has ended.
 func (p Process) Kill(ctx context.Context) error {
+	if err := p.signal(unix.SIGKILL); err != nil {
+		return err
+	}
+	return p.Wait(ctx)
+}
+
+// Terminate asks the process to end, kills it when it has not after grace, and returns when it has ended.
+func (p Process) Terminate(ctx context.Context, grace time.Duration) error {
+	if err := p.signal(unix.SIGTERM); err != nil {
+		return err
+	}
+	wait, cancel := context.WithTimeout(ctx, grace)
+	defer cancel()
+	if p.Wait(wait) == nil {
+		return nil
+	}
+	return p.Kill(ctx)
+}
+
+func (p Process) signal(s unix.Signal) error {
 	fd, err := p.open()
 	if errors.Is(err, ErrGone) {
 		return nil
@@ -179,12 +199,11 @@ func (p Process) Kill(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
-	unix.Close(fd)
-	if err != nil && err != unix.ESRCH {
-		return fmt.Errorf("kill process %d: %w", p.PID, err)
+	defer unix.Close(fd)
+	if err := unix.PidfdSendSignal(fd, s, nil, 0); err != nil && err != unix.ESRCH {
+		return fmt.Errorf("signal process %d: %w", p.PID, err)
 	}
-	return p.Wait(ctx)
+	return nil
 }
 
 // open returns a pidfd of exactly this process.

@@ -111,6 +111,25 @@ func (m *Machine) PowerDown(ctx context.Context) error {
 	}
 }
 
+// SwitchOff shuts the machine down, whoever started it: Lifeboat's QEMU stays when the guest is off, for its own reasons, and
+// is ended here.
+func (m *Machine) SwitchOff(ctx context.Context) error {
+	if m.process != nil && m.process.Running() {
+		return m.PowerDown(ctx)
+	}
+	if err := m.command(ctx, "system_powerdown", nil); err != nil {
+		return err
+	}
+	if err := Until(ctx, m.Spec.Name+" is off", func() (bool, error) {
+		var st struct{ Status string }
+		err := m.query(ctx, "query-status", nil, &st)
+		return st.Status == "shutdown", err
+	}); err != nil {
+		return err
+	}
+	return m.command(ctx, "quit", nil)
+}
+
 // Cut ends the machine as a power failure would.
 func (m *Machine) Cut() error { return m.process.Kill() }
 
@@ -119,8 +138,12 @@ func (m *Machine) Screenshot(ctx context.Context, path string) error {
 	return m.command(ctx, "screendump", map[string]any{"filename": path, "format": "png"})
 }
 
-// command runs one QMP command.
-func (m *Machine) command(ctx context.Context, name string, arguments map[string]any) (err error) {
+func (m *Machine) command(ctx context.Context, name string, arguments map[string]any) error {
+	return m.query(ctx, name, arguments, nil)
+}
+
+// query runs one QMP command and decodes its answer into out, unless nil.
+func (m *Machine) query(ctx context.Context, name string, arguments map[string]any, out any) (err error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", filepath.Join(m.Dir, "qmp.sock"))
 	if err != nil {
@@ -160,6 +183,9 @@ func (m *Machine) command(ctx context.Context, name string, arguments map[string
 				return fmt.Errorf("QMP %s of %s: %s", req.Execute, m.Spec.Name, answer.Error.Desc)
 			}
 			if answer.Return != nil {
+				if out != nil && req.Execute == name {
+					return json.Unmarshal(answer.Return, out)
+				}
 				break
 			}
 		}

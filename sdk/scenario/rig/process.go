@@ -155,7 +155,8 @@ func tail(path string, lines int) string {
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
-// Strays returns the ids of running processes, this one left out, that name the rig's directory in their command line.
+// Strays returns the ids of running processes, this one left out, that work in the rig's directory or name it in their
+// command line. The directory is the rig's own, so the processes are.
 func (r *Rig) Strays() []int {
 	var pids []int
 	entries, err := os.ReadDir("/proc")
@@ -168,7 +169,11 @@ func (r *Rig) Strays() []int {
 			continue
 		}
 		line, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
-		if err == nil && bytes.Contains(line, []byte(r.Dir+"/")) {
+		if err != nil || len(line) == 0 { // gone, a zombie or the kernel's
+			continue
+		}
+		cwd, _ := os.Readlink(filepath.Join("/proc", e.Name(), "cwd"))
+		if bytes.Contains(line, []byte(r.Dir+"/")) || strings.HasPrefix(cwd+"/", r.Dir+"/") {
 			pids = append(pids, pid)
 		}
 	}

@@ -309,9 +309,14 @@ func (it *Item) ReprotectHome(ctx context.Context, masterTarget, datastore strin
 		"reprotectAgentId": masterTarget, "datastoreName": datastore, "logStorageAccountId": "none", "policyId": it.Vault.Back}})
 }
 
+// FailBackInput is the body of a planned failover home.
+func FailBackInput() Object {
+	return Object{"failoverDirection": "RecoveryToPrimary", "providerSpecificDetails": Object{"instanceType": "InMageRcmFailback", "recoveryPointType": "CrashConsistent"}}
+}
+
 // FailBack moves the machine home without loss.
 func (it *Item) FailBack(ctx context.Context) (Job, error) {
-	return it.do(ctx, "plannedFailover", Object{"failoverDirection": "RecoveryToPrimary", "providerSpecificDetails": Object{"instanceType": "InMageRcmFailback", "recoveryPointType": "CrashConsistent"}})
+	return it.do(ctx, "plannedFailover", FailBackInput())
 }
 
 // ReprotectAway replicates towards the recovery site again.

@@ -135,8 +135,10 @@ func (d *Driver) arguments(m machine, hw job.Hardware, drives []drive, b *boot) 
 	cpu := "host"
 	accel := "kvm"
 	if b.Accelerator == tcg {
-		// max would bring five-level paging, which doubles the cost of a TLB miss in emulation.
-		cpu, accel = "max,la57=off", "tcg,thread=multi"
+		// Everything of x86-64-v2, and no more. Emulating AES and AVX is slower than doing without: with -cpu max a Go program
+		// in the guest sends 7 MB/s over TLS instead of 18, reads its disk at 128 MB/s instead of 240, and the kernel boots in 2.3 s
+		// instead of 1.9. rdrand gives the guest its entropy at once.
+		cpu, accel = "qemu64,+rdrand,+ssse3,+sse4.1,+sse4.2,+popcnt", "tcg,thread=multi"
 	}
 	memory := (max(hw.MemoryBytes, 128<<20) + 1<<20 - 1) >> 20
 	args := []string{

@@ -52,7 +52,7 @@ func (r *Rig) AddMachine(spec MachineSpec) (*Machine, error) {
 		spec.MAC = "52:54:00:12:34:56"
 	}
 	dir := filepath.Join(spec.Datastore, spec.Name)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Join(dir, "run"), 0o755); err != nil {
 		return nil, err
 	}
 	vm, err := json.MarshalIndent(map[string]any{
@@ -68,6 +68,11 @@ func (r *Rig) AddMachine(spec MachineSpec) (*Machine, error) {
 	return &Machine{Spec: spec, Dir: dir}, nil
 }
 
+// The files of a running machine are where Lifeboat's own driver has them, so that one console and one monitor serve all lives
+// of the machine, whoever started it.
+func (m *Machine) serial() string  { return filepath.Join(m.Dir, "run", "serial.log") }
+func (m *Machine) monitor() string { return filepath.Join(m.Dir, "run", "qmp.sock") }
+
 // Power starts the machine. Its second serial port carries what services inside it log, to agent.log in its folder.
 func (r *Rig) Power(m *Machine) error {
 	if m.process != nil {
@@ -77,13 +82,13 @@ func (r *Rig) Power(m *Machine) error {
 	if err != nil {
 		return fmt.Errorf("apt-get install -y --no-install-recommends qemu-system-x86: %w", err)
 	}
-	m.Console = Follow(filepath.Join(m.Dir, "serial.log"))
+	m.Console = Follow(m.serial())
 	args := []string{
 		"-name", m.Spec.Name, "-accel", "tcg", "-machine", "q35", "-cpu", CPU, "-smp", "1", "-m", strconv.FormatInt(m.Spec.MemoryBytes>>20, 10),
 		"-uuid", m.Spec.UUID, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-vga", "std",
-		"-chardev", "file,id=s0,append=on,path=" + filepath.Join(m.Dir, "serial.log"), "-serial", "chardev:s0",
+		"-chardev", "file,id=s0,append=on,path=" + m.serial(), "-serial", "chardev:s0",
 		"-chardev", "file,id=s1,append=on,path=" + filepath.Join(m.Dir, "agent.log"), "-serial", "chardev:s1",
-		"-qmp", "unix:" + filepath.Join(m.Dir, "qmp.sock") + ",server=on,wait=off",
+		"-qmp", "unix:" + m.monitor() + ",server=on,wait=off",
 		"-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0,romfile=,mac=" + m.Spec.MAC,
 	}
 	for i, d := range m.Spec.Disks {
@@ -145,7 +150,7 @@ func (m *Machine) command(ctx context.Context, name string, arguments map[string
 // query runs one QMP command and decodes its answer into out, unless nil.
 func (m *Machine) query(ctx context.Context, name string, arguments map[string]any, out any) (err error) {
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", filepath.Join(m.Dir, "qmp.sock"))
+	conn, err := d.DialContext(ctx, "unix", m.monitor())
 	if err != nil {
 		return err
 	}

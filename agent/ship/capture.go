@@ -1,0 +1,311 @@
+package ship
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/agent/quiesce"
+	"github.com/lifeboat-dr/lifeboat/agent/source"
+	"github.com/lifeboat-dr/lifeboat/agent/track/scan"
+	"github.com/lifeboat-dr/lifeboat/replicator/wire"
+	"github.com/lifeboat-dr/lifeboat/sdk/fleet"
+)
+
+// Reasons to try a window again after another pass.
+var (
+	errDisturbed = errors.New("ship: a disk was written while its filesystems were frozen")
+	errRestless  = errors.New("ship: an image file keeps changing")
+)
+
+// fatal tells an error of the session from a capture that was refused: after the latter the session goes on.
+func fatal(err error) bool {
+	if err == nil {
+		return false
+	}
+	if f, ok := errors.AsType[*refusal](err); ok {
+		return f == nil
+	}
+	return true
+}
+
+// refusal is a capture that did not become a point. The session is as good as before.
+type refusal struct{ err error }
+
+func (r *refusal) Error() string { return r.err.Error() }
+func (r *refusal) Unwrap() error { return r.err }
+
+// Ways to get an instant of a disk.
+func frozen(d *disk) bool { return !d.src.File }                  // by freezing what is mounted on it
+func image(d *disk) bool  { return d.src.File && !d.src.Stopped } // by scripts, or by seeing it stand still
+
+// capture makes one recovery point: passes over the running machine until little differs, then a last one at one instant of all
+// disks, then everything to the replicator and its word that the point is durable. A *refusal leaves the session usable.
+func (s *session) capture(ctx context.Context, want fleet.Protection) error {
+	app := want.AppConsistentSeconds > 0 && s.p.cfg.Scripts.Any() &&
+		time.Since(s.p.memo.AppTime) >= time.Duration(want.AppConsistentSeconds)*time.Second
+	limit := defaultFreeze
+	if want.FreezeTimeoutSeconds > 0 {
+		limit = time.Duration(want.FreezeTimeoutSeconds) * time.Second
+	}
+	var took time.Duration
+	for pass := 0; pass < maxPasses; pass++ {
+		start := time.Now()
+		n, err := s.passes(ctx, func(*disk) bool { return true })
+		if err != nil {
+			return err
+		}
+		took = time.Since(start)
+		if n < smallPass {
+			break
+		}
+	}
+	if n := s.count(frozen); n > 0 && took > limit+limit/2 {
+		return &refusal{&Fault{Code: "precondition_failed",
+			Message: fmt.Sprintf("comparing the disks takes %s, longer than the filesystems may be frozen (%s); nothing was frozen", took.Round(time.Second), limit),
+			Causes:  "The disks are large or slow for a tracker that reads them whole.", Action: "Raise the policy's freeze limit, or protect fewer disks."}}
+	}
+	mem, err := newSpool(s.p.cfg.SpoolBytes)
+	if err != nil {
+		return &refusal{err}
+	}
+	defer mem.close()
+	var warn error // a point was made, but not all was as it should be
+	for try := 1; ; try++ {
+		var instant time.Time
+		var epochs []int64
+		instant, epochs, warn, err = s.window(ctx, mem, app, limit)
+		if err == nil {
+			if app = app && warn == nil; app {
+				return s.deliver(ctx, want, mem, instant, epochs, string(fleet.ApplicationConsistent), nil)
+			}
+			return s.deliver(ctx, want, mem, instant, epochs, string(fleet.CrashConsistent), warn)
+		}
+		if err := s.retry(ctx, err, try); err != nil {
+			return err
+		}
+		mem.reset()
+		if _, err := s.passes(ctx, func(*disk) bool { return true }); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *session) count(which func(*disk) bool) (n int) {
+	for _, d := range s.disks {
+		if which(d) {
+			n++
+		}
+	}
+	return n
+}
+
+// retry decides whether a window that failed is tried again: it returns nil for yes.
+func (s *session) retry(ctx context.Context, err error, try int) error {
+	f := Fault{Code: "precondition_failed"}
+	switch {
+	case errors.Is(err, errSpoolFull):
+		f.Message = fmt.Sprintf("write rate too high: in %d tries more than %d MiB changed between the last pass and the freeze", try, s.p.cfg.SpoolBytes>>20)
+		f.Causes, f.Action = "The machine writes faster than its changes can be read.", "Protect it at a quieter time, give it faster disks, or leave busy scratch disks out."
+	case errors.Is(err, errDisturbed):
+		f.Message = fmt.Sprintf("a disk was written while its filesystems were frozen, in %d tries: %v", try, err)
+		f.Causes, f.Action = "Something writes to the disk past the filesystems, or a filesystem on it cannot be frozen.", "Mount what uses the disk where the agent sees it, or configure pre and post scripts that stop it."
+	case errors.Is(err, errRestless):
+		f.Message = fmt.Sprintf("an image file changed in each of %d tries", try)
+		f.Causes, f.Action = "The machine that uses the image is running.", "Configure pre and post scripts that make it stand still, or declare the image as stopped."
+	case errors.Is(err, quiesce.ErrBusy):
+		f.Code, f.Message = "conflict", fmt.Sprintf("a filesystem was frozen by somebody else in %d tries: %v", try, err)
+		f.Causes, f.Action = "Another backup or snapshot is under way.", "Let it end; the next capture tries again."
+		if try < captureTries {
+			select {
+			case <-time.After(busyWait):
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+	case errors.Is(err, quiesce.ErrExpired), errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+		f.Message = "the freeze deadline passed before the last pass was read; the filesystems were thawed and the capture refused"
+		f.Causes, f.Action = "The disks are slow, or large for a tracker that reads them whole.", "Raise the policy's freeze limit."
+		return &refusal{&f}
+	default:
+		return err
+	}
+	if try >= captureTries {
+		return &refusal{&f}
+	}
+	s.p.log.Info("capture window is tried again", "try", try, "err", err)
+	return nil
+}
+
+// window takes one instant of all disks. What the last pass over frozen disks finds is in mem afterwards. warn is set when the
+// point is good but its applications were not quiesced as asked.
+func (s *session) window(ctx context.Context, mem *spool, app bool, limit time.Duration) (instant time.Time, epochs []int64, warn, err error) {
+	label := fleet.CrashConsistent
+	if app {
+		label = fleet.ApplicationConsistent
+	}
+	scripts := s.p.cfg.Scripts
+	scripted := scripts.Any() && s.count(image) > 0
+	if app || scripted {
+		defer func() {
+			if perr := scripts.RunPost(ctx, string(label)); perr != nil {
+				s.p.log.Warn("post script ended with an error", "err", perr)
+				warn = errors.Join(warn, perr)
+			}
+		}()
+		if perr := scripts.RunPre(ctx, string(label)); perr != nil {
+			if scripted {
+				return instant, nil, nil, &refusal{perr}
+			}
+			warn = perr
+		}
+	}
+	switch { // image files stand still from here on, or are seen not to move
+	case scripted:
+		if _, err := s.passes(ctx, image); err != nil {
+			return instant, nil, nil, err
+		}
+	case s.count(image) > 0:
+		for n := 0; s.restless(1); n++ {
+			if n == maxPasses {
+				return instant, nil, nil, errRestless
+			}
+			if _, err := s.passes(ctx, image); err != nil {
+				return instant, nil, nil, err
+			}
+		}
+	}
+	if err := s.look(); err != nil {
+		return instant, nil, nil, err
+	}
+	var fs []source.Filesystem
+	for _, d := range s.disks {
+		fs = append(fs, d.src.Filesystems...)
+	}
+	w, err := s.p.guard.Prepare(ctx, fs)
+	if err != nil {
+		return instant, nil, nil, &refusal{err}
+	}
+	defer w.Close()
+	runtime.GC() // so that none is due while the machine stands
+	s.p.cfg.Gate.Hold()
+	defer s.p.cfg.Gate.Release()
+	if err := w.Freeze(limit); err != nil {
+		if errors.Is(err, quiesce.ErrBusy) || errors.Is(err, quiesce.ErrExpired) {
+			return instant, nil, nil, err
+		}
+		return instant, nil, nil, &refusal{err}
+	}
+	instant, epochs, err = s.frozen(ctx, mem, limit)
+	held, terr := w.Thaw()
+	if errors.Is(terr, quiesce.ErrLost) {
+		terr = &refusal{terr}
+	}
+	if err = errors.Join(err, terr); err != nil {
+		return instant, nil, nil, err
+	}
+	if s.count(frozen) > 0 {
+		s.p.status.set(func(st *fleet.ProtectionStatus) { st.FreezeMicros = held.Microseconds() })
+	}
+	if !scripted && s.count(image) > 0 { // the instant lies between two readings that agree
+		if _, err := s.passes(ctx, image); err != nil {
+			return instant, nil, nil, err
+		}
+		if s.restless(2) {
+			return instant, nil, nil, errRestless
+		}
+	}
+	return instant, epochs, warn, nil
+}
+
+// restless tells whether an image file was not seen standing still in so many passes in a row.
+func (s *session) restless(passes int) bool {
+	for _, d := range s.disks {
+		if image(d) && d.quiet < passes {
+			return true
+		}
+	}
+	return false
+}
+
+// frozen is the last pass, while the filesystems stand. Nothing here may write, log, start a program or outlast limit.
+func (s *session) frozen(ctx context.Context, mem *spool, limit time.Duration) (instant time.Time, epochs []int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	instant = time.Now().UTC()
+	before := make([]source.Writes, len(s.disks))
+	for i, d := range s.disks {
+		if before[i], err = d.src.Writes(); err != nil {
+			return instant, nil, err
+		}
+	}
+	for i, d := range s.disks {
+		epoch := d.tracker.Epoch()
+		if frozen(d) {
+			if err := d.seal(ctx); err != nil {
+				return instant, nil, err
+			}
+			_, err := d.scanner.Pass(ctx, d.owed, false, func(c *scan.Change) error { return mem.keep(i, c) }, func(int64) {})
+			if err != nil {
+				return instant, nil, fmt.Errorf("read disk %s while frozen: %w", d.src.Id, err)
+			}
+		} else {
+			epoch-- // its newest sealed one
+		}
+		epochs = append(epochs, epoch)
+	}
+	for i, d := range s.disks {
+		after, err := d.src.Writes()
+		if err != nil {
+			return instant, nil, err
+		}
+		if before[i].Known && (after.Sectors != before[i].Sectors || after.InFlight > 0) {
+			return instant, nil, fmt.Errorf("%w: disk %s, %d bytes", errDisturbed, d.src.Id, (after.Sectors-before[i].Sectors)*512)
+		}
+	}
+	return instant, epochs, nil
+}
+
+// deliver ships what the window found and has the point made.
+func (s *session) deliver(ctx context.Context, want fleet.Protection, mem *spool, instant time.Time, epochs []int64, consistency string, warn error) error {
+	for _, d := range s.disks {
+		d.quiet = 0
+	}
+	bytes := mem.bytes()
+	err := mem.each(func(disk int, c *scan.Change) error {
+		if err := s.sink(disk, c); err != nil {
+			return err
+		}
+		return s.disks[disk].sums.Update(c.Window, c.Index, c.Sums)
+	})
+	if err != nil {
+		return err
+	}
+	for _, d := range s.disks {
+		d.owed = nil
+	}
+	start := time.Now()
+	durable, err := s.link.seal(ctx, &wire.Seal{Time: instant, Consistency: consistency, Hardware: s.p.hardware()})
+	if err != nil {
+		return err
+	}
+	m := memo{CaptureID: want.CaptureId, ResyncID: want.ResyncId, Generation: durable.Point.Generation, Sequence: durable.Point.Sequence,
+		PointTime: durable.Time, AppTime: s.p.memo.AppTime}
+	if consistency == string(fleet.ApplicationConsistent) {
+		m.AppTime = instant
+	}
+	if err := s.settle(durable, epochs, m); err != nil {
+		return err
+	}
+	s.p.status.set(func(st *fleet.ProtectionStatus) {
+		st.LastPoint = fleet.PointRef{Generation: durable.Point.Generation, Sequence: durable.Point.Sequence}
+		st.LastPointTime, st.LastCaptureId, st.Error = durable.Time, want.CaptureId, fleet.Error{}
+		if warn != nil {
+			st.Error = errorOf(warn)
+		}
+	})
+	s.p.log.Info("point is durable", "point", durable.Point.Sequence, "bytes", bytes, "dur", time.Since(start))
+	return nil
+}

@@ -1,0 +1,339 @@
+package ship
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/agent/source"
+	"github.com/lifeboat-dr/lifeboat/agent/track"
+	"github.com/lifeboat-dr/lifeboat/agent/track/scan"
+	"github.com/lifeboat-dr/lifeboat/replicator/block"
+	"github.com/lifeboat-dr/lifeboat/replicator/wire"
+	"github.com/lifeboat-dr/lifeboat/sdk/fleet"
+)
+
+// disk is a protected disk in a session.
+type disk struct {
+	src     source.Disk
+	reader  *source.Reader
+	sums    *scan.Sums
+	scanner *scan.Scanner
+	tracker track.Tracker
+
+	// owed are extents of sealed epochs that no completed pass has looked at. They are read again with the next pass.
+	owed  []block.Extent
+	quiet int // passes in a row over an image file that found nothing
+}
+
+// session is one connection to a replicator and what runs over it.
+type session struct {
+	p     *Protector
+	want  fleet.Protection
+	link  *link
+	disks []*disk
+	prog  *progress
+	wake  chan struct{}
+
+	aligned string // the resync that the known sums were fetched for
+
+	mu     sync.Mutex // guards opened
+	opened bool       // known sums were marked as running ahead of the newest point
+}
+
+// session connects and ships until something ends it. It never returns nil.
+func (p *Protector) session(ctx context.Context, want fleet.Protection) (err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	found, err := p.findDisks(want)
+	if err != nil {
+		return err
+	}
+	s := &session{p: p, want: want, wake: make(chan struct{}, 1)}
+	hello := &wire.Hello{Grant: want.Grant, Machine: want.MachineId, Generation: want.Generation, Version: p.cfg.Version, Capabilities: []string{"scan"}}
+	defer func() { err = errors.Join(err, s.closeDisks()) }()
+	for _, d := range found {
+		r, err := source.Open(d)
+		if err != nil {
+			return err
+		}
+		s.disks = append(s.disks, &disk{src: d, reader: r, tracker: p.tracker(d)})
+		hello.Disks = append(hello.Disks, wire.Disk{ID: d.Id, Size: d.SizeBytes, OS: d.IsOsDisk})
+	}
+	s.prog = newProgress(&p.status, s.disks)
+	s.link, err = p.dial(ctx, want.Replicators[p.replica%len(want.Replicators)], hello)
+	if err != nil {
+		return err
+	}
+	p.log.Info("replication session opened", "generation", want.Generation, "head", s.link.welcome.Head, "clean", s.link.welcome.Clean)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel(nil)
+	defer func() { s.link.close(fmt.Sprint(err)) }()
+	wg.Go(func() { s.link.run(ctx, s.beat) })
+	wg.Go(func() { p.watch(ctx, cancel, s.link, want, s.wake) })
+	err = s.run(ctx)
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return err
+}
+
+func (s *session) closeDisks() (err error) {
+	for _, d := range s.disks {
+		err = errors.Join(err, d.reader.Close())
+		if d.sums != nil {
+			err = errors.Join(err, d.sums.Close())
+		}
+	}
+	return err
+}
+
+func (s *session) beat() *wire.Heartbeat {
+	st := s.p.status.get()
+	return &wire.Heartbeat{Phase: string(st.Phase), ProcessedBytes: st.ProcessedBytes, TotalBytes: st.TotalBytes}
+}
+
+func (s *session) phase(ph fleet.ProtectionStatusPhase) { s.p.status.phase(s.want.Generation, ph) }
+
+// run compares the disks with what the replicator holds, then captures whenever it is time.
+func (s *session) run(ctx context.Context) error {
+	for i, d := range s.disks {
+		id := scan.Identity{Machine: s.want.MachineId, Disk: d.src.Id, Size: d.src.SizeBytes, Key: s.link.welcome.SumKeys[i]}
+		var err error
+		if d.sums, err = scan.OpenSums(s.p.path(d.src.Id+".sums"), id); err != nil {
+			return err
+		}
+		d.scanner = scan.NewScanner(d.reader, d.sums, id.Key)
+	}
+	s.aligned = s.desired().ResyncId
+	ph, err := s.align(ctx, s.aligned != s.p.memo.ResyncID)
+	if err != nil {
+		return err
+	}
+	next, notBefore := time.Now(), time.Now()
+	if m := s.p.memo; ph == fleet.Delta && m.Generation == s.want.Generation {
+		next = m.PointTime.Add(s.interval())
+	}
+	for {
+		if err := s.wait(ctx, next, notBefore); err != nil {
+			return err
+		}
+		want := s.desired()
+		if want.ResyncId != s.aligned && ph != fleet.InitialReplication {
+			s.aligned = want.ResyncId
+			if ph, err = s.align(ctx, true); err != nil {
+				return err
+			}
+		}
+		next = time.Now().Add(s.interval())
+		if ph == fleet.Delta {
+			s.phase(fleet.Capturing)
+		}
+		err := s.capture(ctx, want)
+		if fatal(err) || s.link.failure() != nil || ctx.Err() != nil {
+			return errors.Join(err, s.link.failure())
+		}
+		if err != nil {
+			s.p.log.Warn("capture refused", "err", err)
+			s.p.status.complain(err)
+			s.phase(ph)
+			notBefore = time.Now().Add(min(s.interval(), refusedWait))
+			continue
+		}
+		ph = fleet.Delta
+		s.phase(ph)
+	}
+}
+
+func (s *session) desired() fleet.Protection { return s.p.desired() }
+
+func (s *session) interval() time.Duration {
+	if n := s.desired().CrashConsistentSeconds; n > 0 {
+		return time.Duration(n) * time.Second
+	}
+	return defaultInterval
+}
+
+// wait returns when a capture is due: at next, or because lifeboatd asks for one, but not before notBefore.
+func (s *session) wait(ctx context.Context, next, notBefore time.Time) error {
+	t := time.NewTimer(time.Until(next))
+	defer t.Stop()
+	ready := time.NewTimer(time.Until(notBefore))
+	defer ready.Stop()
+	waited := false
+	for {
+		if w := s.desired(); waited && (w.CaptureId != s.p.memo.CaptureID || w.ResyncId != s.p.memo.ResyncID) {
+			return nil
+		}
+		select {
+		case <-ready.C:
+			waited = true
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-s.link.done:
+			return s.link.failure()
+		case <-t.C:
+			return nil
+		case <-s.wake:
+		}
+	}
+}
+
+// align makes the files of known sums say what the replicator holds, and every disk be compared as far as its tracker cannot vouch
+// for it. Known sums are trusted only if they are those of the replicator's newest point and it holds nothing beyond.
+func (s *session) align(ctx context.Context, resync bool) (fleet.ProtectionStatusPhase, error) {
+	w := s.link.welcome
+	trusted := !resync && w.Clean && w.Head != nil && !s.opened
+	for _, d := range s.disks {
+		at, ok := d.sums.Settled()
+		trusted = trusted && ok && at == scan.PointRef{Generation: w.Head.Generation, Sequence: w.Head.Sequence}
+	}
+	ph := fleet.Delta
+	switch {
+	case w.Head == nil && s.p.memo.Generation != s.want.Generation:
+		ph = fleet.InitialReplication
+	case !trusted:
+		ph = fleet.Resync
+	}
+	s.phase(ph)
+	for i, d := range s.disks {
+		pending, err := d.tracker.Pending(ctx)
+		if err != nil && !errors.Is(err, track.ErrLost) {
+			return ph, fmt.Errorf("read the changes of disk %s: %w", d.src.Id, err)
+		}
+		if trusted && err == nil {
+			d.owed = track.Union(d.owed, pending)
+			continue
+		}
+		d.owed = d.whole()
+		if trusted {
+			continue
+		}
+		if err := d.sums.Reset(); err != nil {
+			return ph, err
+		}
+		if w.Head == nil && w.Clean && !s.opened {
+			continue
+		}
+		s.prog.begin(i, d.src.SizeBytes)
+		if err := s.link.fetch(ctx, i, d.src.SizeBytes, d.sums, func(int64) {}); err != nil {
+			return ph, fmt.Errorf("fetch sums of disk %s: %w", d.src.Id, err)
+		}
+	}
+	return ph, nil
+}
+
+func (d *disk) whole() []block.Extent { return []block.Extent{{Offset: 0, Length: d.src.SizeBytes}} }
+
+// seal ends the disk's epoch and adds what was written in it to what is owed.
+func (d *disk) seal(ctx context.Context) error {
+	es, err := d.tracker.Seal(ctx)
+	switch {
+	case errors.Is(err, track.ErrLost):
+		d.owed = d.whole()
+	case err != nil:
+		return fmt.Errorf("seal an epoch of disk %s: %w", d.src.Id, err)
+	default:
+		d.owed = track.Union(d.owed, es)
+	}
+	return nil
+}
+
+// passes runs one pass over the disks that which selects and ships what differs. It returns the bytes that did.
+func (s *session) passes(ctx context.Context, which func(*disk) bool) (int64, error) {
+	var all int64
+	for i, d := range s.disks {
+		if !which(d) {
+			continue
+		}
+		if err := d.reader.Refresh(); err != nil {
+			return all, err
+		}
+		if err := d.seal(ctx); err != nil {
+			return all, err
+		}
+		s.prog.begin(i, track.Bytes(d.owed))
+		n, err := d.scanner.Pass(ctx, d.owed, true, func(c *scan.Change) error { return s.sink(i, c) }, func(n int64) { s.prog.read(i, n) })
+		s.prog.end()
+		if err != nil {
+			return all, fmt.Errorf("compare disk %s: %w", d.src.Id, d.distrust(err))
+		}
+		d.owed = nil
+		if n == 0 {
+			d.quiet++
+		} else {
+			d.quiet = 0
+		}
+		all += n
+	}
+	return all, nil
+}
+
+// distrust empties known sums that were found damaged, so that the next session fetches them.
+func (d *disk) distrust(err error) error {
+	if errors.Is(err, scan.ErrDamaged) {
+		return errors.Join(err, d.sums.Reset())
+	}
+	return err
+}
+
+// look finds again what is mounted on the disks: it may have changed since the last capture.
+func (s *session) look() error {
+	found, err := s.p.findDisks(s.want)
+	if err != nil {
+		return err
+	}
+	for i, d := range s.disks {
+		if found[i].SizeBytes != d.src.SizeBytes {
+			return fmt.Errorf("%w: disk %s had %d bytes, now %d", source.ErrSizeChanged, d.src.Id, d.src.SizeBytes, found[i].SizeBytes)
+		}
+		d.src = found[i]
+	}
+	return nil
+}
+
+// sink ships a change. Before the first one since the newest point the known sums are marked as running ahead.
+func (s *session) sink(disk int, c *scan.Change) error {
+	if err := s.open(); err != nil {
+		return err
+	}
+	if err := s.link.change(disk, c); err != nil {
+		return err
+	}
+	s.prog.sent(disk, c.Bytes())
+	return nil
+}
+
+func (s *session) open() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.opened {
+		return nil
+	}
+	for _, d := range s.disks {
+		if err := d.sums.Open(); err != nil {
+			return err
+		}
+	}
+	s.opened = true
+	return nil
+}
+
+// settle records that a point is durable: the known sums are its sums, and the epochs up to the capture are forgotten.
+func (s *session) settle(d *wire.Durable, epochs []int64, m memo) error {
+	for i, x := range s.disks {
+		if err := x.sums.Settle(scan.PointRef{Generation: d.Point.Generation, Sequence: d.Point.Sequence}); err != nil {
+			return err
+		}
+		if err := x.tracker.Release(epochs[i]); err != nil {
+			return fmt.Errorf("release epoch %d of disk %s: %w", epochs[i], x.src.Id, err)
+		}
+	}
+	s.opened = false
+	s.link.welcome.Head, s.link.welcome.Clean = &d.Point, true
+	s.p.memo = m
+	return m.write(s.p.path("protection.json"))
+}

@@ -1,0 +1,311 @@
+// Package ship brings a machine's changes to a process server: one Protector a machine runs sessions, passes and captures, and
+// tells how it stands. It owns the order that keeps data safe: nothing counts as held by the replicator before it said so, and
+// nothing is forgotten before the point that holds it is durable. A fenced machine ships nothing.
+package ship
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/agent/quiesce"
+	"github.com/lifeboat-dr/lifeboat/agent/source"
+	"github.com/lifeboat-dr/lifeboat/agent/track"
+	"github.com/lifeboat-dr/lifeboat/agent/track/scan"
+	"github.com/lifeboat-dr/lifeboat/replicator/wire"
+	"github.com/lifeboat-dr/lifeboat/sdk/fleet"
+)
+
+// Config is what Protectors share. StateDir, Identity, Source and Deadman are required.
+type Config struct {
+	StateDir string
+	// Identity returns the client certificate and the vault's authority, which signed the replicators' certificates too.
+	Identity func() (tls.Certificate, *x509.CertPool, error)
+	Source   source.Config
+	Deadman  []string // command of the dead-man process
+	Gate     *quiesce.Gate
+	Scripts  quiesce.Scripts
+	// Shutdown is run when a fenced machine shall shut itself down. Empty: it only stops shipping.
+	Shutdown []string
+	Version  string
+	Log      *slog.Logger
+	// Changed is called when the status changed in a way lifeboatd should hear of at once. It must not block. May be nil.
+	Changed func()
+	// SpoolBytes bounds the memory that holds what the last pass finds in the freeze window. 0 means 64 MiB.
+	SpoolBytes int64
+}
+
+const (
+	smallPass       = 2 << 20 // a pass that finds less is the last one before the freeze
+	maxPasses       = 6
+	captureTries    = 4 // windows that were too short of memory, disturbed or busy, before the capture is given up
+	defaultSpool    = 64 << 20
+	defaultInterval = time.Minute
+	defaultFreeze   = 30 * time.Second
+	busyWait        = 2 * time.Second
+	refusedWait     = 15 * time.Second // before a capture that lifeboatd asks for is tried again
+
+	firstBackoff = 500 * time.Millisecond
+	lastBackoff  = 30 * time.Second
+)
+
+var (
+	errChanged = errors.New("ship: what is desired changed")
+	errFenced  = errors.New("ship: this machine is fenced")
+)
+
+// Protector keeps one machine protected. Make one with New, run it with Run. Set and Status are safe for concurrent use.
+type Protector struct {
+	cfg     Config
+	log     *slog.Logger
+	machine string
+	guard   *quiesce.Guard
+	status  status
+	memo    memo
+	notify  chan struct{} // holds one token when want changed
+
+	mu   sync.Mutex // guards want
+	want fleet.Protection
+
+	trackers map[string]track.Tracker // by disk; Run's goroutine
+	replica  int                      // index of the replicator to try next
+	shutDown bool
+}
+
+// New returns a protector of the machine that want names.
+func New(cfg Config, want fleet.Protection) (*Protector, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Gate == nil {
+		cfg.Gate = quiesce.NewGate(discard{})
+	}
+	if cfg.SpoolBytes <= 0 {
+		cfg.SpoolBytes = defaultSpool
+	}
+	p := &Protector{
+		cfg: cfg, log: cfg.Log.With("item", want.MachineId), machine: want.MachineId, want: want,
+		guard: quiesce.NewGuard(cfg.Log, cfg.Deadman...), notify: make(chan struct{}, 1), trackers: map[string]track.Tracker{},
+	}
+	var err error
+	if p.memo, err = readMemo(p.path("protection.json")); err != nil {
+		p.log.Warn("what was remembered of this protection is unreadable; the disks will be compared", "err", err)
+	}
+	p.status.changed = cfg.Changed
+	p.status.set(func(s *fleet.ProtectionStatus) {
+		s.MachineId, s.Generation, s.Phase = want.MachineId, want.Generation, fleet.Waiting
+		s.LastCaptureId = p.memo.CaptureID
+		if m := p.memo; m.Sequence > 0 {
+			s.LastPoint, s.LastPointTime = fleet.PointRef{Generation: m.Generation, Sequence: m.Sequence}, m.PointTime
+		}
+	})
+	return p, nil
+}
+
+type discard struct{}
+
+func (discard) Write(p []byte) (int, error) { return len(p), nil }
+
+func (p *Protector) path(name string) string { return filepath.Join(p.cfg.StateDir, p.machine, name) }
+
+// Set replaces what is desired.
+func (p *Protector) Set(want fleet.Protection) {
+	p.mu.Lock()
+	same := equal(p.want, want)
+	p.want = want
+	p.mu.Unlock()
+	if same {
+		return
+	}
+	select {
+	case p.notify <- struct{}{}:
+	default:
+	}
+}
+
+func equal(a, b fleet.Protection) bool {
+	x, _ := json.Marshal(a)
+	y, _ := json.Marshal(b)
+	return string(x) == string(y)
+}
+
+func (p *Protector) desired() fleet.Protection {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.want
+}
+
+// Status returns how the protection stands.
+func (p *Protector) Status() fleet.ProtectionStatus { return p.status.get() }
+
+// Run ships until ctx ends. It returns nil then.
+func (p *Protector) Run(ctx context.Context) error {
+	defer p.guard.Close()
+	defer func() {
+		for _, t := range p.trackers {
+			_ = t.Close()
+		}
+	}()
+	backoff := firstBackoff
+	for ctx.Err() == nil {
+		want := p.desired()
+		var err error
+		switch {
+		case want.Fenced:
+			p.fence(ctx, want)
+		case want.Grant == "" || len(want.Replicators) == 0 || len(want.Disks) == 0:
+			p.status.phase(want.Generation, fleet.Waiting)
+		default:
+			start := time.Now()
+			err = p.session(ctx, want)
+			if ctx.Err() != nil {
+				return nil
+			}
+			if errors.Is(err, errChanged) {
+				backoff = firstBackoff
+				continue
+			}
+			p.log.Warn("replication session ended", "err", err)
+			p.status.fail(want.Generation, err)
+			p.replica++
+			if time.Since(start) > time.Minute {
+				backoff = firstBackoff
+			}
+		}
+		var retry <-chan time.Time
+		if err != nil {
+			t := time.NewTimer(backoff/2 + rand.N(backoff))
+			defer t.Stop()
+			retry = t.C
+			backoff = min(2*backoff, lastBackoff)
+		}
+		select {
+		case <-ctx.Done():
+		case <-p.notify:
+			backoff = firstBackoff
+		case <-retry:
+		}
+	}
+	return nil
+}
+
+// fence does what a machine does that came back after its replica took over.
+func (p *Protector) fence(ctx context.Context, want fleet.Protection) {
+	p.status.phase(want.Generation, fleet.Fenced)
+	if want.FencedAction != fleet.Shutdown || p.shutDown {
+		return
+	}
+	p.shutDown = true
+	if len(p.cfg.Shutdown) == 0 {
+		p.log.Error("this machine is fenced and shall shut down, but no command to do so is configured")
+		return
+	}
+	p.log.Error("this machine is fenced: its replica took over; shutting down")
+	if out, err := exec.CommandContext(ctx, p.cfg.Shutdown[0], p.cfg.Shutdown[1:]...).CombinedOutput(); err != nil {
+		p.shutDown = false
+		p.status.fail(want.Generation, fmt.Errorf("shut down the fenced machine: %w: %s", err, out))
+		p.status.phase(want.Generation, fleet.Fenced)
+	}
+}
+
+// invalidates tells whether a session for old cannot go on for new.
+func invalidates(old, new fleet.Protection) bool {
+	return old.MachineId != new.MachineId || old.Generation != new.Generation || new.Fenced || new.Grant == "" ||
+		!slices.Equal(old.Disks, new.Disks) || len(new.Replicators) == 0 || !sameAddresses(old.Replicators, new.Replicators)
+}
+
+func sameAddresses(a, b []fleet.ReplicatorAddress) bool {
+	set := func(x []fleet.ReplicatorAddress) map[fleet.ReplicatorAddress]bool {
+		m := map[fleet.ReplicatorAddress]bool{}
+		for _, r := range x {
+			m[r] = true
+		}
+		return m
+	}
+	return maps.Equal(set(a), set(b))
+}
+
+// watch acts on changes of what is desired while a session runs: a younger grant is handed on, a change that the session cannot
+// serve ends it, anything else wakes it.
+func (p *Protector) watch(ctx context.Context, cancel context.CancelCauseFunc, l *link, old fleet.Protection, wake chan<- struct{}) {
+	grant := old.Grant
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.notify:
+		}
+		now := p.desired()
+		if invalidates(old, now) {
+			cancel(errChanged)
+			return
+		}
+		if now.Grant != grant {
+			grant = now.Grant
+			if err := l.send(&wire.Grant{Grant: grant}); err != nil {
+				cancel(err)
+				return
+			}
+		}
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// findDisks returns the protected disks in the order of the grant, or which one is missing.
+func (p *Protector) findDisks(want fleet.Protection) ([]source.Disk, error) {
+	all, err := source.Disks(p.cfg.Source)
+	if err != nil {
+		return nil, err
+	}
+	var out []source.Disk
+	for _, id := range want.Disks {
+		i := slices.IndexFunc(all, func(d source.Disk) bool { return d.Id == id })
+		if i < 0 {
+			return nil, &Fault{Code: "not_found", Message: fmt.Sprintf("disk %s is not on this machine any more", id),
+				Causes: "It was detached, or it got another serial number.", Action: "Attach it again, or disable protection and enable it without this disk."}
+		}
+		if why := all[i].UnsupportedReason; why != "" {
+			return nil, &Fault{Code: "invalid", Message: fmt.Sprintf("disk %s cannot be protected: %s", id, why),
+				Causes: "What is on the disk changed after protection was enabled.", Action: "Remove it from the protected disks."}
+		}
+		out = append(out, all[i])
+	}
+	return out, nil
+}
+
+// tracker returns the disk's tracker, which lives as long as the protector.
+func (p *Protector) tracker(d source.Disk) track.Tracker {
+	t, ok := p.trackers[d.Id]
+	if !ok {
+		t = scan.NewTracker(d.SizeBytes)
+		p.trackers[d.Id] = t
+	}
+	return t
+}
+
+// hardware describes the machine for whoever boots the point.
+func (p *Protector) hardware() json.RawMessage {
+	all, err := source.Disks(p.cfg.Source)
+	if err != nil {
+		return nil
+	}
+	b, err := json.Marshal(source.Machine(p.cfg.Source, all))
+	if err != nil {
+		return nil
+	}
+	return b
+}

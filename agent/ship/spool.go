@@ -1,0 +1,75 @@
+package ship
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lifeboat-dr/lifeboat/agent/track/scan"
+)
+
+// errSpoolFull is a last pass that found more than the spool may hold.
+var errSpoolFull = errors.New("ship: more changed than fits into memory")
+
+// spool holds what the last pass finds while the filesystems are frozen: memory that was touched before, and cannot be swapped
+// out to a disk where that is allowed. Safe for concurrent use by a pass.
+type spool struct {
+	mem []byte
+
+	mu      sync.Mutex // guards the rest
+	used    int // bytes of mem
+	weight  int // used and what the changes' lists take: weight <= len(mem)
+	changes []kept
+}
+
+type kept struct {
+	disk int
+	c    scan.Change
+}
+
+func newSpool(limit int64) (*spool, error) {
+	mem, err := unix.Mmap(-1, 0, int(limit), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_POPULATE)
+	if err != nil {
+		return nil, fmt.Errorf("reserve %d bytes for the freeze window: %w", limit, err)
+	}
+	_ = unix.Mlock(mem) // only a help: without it the machine's swap may take part
+	return &spool{mem: mem, changes: make([]kept, 0, 1024)}, nil
+}
+
+// keep copies a change.
+func (s *spool) keep(disk int, c *scan.Change) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	weight := len(c.Data) + 256 + 64*len(c.Index)
+	if s.weight+weight > len(s.mem) {
+		return errSpoolFull
+	}
+	s.weight += weight
+	k := c.Clone(s.mem[s.used : s.used : s.used+len(c.Data)])
+	s.used += len(c.Data)
+	s.changes = append(s.changes, kept{disk, k})
+	return nil
+}
+
+func (s *spool) bytes() (n int64) {
+	for i := range s.changes {
+		n += s.changes[i].c.Bytes()
+	}
+	return n
+}
+
+// each hands out the changes in the order they came.
+func (s *spool) each(f func(disk int, c *scan.Change) error) error {
+	for i := range s.changes {
+		if err := f(s.changes[i].disk, &s.changes[i].c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *spool) reset() { s.used, s.weight, s.changes = 0, 0, s.changes[:0] }
+
+func (s *spool) close() { _ = unix.Munmap(s.mem) }

@@ -157,6 +157,7 @@ type Instance struct {
 	State       State
 	Accelerator string
 	Address     string
+	Hydrate     bool // Start was asked to fill the disks behind the machine
 	Hydrated    bool // needs no recovery point any more
 	Created     time.Time
 	ProbeHeld   time.Time // zero while the probe has not held

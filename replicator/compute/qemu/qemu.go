@@ -424,7 +424,7 @@ func (d *Driver) Inspect(ctx context.Context, id string) (compute.Instance, erro
 		return compute.Instance{}, err
 	}
 	out := compute.Instance{
-		ID: id, Machine: r.Machine, Point: r.Point, Hardware: r.Hardware, Disks: r.Disks, Hydrated: r.standsAlone(), Created: r.Created,
+		ID: id, Machine: r.Machine, Point: r.Point, Hardware: r.Hardware, Disks: r.Disks, Hydrate: r.Hydrate, Hydrated: r.standsAlone(), Created: r.Created,
 	}
 	if b := r.Boot; b != nil {
 		out.Accelerator, out.Address, out.ProbeHeld = b.Accelerator, b.Address, b.ProbeHeld

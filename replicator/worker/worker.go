@@ -26,6 +26,12 @@ const (
 // ErrCancelled is the cause of a task's context when a person cancelled its job.
 var ErrCancelled = errors.New("worker: the job was cancelled")
 
+// Queue and Route are the queue's own; those who assemble a Pool need not import it.
+type (
+	Queue = queue.Workers
+	Route = queue.Route
+)
+
 // Handler does one kind of task. Its output becomes the task's output as JSON; its error is mapped to a failure by FailureOf.
 type Handler func(ctx context.Context, t *Task) (output any, err error)
 

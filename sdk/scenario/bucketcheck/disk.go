@@ -1,7 +1,6 @@
 package bucketcheck
 
 import (
-	"bytes"
 	"container/list"
 	"crypto/sha256"
 	"encoding/binary"
@@ -63,7 +62,9 @@ func (v *Vault) resolve(machine string, d Disk) (*image, error) {
 			if r.first < 0 || r.blocks < 1 || r.first+r.blocks > img.blocks {
 				return nil, broken("%s: blocks %d+%d on a disk of %d", m.name, r.first, r.blocks, img.blocks)
 			}
-			blocks += r.blocks
+			if !r.hole {
+				blocks += r.blocks
+			}
 			for b := range r.blocks {
 				one := r
 				one.first, one.blocks, one.skip = r.first+b, 1, r.skip+uint16(b)
@@ -83,7 +84,7 @@ func (v *Vault) resolve(machine string, d Disk) (*image, error) {
 			return nil, broken("%s: %d sums of blocks that have no entry", m.name, len(sums))
 		}
 		if blocks != l.Blocks {
-			return nil, broken("%s: layer of %d blocks, its manifest says %d", m.name, blocks, l.Blocks)
+			return nil, broken("%s: layer of %d blocks with data, its manifest says %d", m.name, blocks, l.Blocks)
 		}
 	}
 	for _, r := range owner {
@@ -141,22 +142,22 @@ type mapReader struct {
 }
 
 // walk visits the leaves of a tree in order.
-func (m *mapReader) walk(root Root, tree byte, leaf func(count int, extra uint32, items []byte) error) error {
-	if root.Length == 0 {
+func (m *mapReader) walk(root *Root, tree byte, leaf func(count int, extra uint32, items []byte) error) error {
+	if root == nil {
 		return nil
 	}
-	return m.page(root, tree, -1, leaf)
+	return m.page(*root, tree, -1, leaf)
 }
 
 func (m *mapReader) page(ref Root, tree byte, level int, leaf func(count int, extra uint32, items []byte) error) error {
-	if ref.Length < 16+16 || ref.Length > 64<<10+16 || len(ref.Hash) != sha256.Size {
+	if ref.Length < 16+16 || ref.Length > 64<<10+16 {
 		return broken("%s: page of %d bytes", m.name, ref.Length)
 	}
 	stored, err := m.v.part(m.name, ref.Offset, ref.Length)
 	if err != nil {
 		return err
 	}
-	if hash := sha256.Sum256(stored); !bytes.Equal(hash[:], ref.Hash) {
+	if hash := sha256.Sum256(stored); hex.EncodeToString(hash[:]) != ref.Hash {
 		return broken("%s: page %d has another hash than its parent says", m.name, ref.Ordinal)
 	}
 	page, err := open(m.key, nonce(ref.Ordinal), stored, nil)
@@ -176,7 +177,7 @@ func (m *mapReader) page(ref Root, tree byte, level int, leaf func(count int, ex
 	}
 	for i := range count {
 		it := items[i*56:]
-		child := Root{Offset: int64(binary.LittleEndian.Uint64(it[8:])), Length: int64(binary.LittleEndian.Uint32(it[16:])), Ordinal: binary.LittleEndian.Uint32(it[20:]), Hash: it[24:56]}
+		child := Root{Offset: int64(binary.LittleEndian.Uint64(it[8:])), Length: int64(binary.LittleEndian.Uint32(it[16:])), Ordinal: binary.LittleEndian.Uint32(it[20:]), Hash: hex.EncodeToString(it[24:56])}
 		if err := m.page(child, tree, int(page[6])-1, leaf); err != nil {
 			return err
 		}
@@ -184,7 +185,7 @@ func (m *mapReader) page(ref Root, tree byte, level int, leaf func(count int, ex
 	return nil
 }
 
-func (m *mapReader) entries(root Root) ([]run, error) {
+func (m *mapReader) entries(root *Root) ([]run, error) {
 	var runs []run
 	end := int64(0)
 	err := m.walk(root, 1, func(count int, packs uint32, items []byte) error {
@@ -215,7 +216,7 @@ func (m *mapReader) entries(root Root) ([]run, error) {
 	return runs, err
 }
 
-func (m *mapReader) sums(root Root) (map[int64]sum, error) {
+func (m *mapReader) sums(root *Root) (map[int64]sum, error) {
 	sums := map[int64]sum{}
 	err := m.walk(root, 2, func(count int, runs uint32, items []byte) error {
 		if int64(len(items)) < int64(runs)*12 {

@@ -45,7 +45,7 @@ type Disk struct {
 	ID     string  `json:"id"`
 	Size   int64   `json:"size"`
 	OS     bool    `json:"os,omitempty"`
-	Layers []Layer `json:"layers"`
+	Layers []Layer `json:"layers,omitempty"`
 }
 
 // Layer is one map layer, newest first in a disk's list.
@@ -53,18 +53,18 @@ type Layer struct {
 	Generation int64  `json:"generation"`
 	Map        string `json:"map"`
 	Pages      int64  `json:"pages"`
-	Blocks     int64  `json:"blocks"`
-	Entries    Root   `json:"entries"`
-	Sums       Root   `json:"sums"`
-	Packs      Root   `json:"packs"`
+	Blocks     int64  `json:"blocks"` // with data
+	Entries    *Root  `json:"entries,omitempty"`
+	Sums       *Root  `json:"sums,omitempty"`
+	Packs      *Root  `json:"packs,omitempty"`
 }
 
-// Root refers to the top page of a tree; a zero length is an empty tree.
+// Root refers to the top page of a tree; a tree without one is empty.
 type Root struct {
 	Offset  int64  `json:"offset"`
 	Length  int64  `json:"length"`
 	Ordinal uint32 `json:"ordinal"`
-	Hash    []byte `json:"hash"`
+	Hash    string `json:"hash"` // hexadecimal
 }
 
 // Generation is the log of one generation.

@@ -256,6 +256,9 @@ func (s *session) frozen(ctx context.Context, mem *spool, limit time.Duration) (
 		}
 		epochs = append(epochs, epoch)
 	}
+	if s.p.inWindow != nil {
+		s.p.inWindow()
+	}
 	for i, d := range s.disks {
 		after, err := d.src.Writes()
 		if err != nil {

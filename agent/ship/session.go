@@ -75,6 +75,11 @@ func (p *Protector) session(ctx context.Context, want fleet.Protection) (err err
 	wg.Go(func() { s.link.run(ctx, s.beat) })
 	wg.Go(func() { p.watch(ctx, cancel, s.link, want, s.wake) })
 	err = s.run(ctx)
+	if errors.Is(err, scan.ErrDamaged) { // the next session fetches them
+		for _, d := range s.disks {
+			err = errors.Join(err, d.sums.Reset())
+		}
+	}
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
@@ -259,7 +264,7 @@ func (s *session) passes(ctx context.Context, which func(*disk) bool) (int64, er
 		n, err := d.scanner.Pass(ctx, d.owed, true, func(c *scan.Change) error { return s.sink(i, c) }, func(n int64) { s.prog.read(i, n) })
 		s.prog.end()
 		if err != nil {
-			return all, fmt.Errorf("compare disk %s: %w", d.src.Id, d.distrust(err))
+			return all, fmt.Errorf("compare disk %s: %w", d.src.Id, err)
 		}
 		d.owed = nil
 		if n == 0 {
@@ -270,14 +275,6 @@ func (s *session) passes(ctx context.Context, which func(*disk) bool) (int64, er
 		all += n
 	}
 	return all, nil
-}
-
-// distrust empties known sums that were found damaged, so that the next session fetches them.
-func (d *disk) distrust(err error) error {
-	if errors.Is(err, scan.ErrDamaged) {
-		return errors.Join(err, d.sums.Reset())
-	}
-	return err
 }
 
 // look finds again what is mounted on the disks: it may have changed since the last capture.

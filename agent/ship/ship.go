@@ -78,6 +78,7 @@ type Protector struct {
 	mu   sync.Mutex // guards want
 	want fleet.Protection
 
+	inWindow func()                   // called at the end of the last pass, while all stands; for tests
 	trackers map[string]track.Tracker // by disk; Run's goroutine
 	replica  int                      // index of the replicator to try next
 	shutDown bool

@@ -19,8 +19,8 @@ type spool struct {
 	mem []byte
 
 	mu      sync.Mutex // guards the rest
-	used    int // bytes of mem
-	weight  int // used and what the changes' lists take: weight <= len(mem)
+	used    int        // bytes of mem
+	weight  int        // used and what the changes' lists take: weight <= len(mem)
 	changes []kept
 }
 

@@ -127,7 +127,7 @@ func (x *session) serve(ctx context.Context) error {
 	if b := w.Base(); b != nil {
 		welcome.Head = &wire.PointRef{Generation: b.Generation, Sequence: b.Sequence}
 	}
-	welcome.Clean = !pending(w)
+	welcome.Clean = clean(w)
 	x.log.Info("replication session opened", "head", welcome.Head, "clean", welcome.Clean)
 	err = x.send(welcome)
 	if err == nil {

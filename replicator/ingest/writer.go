@@ -35,13 +35,13 @@ type Writer interface {
 	Close() error
 }
 
-// pender is a Writer that knows whether it holds anything beyond its base. One that does not say is taken to hold something, so
-// that the agent asks for sums rather than trusting its own.
-type pender interface{ Pending() bool }
+// resumer is a Writer that knows how much of an interrupted predecessor's work it holds. One that does not say is taken to hold
+// some, so that the agent asks for sums rather than trusting its own.
+type resumer interface{ Resumed() int64 }
 
-func pending(w Writer) bool {
-	p, ok := w.(pender)
-	return !ok || p.Pending()
+func clean(w Writer) bool {
+	r, ok := w.(resumer)
+	return ok && r.Resumed() == 0
 }
 
 // FromRepo adapts a repository.

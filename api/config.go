@@ -1,0 +1,107 @@
+package api
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
+
+	"github.com/lifeboat-dr/lifeboat/api/oas"
+)
+
+// Config wires the handler. Control and Tokens are required.
+type Config struct {
+	Control Control
+	Tokens  *Tokens
+	// Fleet serves /fleet/ (NewFleetHandler); nil answers 404 there.
+	Fleet http.Handler
+	// Enrolment is what generateRegistrationKey tells a part that is to enrol.
+	Enrolment Enrolment
+	// RetryAfter is how long clients wait between polls of an operation: whole seconds, at least one. Zero means one second.
+	// The field's service says 30; our jobs often end sooner.
+	RetryAfter time.Duration
+	// MaxBody bounds a request's body in bytes. Zero means 1 MiB.
+	MaxBody int64
+	// PageSize is the length of a page of a list. Zero means 100.
+	PageSize int
+	// TrustForwarded makes absolute URLs from X-Forwarded-Proto, -Host and -Prefix. Set it only behind a proxy that sets them.
+	TrustForwarded bool
+	// Log gets requests that ended in an internal error. Audit gets one line for each change that was asked for. nil discards.
+	Log, Audit *slog.Logger
+}
+
+// Enrolment is where parts enrol, and how they know that they found the right place.
+type Enrolment struct {
+	// CASHA256 is the SHA-256 of the control plane's CA certificate (DER) in lower-case hex.
+	CASHA256 string
+	// ControlAddress is host:port; empty takes the address the request came to.
+	ControlAddress string
+}
+
+type server struct {
+	cfg     Config
+	control Control
+	doc     *document
+	log     *slog.Logger
+	audit   *slog.Logger
+}
+
+// The generated interface is what the document says; implementing all of it is how the server keeps its word.
+var _ oas.ServerInterface = (*server)(nil)
+
+// New returns the handler of the whole API. It is safe for concurrent use.
+func New(cfg Config) (http.Handler, error) {
+	if cfg.Control == nil || cfg.Tokens == nil {
+		return nil, fmt.Errorf("api: Config.Control and Config.Tokens are required")
+	}
+	if cfg.RetryAfter < time.Second {
+		cfg.RetryAfter = time.Second
+	}
+	if cfg.MaxBody <= 0 {
+		cfg.MaxBody = 1 << 20
+	}
+	if cfg.PageSize <= 0 {
+		cfg.PageSize = 100
+	}
+	doc, err := loadDocument()
+	if err != nil {
+		return nil, err
+	}
+	s := &server{cfg: cfg, control: cfg.Control, doc: doc, log: orDiscard(cfg.Log), audit: orDiscard(cfg.Audit)}
+
+	model := chi.NewRouter()
+	model.NotFound(s.notFound)
+	model.MethodNotAllowed(s.methodNotAllowed)
+	oas.HandlerWithOptions(s, oas.ChiServerOptions{BaseRouter: model.With(s.admit), ErrorHandlerFunc: s.badParameter})
+
+	root := chi.NewRouter()
+	root.NotFound(s.notFound)
+	root.MethodNotAllowed(s.methodNotAllowed)
+	root.Get("/openapi.json", s.serveDocument("application/json", doc.json))
+	root.Get("/openapi.yaml", s.serveDocument("application/yaml", doc.yaml))
+	compressed := middleware.Compress(5, "application/json", "application/yaml", "text/plain")
+	root.Mount("/", compressed(s.fold(s.authenticate(model))))
+
+	edge := s.envelope(root)
+	if cfg.Fleet == nil {
+		return edge, nil
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/fleet/") {
+			cfg.Fleet.ServeHTTP(w, r)
+			return
+		}
+		edge.ServeHTTP(w, r)
+	}), nil
+}
+
+func orDiscard(l *slog.Logger) *slog.Logger {
+	if l == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return l
+}

@@ -1,0 +1,58 @@
+package api
+
+import (
+	"net/http"
+
+	"github.com/lifeboat-dr/lifeboat/api/oas"
+	"github.com/lifeboat-dr/lifeboat/service/control"
+	"github.com/lifeboat-dr/lifeboat/service/dr"
+)
+
+func pointBody(c *scope, p dr.Point) oas.RecoveryPoint {
+	item := c.container(c.names["fabricName"], c.names["protectionContainerName"]) + "/replicationProtectedItems/" + c.names["replicatedProtectedItemName"]
+	out := oas.RecoveryPoint{Id: c.point(item, p.ID), Name: p.ID, Type: typePoint, Properties: oas.RecoveryPointProperties{RecoveryPointTime: p.Time,
+		RecoveryPointType: string(p.Consistency), Generation: ptr(p.Generation), Sequence: ptr(p.Sequence), ChangedBytes: ptr(p.ChangedBytes), StoredBytes: ptr(p.StoredBytes)}}
+	must(out.Properties.ProviderSpecificDetails.FromInMageRcmRecoveryPointDetails(oas.InMageRcmRecoveryPointDetails{InstanceType: string(dr.ProviderInMageRcm),
+		IsMultiVmSyncPoint: boolText(p.GroupID != "")}))
+	return out
+}
+
+func (s *server) point(r *http.Request) func(c *scope) (any, error) {
+	return func(c *scope) (any, error) {
+		p, err := s.control.Point(r.Context(), c.ref("replicatedProtectedItemName"), c.names["recoveryPointName"])
+		if err != nil {
+			return nil, err
+		}
+		return pointBody(c, p), nil
+	}
+}
+
+func (s *server) RecoveryPointsListByReplicationProtectedItems(w http.ResponseWriter, r *http.Request, _, _, _, _, _, _ string, _ oas.RecoveryPointsListByReplicationProtectedItemsParams) {
+	list(s, w, r, func(c *scope, p control.Paging) (control.Page[dr.Point], error) {
+		return s.control.Points(r.Context(), c.ref("replicatedProtectedItemName"), p)
+	}, pointBody)
+}
+
+func (s *server) RecoveryPointsGet(w http.ResponseWriter, r *http.Request, _, _, _, _, _, _, _ string, _ oas.RecoveryPointsGetParams) {
+	s.get(w, r, s.point(r))
+}
+
+func (s *server) RecoveryPointsVerify(w http.ResponseWriter, r *http.Request, _, _, _, _, _, _, _ string, _ oas.RecoveryPointsVerifyParams) {
+	s.change(w, r, func(c *scope) (string, error) {
+		return s.control.VerifyPoint(r.Context(), c.ref("replicatedProtectedItemName"), c.names["recoveryPointName"])
+	}, s.point(r))
+}
+
+func (s *server) RecoveryPointsExport(w http.ResponseWriter, r *http.Request, _, _, _, _, _, _, _ string, _ oas.RecoveryPointsExportParams) {
+	s.change(w, r, func(c *scope) (string, error) {
+		in, err := body[oas.ExportRecoveryPointInput](r)
+		if err != nil {
+			return "", err
+		}
+		return s.control.ExportPoint(r.Context(), c.ref("replicatedProtectedItemName"), c.names["recoveryPointName"], string(in.Properties.Format), in.Properties.Directory)
+	}, s.point(r))
+}
+
+func (s *server) RecoveryPointsOperationResult(w http.ResponseWriter, r *http.Request, _, _, _, _, _, _, _, _ string, _ oas.RecoveryPointsOperationResultParams) {
+	s.operationResult(w, r, "jobId", s.point(r))
+}

@@ -5,11 +5,21 @@
 package repo
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
+	"path"
+	"slices"
 	"time"
 
+	"gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
+
+	"github.com/lifeboat-dr/lifeboat/replicator/block"
 	"github.com/lifeboat-dr/lifeboat/replicator/chunk"
+	"github.com/lifeboat-dr/lifeboat/replicator/manifest"
 )
 
 // Key is a vault's data key. Every other key of the vault is derived from it.
@@ -97,4 +107,122 @@ type PruneStats struct {
 	PacksDeleted         int   // objects
 	BytesDeleted         int64 // of both
 	PacksKept, BytesKept int64 // packs only
+}
+
+// Repository is a vault in a bucket. Safe for concurrent use. It holds no goroutine and nothing to close; the bucket belongs
+// to the caller.
+type Repository struct {
+	s     store
+	vault string
+	keys  keyring
+	rec   manifest.RecordKey
+	opt   Options
+	cache *cache
+}
+
+// Open opens the vault vaultID in b with its data key. A vault.json that is absent is created from file; a reader may pass nil.
+// It returns ErrConflict if vault.json is there and belongs to another vault.
+func Open(ctx context.Context, b *blob.Bucket, vaultID string, k Key, file []byte, opt Options) (*Repository, error) {
+	if !manifest.ValidName(vaultID) {
+		return nil, fmt.Errorf("%w: vault id %q", ErrInvalid, vaultID)
+	}
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opt.CacheBytes == 0 {
+		opt.CacheBytes = 64 << 20
+	}
+	if opt.Codec == chunk.Raw {
+		opt.Codec = chunk.Zstd
+	}
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	r := &Repository{vault: vaultID, keys: newKeyring(vaultID, k), opt: opt, cache: newCache(opt.CacheBytes),
+		s: store{b: b, prefix: "vaults/" + vaultID + "/", log: opt.Logger, t: new(traffic)}}
+	r.rec = r.keys.record()
+	return r, r.ensureVaultFile(ctx, file)
+}
+
+func (r *Repository) ensureVaultFile(ctx context.Context, file []byte) error {
+	if file != nil {
+		v, err := parseVaultFile(file)
+		if err != nil {
+			return err
+		}
+		if v.VaultID != r.vault {
+			return fmt.Errorf("%w: vault file of %s for vault %s", ErrInvalid, v.VaultID, r.vault)
+		}
+		if err := r.s.put(ctx, vaultName, file, true); err != nil && gcerrors.Code(err) != gcerrors.FailedPrecondition {
+			return err
+		}
+	}
+	p, err := r.s.get(ctx, vaultName, maxVaultFile)
+	if errors.Is(err, ErrNotFound) && file == nil {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	v, err := parseVaultFile(p)
+	if err != nil {
+		return err
+	}
+	if v.VaultID != r.vault {
+		return fmt.Errorf("%w: the bucket's vault file is of vault %s, not %s", ErrConflict, v.VaultID, r.vault)
+	}
+	return nil
+}
+
+// VaultFile returns the bucket's vault.json of a vault: what Unwrap needs when everything else is lost.
+func VaultFile(ctx context.Context, b *blob.Bucket, vaultID string) ([]byte, error) {
+	if !manifest.ValidName(vaultID) {
+		return nil, fmt.Errorf("%w: vault id %q", ErrInvalid, vaultID)
+	}
+	s := store{b: b, prefix: "vaults/" + vaultID + "/", log: slog.New(slog.DiscardHandler), t: new(traffic)}
+	return s.get(ctx, vaultName, maxVaultFile)
+}
+
+// Vaults returns the ids of the vaults in a bucket, sorted.
+func Vaults(ctx context.Context, b *blob.Bucket) ([]string, error) {
+	s := store{b: b, log: slog.New(slog.DiscardHandler), t: new(traffic)}
+	names, err := s.names(ctx, "vaults/", "/")
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, n := range names {
+		if id := path.Base(n); manifest.ValidName(id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
+// SumKey returns the compare key of a disk: the only key that a protected machine may know.
+func (r *Repository) SumKey(machine, disk string) block.SumKey { return r.keys.sums(machine, disk) }
+
+// Machines returns the ids of the machines that have a log, sorted. The bucket's list may be stale.
+func (r *Repository) Machines(ctx context.Context) ([]string, error) {
+	names, err := r.s.names(ctx, pointsRoot, "/")
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, n := range names {
+		if id := path.Base(n); manifest.ValidName(id) {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids, nil
+}
+
+// corrupt turns an error of decoding an object into a CorruptError; others pass.
+func corrupt(machine, object string, err error) error {
+	var c *CorruptError
+	if err == nil || errors.As(err, &c) {
+		return err
+	}
+	return &CorruptError{Machine: machine, Object: object, Err: err}
 }

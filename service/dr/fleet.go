@@ -86,6 +86,7 @@ const (
 type Replicator struct {
 	Meta
 	ID             string
+	Vault, Fabric  string // the fabric it registered in; empty: it serves all
 	Hostname       string
 	AgentVersion   string
 	Site           string

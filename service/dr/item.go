@@ -66,6 +66,8 @@ type Item struct {
 	InternalID       string // internalIdentifier: a GUID, new on every leg
 	CorrelationID    string // eventCorrelationId
 	MultiVMGroup     string
+	EnableJob        string // the job of the enable request
+	EnableRequest    []byte // the enable request in one spelling: the same again is no new one
 }
 
 // PointRef names a recovery point of an item: its place in the point log. The zero value names none.
@@ -113,7 +115,9 @@ type Instance struct {
 	Generation int64
 	Sequence   int64
 	Site       string
+	Replicator string // where it runs, as far as known
 	Address    string
+	Pinned     bool // its point is held for it
 	Started    time.Time
 }
 

@@ -21,6 +21,9 @@ type Meta struct {
 	Updated time.Time
 }
 
+// Metadata lets code that stores resources reach what they all have.
+func (m *Meta) Metadata() *Meta { return m }
+
 // Vault is the top of the tree. ID is a GUID made at creation: a vault created again under an old name is another vault.
 type Vault struct {
 	Meta

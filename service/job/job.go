@@ -40,7 +40,11 @@ type Job struct {
 	// that the operation ends with that resource gone.
 	ResourcePath string
 	Removed      bool
-	Input        json.RawMessage // the operation's input, private to service/workflow
+	Plan         string          // name of the plan that Tasks follow
+	Item         string          // the protected item it is about; empty for none
+	Operation    string          // the item operation (dr.Operation) whose end it reports; empty for none
+	Input        json.RawMessage // control.Request
+	Work         json.RawMessage // what service/workflow remembers between tasks
 	Tasks        []Task
 	Errors       []Error
 	Created      time.Time
@@ -52,6 +56,31 @@ type Job struct {
 	Idempotency string
 	// SettledEarly tells pollers that the operation counts as succeeded although the job waits for a person.
 	SettledEarly bool
+	// UndoOf is the job whose failure this one undoes.
+	UndoOf string
+	// Internal jobs are housekeeping: they are not listed and vanish when they succeed.
+	Internal bool
+	Version  int64 `json:"-"` // of the stored document
+}
+
+// Task returns the task with the id, or nil.
+func (j *Job) Task(id string) *Task {
+	for i := range j.Tasks {
+		if j.Tasks[i].ID == id {
+			return &j.Tasks[i]
+		}
+	}
+	return nil
+}
+
+// Current returns the first task that has not succeeded, or nil when all have.
+func (j *Job) Current() *Task {
+	for i := range j.Tasks {
+		if j.Tasks[i].State != Succeeded {
+			return &j.Tasks[i]
+		}
+	}
+	return nil
 }
 
 // Task is an idempotent part of a job.
@@ -70,6 +99,10 @@ type Task struct {
 	Ended        time.Time
 	RetryAt      time.Time
 	Retries      int
+	Skipped      bool   // succeeded because there was nothing to do
+	Description  string // stateDescription; empty: derived from State
+	Site         string // route it was enqueued with
+	Capability   string
 }
 
 // Progress of a task.

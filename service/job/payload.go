@@ -9,6 +9,10 @@ const (
 	CapabilityWriteback  = "writeback"  // reaches the machine's home disks (master target)
 )
 
+// At narrows a capability to one replicator: work on something that lives there, such as a started machine. A replicator that
+// leases such routes says so by listing At(c, its id) among its capabilities.
+func At(capability, replicator string) string { return capability + "@" + replicator }
+
 // Kinds of task that workers do. The comment names the payload and the output.
 const (
 	KindGenerationOpen   = "generation.open"   // GenerationOpen -> Empty. Idempotent.
@@ -125,7 +129,8 @@ type Hardware struct {
 	Network     Network  `json:"network"`
 }
 
-// InstanceStart starts a machine from a point. Idempotent by InstanceID: an instance that runs already is adopted.
+// InstanceStart starts a machine from a point. Idempotent by InstanceID: an instance that runs already is adopted, one that was
+// stopped is started again from its own disks, Point notwithstanding.
 type InstanceStart struct {
 	Machine
 	InstanceID string        `json:"instanceId"`

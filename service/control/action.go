@@ -1,0 +1,262 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/service/dr"
+	"github.com/lifeboat-dr/lifeboat/service/job"
+	"github.com/lifeboat-dr/lifeboat/service/store"
+)
+
+// act runs a use case on an item that a job carries out: load, prepare (which may refuse and fills the request), let the state
+// machine decide, save item and job together.
+func (s *Service) act(ctx context.Context, ref Ref, op dr.Operation, plan func(*dr.Item) string, prepare func(store.Tx, *dr.Item, *Request) error) (string, error) {
+	var id string
+	err := s.store.Update(ctx, func(tx store.Tx) error {
+		now := s.now()
+		it, err := load[dr.Item](tx, KindItem, ref.itemKey())
+		if err != nil {
+			return err
+		}
+		path := itemRef(&it).itemPath()
+		if id, err = repeated(ctx, tx, it.Vault, string(op), path, now); err != nil || id != "" {
+			return err
+		}
+		j := newJob(ctx, it.Vault, plan(&it), itemTarget(&it), now)
+		j.Removed = op == dr.OpRemove || op == dr.OpPurge
+		next, refusal := dr.Apply(it.State, dr.Signal{Kind: dr.Requested, Op: op, Job: j.ID}, now)
+		if refusal != nil {
+			if id, err = s.sameRequest(tx, &it, op, prepare); err != nil || id != "" {
+				return err
+			}
+			return refusal
+		}
+		var r Request
+		if prepare != nil {
+			if err := prepare(tx, &it, &r); err != nil {
+				return err
+			}
+		}
+		if it.State.PendingJob != "" { // only purge comes here
+			if err := cancelPending(tx, it.State.PendingJob); err != nil {
+				return err
+			}
+		}
+		it.State, id = next, j.ID
+		if err := remember(ctx, tx, string(op), j, now); err != nil {
+			return err
+		}
+		return saveStarted(tx, j, &it, op, r, now)
+	})
+	if err != nil {
+		return "", err
+	}
+	return id, nil
+}
+
+// sameRequest finds the running job when it does just what is asked for: a client repeats a request whose answer it did not get.
+func (s *Service) sameRequest(tx store.Tx, it *dr.Item, op dr.Operation, prepare func(store.Tx, *dr.Item, *Request) error) (string, error) {
+	if it.State.PendingJob == "" {
+		return "", nil
+	}
+	running, ok, err := LoadOpenJob(tx, it.State.PendingJob)
+	if err != nil || !ok || running.Operation != string(op) || running.UndoOf != "" {
+		return "", err
+	}
+	var r Request
+	if prepare != nil {
+		if err := prepare(tx, it, &r); err != nil {
+			return "", nil // not the same; the refusal of the state machine tells more
+		}
+	}
+	in, err := json.Marshal(r)
+	if err != nil || !bytes.Equal(in, running.Input) {
+		return "", err
+	}
+	return running.ID, nil
+}
+
+func cancelPending(tx store.Tx, id string) error {
+	j, ok, err := LoadOpenJob(tx, id)
+	if err != nil || !ok {
+		return err
+	}
+	j.Cancel = true
+	return SaveJob(tx, &j)
+}
+
+func fixed(plan string) func(*dr.Item) string { return func(*dr.Item) string { return plan } }
+
+// TestFailover opens a drill.
+func (s *Service) TestFailover(ctx context.Context, ref Ref, in TestFailoverInput) (string, error) {
+	return s.act(ctx, ref, dr.OpTestFailover, fixed(job.PlanTestFailover), func(tx store.Tx, it *dr.Item, r *Request) error {
+		if err := checkDirection(in.Direction); err != nil {
+			return err
+		}
+		r.Network = or(in.NetworkID, jsonField(in.ProviderInput, "networkId"))
+		r.NoNetwork = strings.EqualFold(in.NetworkType, "NoNetworkAttachAsInput")
+		return choosePoint(tx, it, jsonField(in.ProviderInput, "recoveryPointId"), jsonField(in.ProviderInput, "recoveryPointType"), r)
+	})
+}
+
+// TestFailoverCleanup ends a drill and leaves nothing of it.
+func (s *Service) TestFailoverCleanup(ctx context.Context, ref Ref, in CleanupInput) (string, error) {
+	return s.act(ctx, ref, dr.OpTestCleanup, fixed(job.PlanTestCleanup), func(_ store.Tx, _ *dr.Item, r *Request) error {
+		r.Comments = in.Comments
+		return nil
+	})
+}
+
+// PlannedFailover moves the machine without loss.
+func (s *Service) PlannedFailover(ctx context.Context, ref Ref, in FailoverInput) (string, error) {
+	return s.act(ctx, ref, dr.OpPlannedFailover, fixed(job.PlanPlannedFailover), func(_ store.Tx, it *dr.Item, r *Request) error {
+		if err := checkDirection(in.Direction); err != nil {
+			return err
+		}
+		// The last capture is taken from the stopped disks, so it is at least as good as either type that may be asked for.
+		switch t := jsonField(in.ProviderInput, "recoveryPointType"); strings.ToLower(t) {
+		case "", "crashconsistent", "applicationconsistent":
+			return nil
+		default:
+			return &dr.Error{Code: dr.CodeInvalid, Message: fmt.Sprintf("recoveryPointType is %q", t), PossibleCauses: "it is not a type of this provider",
+				RecommendedAction: "send ApplicationConsistent or CrashConsistent"}
+		}
+	})
+}
+
+// UnplannedFailover starts the machine from a point, the source presumed lost.
+func (s *Service) UnplannedFailover(ctx context.Context, ref Ref, in FailoverInput) (string, error) {
+	return s.act(ctx, ref, dr.OpUnplannedFailover, fixed(job.PlanUnplannedFailover), func(tx store.Tx, it *dr.Item, r *Request) error {
+		if err := checkDirection(in.Direction); err != nil {
+			return err
+		}
+		switch v := jsonField(in.ProviderInput, "performShutdown"); strings.ToLower(v) {
+		case "true":
+			r.Shutdown = true
+		case "false", "":
+			r.Shutdown = strings.EqualFold(in.SourceSiteOperations, "Required")
+		default:
+			return &dr.Error{Code: dr.CodeInvalid, Message: fmt.Sprintf("performShutdown is %q", v), PossibleCauses: "it is neither true nor false", RecommendedAction: `send "true" or "false"`}
+		}
+		return choosePoint(tx, it, jsonField(in.ProviderInput, "recoveryPointId"), jsonField(in.ProviderInput, "recoveryPointType"), r)
+	})
+}
+
+// ApplyRecoveryPoint starts a failed-over machine from another point.
+func (s *Service) ApplyRecoveryPoint(ctx context.Context, ref Ref, in ApplyPointInput) (string, error) {
+	return s.act(ctx, ref, dr.OpApplyRecoveryPoint, fixed(job.PlanApplyPoint), func(tx store.Tx, it *dr.Item, r *Request) error {
+		id := or(in.RecoveryPointID, jsonField(in.ProviderInput, "recoveryPointId"))
+		if id == "" {
+			return &dr.Error{Code: dr.CodeInvalid, Message: "recoveryPointId is missing", PossibleCauses: "the request names no point", RecommendedAction: "send the id of one of the item's recoveryPoints"}
+		}
+		return choosePoint(tx, it, id, "", r)
+	})
+}
+
+// choosePoint resolves which point a request asks for.
+func choosePoint(tx store.Tx, it *dr.Item, id, kind string, r *Request) error {
+	if id != "" {
+		p, err := LoadPointByID(tx, it.ID, lastSegment(id))
+		if dr.CodeOf(err) == dr.CodeNotFound {
+			return &dr.Error{Code: dr.CodeInvalid, Message: fmt.Sprintf("recoveryPointId %q names no recovery point of %s", id, it.FriendlyName),
+				PossibleCauses: "the point was pruned, or belongs to another machine", RecommendedAction: "list the item's recoveryPoints and choose one"}
+		}
+		if err != nil {
+			return err
+		}
+		r.Point = p.Ref()
+		return nil
+	}
+	var accept func(dr.Point) bool
+	switch strings.ToLower(kind) {
+	case "", "latest", "latesttime":
+		r.PointChoice = PointLatest
+	case "latestprocessed":
+		r.PointChoice = PointProcessed
+	case "latestapplicationconsistent", "latesttag":
+		r.PointChoice = PointAppConsistent
+		accept = func(p dr.Point) bool { return p.Consistency == dr.ApplicationConsistent }
+	default:
+		return &dr.Error{Code: dr.CodeInvalid, Message: fmt.Sprintf("recoveryPointType is %q", kind), PossibleCauses: "it is not a known type",
+			RecommendedAction: "send Latest, LatestProcessed or LatestApplicationConsistent, or a recoveryPointId"}
+	}
+	newest, err := NewestPoint(tx, it.ID, accept)
+	if err != nil {
+		return err
+	}
+	if newest == nil {
+		return &dr.Error{Code: dr.CodeConflict, Message: fmt.Sprintf("%s has no such recovery point", it.FriendlyName), PossibleCauses: "none was taken yet, or all were pruned",
+			RecommendedAction: "wait for a recovery point, or ask for Latest"}
+	}
+	if r.PointChoice != PointLatest {
+		r.Point = newest.Ref()
+	}
+	return nil
+}
+
+func checkDirection(d string) error {
+	for _, ok := range []string{"", string(dr.PrimaryToRecovery), string(dr.RecoveryToPrimary)} {
+		if strings.EqualFold(d, ok) {
+			return nil
+		}
+	}
+	return &dr.Error{Code: dr.CodeInvalid, Message: fmt.Sprintf("failoverDirection is %q", d), PossibleCauses: "it is not a direction", RecommendedAction: "send PrimaryToRecovery or RecoveryToPrimary"}
+}
+
+// FailoverCommit accepts a failover.
+func (s *Service) FailoverCommit(ctx context.Context, ref Ref) (string, error) {
+	return s.act(ctx, ref, dr.OpCommit, func(it *dr.Item) string {
+		if it.State.Leg == dr.LegInMageRcmFailback {
+			return job.PlanCommitFailback
+		}
+		return job.PlanCommit
+	}, nil)
+}
+
+// FailoverCancel undoes a planned failover that was not committed.
+func (s *Service) FailoverCancel(ctx context.Context, ref Ref) (string, error) {
+	return s.act(ctx, ref, dr.OpCancelFailover, fixed(job.PlanCancelFailover), nil)
+}
+
+// RepairReplication compares the machine's disks with the newest point and sends what differs.
+func (s *Service) RepairReplication(ctx context.Context, ref Ref) (string, error) {
+	return s.act(ctx, ref, dr.OpRepair, fixed(job.PlanRepair), nil)
+}
+
+// RemoveItem stops protecting a machine and drops its points.
+func (s *Service) RemoveItem(ctx context.Context, ref Ref, in RemoveInput) (string, error) {
+	return s.act(ctx, ref, dr.OpRemove, fixed(job.PlanRemove), func(_ store.Tx, _ *dr.Item, r *Request) error {
+		r.Reason = in.Reason
+		return nil
+	})
+}
+
+// PurgeItem removes an item whatever its state.
+func (s *Service) PurgeItem(ctx context.Context, ref Ref) (string, error) {
+	return s.act(ctx, ref, dr.OpPurge, fixed(job.PlanPurge), nil)
+}
+
+// UpdateItem changes what a failover will use.
+func (s *Service) UpdateItem(ctx context.Context, ref Ref, in UpdateInput) (string, error) {
+	return s.atOnce(ctx, ref.Vault, job.PlanUpdateItem, target{kind: "ProtectionEntity", name: ref.Name, path: ref.itemPath()}, func(tx store.Tx, now time.Time) error {
+		it, err := load[dr.Item](tx, KindItem, ref.itemKey())
+		if err != nil {
+			return err
+		}
+		if _, refusal := dr.Apply(it.State, dr.Signal{Kind: dr.Requested, Op: dr.OpUpdate, Job: "update"}, now); refusal != nil {
+			return refusal
+		}
+		it.TargetName = or(or(jsonField(in.ProviderInput, "targetVmName"), jsonField(in.Properties, "recoveryAzureVMName")), it.TargetName)
+		it.TargetNetwork = or(or(jsonField(in.ProviderInput, "targetNetworkId"), jsonField(in.Properties, "selectedRecoveryAzureNetworkId")), it.TargetNetwork)
+		it.TestNetwork = or(or(jsonField(in.ProviderInput, "testNetworkId"), jsonField(in.Properties, "selectedTfoAzureNetworkId")), it.TestNetwork)
+		if len(in.ProviderInput) > 0 {
+			it.UpdateInput = in.ProviderInput
+		}
+		return SaveItem(tx, &it, now)
+	})
+}

@@ -1,0 +1,158 @@
+package control
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/lifeboat-dr/lifeboat/service/dr"
+	"github.com/lifeboat-dr/lifeboat/service/store"
+)
+
+// Item returns one protected item.
+func (s *Service) Item(ctx context.Context, ref Ref) (v ItemView, err error) {
+	err = s.store.View(ctx, func(tx store.Tx) error {
+		it, err := load[dr.Item](tx, KindItem, ref.itemKey())
+		if err != nil {
+			return err
+		}
+		v, err = s.itemView(tx, it)
+		return err
+	})
+	return v, err
+}
+
+// ItemByID returns the item as stored.
+func (s *Service) ItemByID(ctx context.Context, id dr.ItemID) (it dr.Item, err error) {
+	err = s.store.View(ctx, func(tx store.Tx) error {
+		it, err = LoadItem(tx, id)
+		return err
+	})
+	return it, err
+}
+
+// Items lists the protected items of a container, or of the vault when ref.Container is empty.
+func (s *Service) Items(ctx context.Context, ref Ref, f ItemFilter, p Paging) (out Page[ItemView], err error) {
+	err = s.store.View(ctx, func(tx store.Tx) error {
+		if err := requireFabric(tx, ref); err != nil {
+			return err
+		}
+		page, err := list[dr.Item](tx, KindItem, under(ref.Vault, ref.Fabric, ref.Container), p)
+		if err != nil {
+			return err
+		}
+		out = Page[ItemView]{Items: []ItemView{}, Next: page.Next}
+		for _, it := range page.Items {
+			if !f.takes(it) {
+				continue
+			}
+			v, err := s.itemView(tx, it)
+			if err != nil {
+				return err
+			}
+			out.Items = append(out.Items, v)
+		}
+		return nil
+	})
+	return out, err
+}
+
+func (f ItemFilter) takes(it dr.Item) bool {
+	if f.Fabric != "" && !strings.EqualFold(f.Fabric, it.Fabric) {
+		return false
+	}
+	if f.ProcessServer != "" && !strings.EqualFold(f.ProcessServer, jsonField(it.EnableInput, "processServerId")) {
+		return false
+	}
+	return f.InstanceType == "" || strings.EqualFold(f.InstanceType, string(dr.Project(it.State).Provider))
+}
+
+func (s *Service) itemView(tx store.Tx, it dr.Item) (ItemView, error) {
+	v := ItemView{Item: it, Projection: dr.Project(it.State), FailoverHealth: dr.HealthNormal}
+	var err error
+	if v.Fabric, err = load[dr.Fabric](tx, KindFabric, fold(it.Vault, it.Fabric)); err != nil {
+		return v, err
+	}
+	if v.Container, err = load[dr.Container](tx, KindContainer, fold(it.Vault, it.Fabric, it.Container)); err != nil {
+		return v, err
+	}
+	e, err := EvidenceFor(tx, &it)
+	if err != nil {
+		return v, err
+	}
+	v.Policy, v.Observed, v.LatestPoint = e.Policy, e.Observed, e.Newest
+	now := s.now()
+	v.Health, v.HealthErrors = dr.Judge(e, now)
+	v.RPO, v.RPOValid = dr.RPOLag(e, now)
+	v.RPOAt = now
+	if v.Points, err = count(tx, KindPoint, string(it.ID)+"/", 0); err != nil {
+		return v, err
+	}
+	if !it.FailoverPoint.IsZero() {
+		v.FailoverPointID = dr.PointID(it.ID, it.FailoverPoint)
+	}
+	switch {
+	case it.State.Phase == dr.PhaseInitialReplication && e.Observed.Generation == it.Generation:
+		v.InitialPercent = e.Observed.ProgressPercent
+	case it.State.Phase == dr.PhaseFirstPointPending, it.State.Phase == dr.PhaseProtected, dr.FailedOver(it.State.Phase):
+		v.InitialPercent = 100
+	}
+	if it.State.Resync {
+		v.ResyncPercent = e.Observed.ProgressPercent
+	}
+	if a, ok, err := find[dr.Agent](tx, KindAgent, it.AgentID); err != nil {
+		return v, err
+	} else if ok {
+		v.Agent = &a
+		for _, d := range a.Machine.Disks {
+			if !slices.ContainsFunc(it.Disks, func(p dr.Disk) bool { return p.ID == d.ID }) && it.Generation > 0 {
+				v.UnprotectedDisks = append(v.UnprotectedDisks, d)
+			}
+		}
+	}
+	if p, ok, err := find[dr.ProtectableItem](tx, KindProtectable, fold(it.Vault, it.Fabric, it.Container, it.ProtectableItem)); err != nil {
+		return v, err
+	} else if ok {
+		v.Protectable = &p
+	}
+	v.ProcessServer, err = processServer(tx, &it)
+	return v, err
+}
+
+// processServer is the one the enable request named, or the first there is.
+func processServer(tx store.Tx, it *dr.Item) (*dr.Replicator, error) {
+	reps, err := LoadReplicators(tx)
+	if err != nil {
+		return nil, err
+	}
+	named := lastSegment(jsonField(it.EnableInput, "processServerId"))
+	var first *dr.Replicator
+	for i := range reps {
+		if strings.EqualFold(reps[i].ID, named) {
+			return &reps[i], nil
+		}
+		if first == nil && reps[i].HasRole(dr.RoleProcessServer) {
+			first = &reps[i]
+		}
+	}
+	return first, nil
+}
+
+// EvidenceFor collects what an item's health is judged on.
+func EvidenceFor(tx store.Tx, it *dr.Item) (dr.Evidence, error) {
+	e := dr.Evidence{Item: it}
+	var err error
+	if e.Policy, err = LoadPolicy(tx, it.Vault, it.PolicyName); err != nil {
+		return e, err
+	}
+	if e.Observed, err = LoadObserved(tx, it.ID); err != nil {
+		return e, err
+	}
+	if e.Newest, err = NewestPoint(tx, it.ID, nil); err != nil {
+		return e, err
+	}
+	if e.Policy.AppConsistentEvery > 0 {
+		e.NewestApp, err = NewestPoint(tx, it.ID, func(p dr.Point) bool { return p.Consistency == dr.ApplicationConsistent })
+	}
+	return e, err
+}

@@ -68,7 +68,7 @@ chaos: packages build ## Kill processes at random moments and check every invari
 soak: packages build ## The long form of chaos: 200 kills, at least 10 in each phase
 	LIFEBOAT_CHAOS_SEED=$(SEED) LIFEBOAT_CHAOS_KILLS=200 go test -count=1 -timeout 6h -v -run Chaos $(SCENARIO)/...
 
-bench: packages build ## Measure beside restic and the ceiling of this machine; writes docs/evidence/
+bench: packages .tools/peers build ## Measure beside restic and the ceiling of this machine; writes docs/evidence/
 	go run $(SCENARIO)/cmd/bench -bin bin -out docs/evidence
 
 # Generated files that differ from what the generators make now. Git is not asked: a changed tree may be tested, too.
@@ -79,24 +79,31 @@ generated: ## Check that generated code is what the generators make
 
 ##@ What they need
 
-# Program and the Debian package that brings it. restic is a peer in benchmarks.
+# Program and the Debian package that brings it.
 PROGRAMS := redis-server=redis-server qemu-system-x86_64=qemu-system-x86 qemu-img=qemu-utils busybox=busybox-static cpio=cpio \
-            modprobe=kmod mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs extlinux=extlinux restic=restic mount=mount git=git
+            modprobe=kmod mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs extlinux=extlinux mount=mount git=git
+PEERS    := restic=restic
 
 packages: .tools/packages ## Install the Debian packages that are missing
 
 .tools/packages: Makefile
-	@missing=""; \
-	for p in $(PROGRAMS); do command -v "$${p%%=*}" >/dev/null || missing+=" $${p#*=}"; done; \
-	test -e /usr/lib/syslinux/modules/bios/ldlinux.c32 || missing+=" syslinux-common"; \
-	if [ -n "$$missing" ]; then \
-	  echo "installing$$missing"; \
-	  sudo=""; [ "$$(id -u)" = 0 ] || sudo=sudo; \
-	  command -v apt-get >/dev/null || { echo "please install:$$missing" >&2; exit 1; }; \
-	  $$sudo apt-get update -qq; \
-	  DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends $$missing; \
-	fi
-	@mkdir -p .tools && touch $@
+	@missing=""; test -e /usr/lib/syslinux/modules/bios/ldlinux.c32 || missing="syslinux-common"; \
+	$(call install,$(PROGRAMS))
+
+.tools/peers: Makefile
+	@missing=""; $(call install,$(PEERS))
+
+define install
+for p in $(1); do command -v "$${p%%=*}" >/dev/null || missing+=" $${p#*=}"; done; \
+if [ -n "$$missing" ]; then \
+  echo "installing $$missing"; \
+  sudo=""; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+  command -v apt-get >/dev/null || { echo "no apt-get here: please install the above" >&2; exit 1; }; \
+  $$sudo apt-get update -qq; \
+  $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+fi; \
+mkdir -p .tools && touch $@
+endef
 
 GOLANGCI_VERSION := v2.15.0
 .tools/golangci-lint: Makefile

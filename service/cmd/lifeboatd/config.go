@@ -1,0 +1,127 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"path/filepath"
+	"strings"
+
+	"github.com/go-viper/mapstructure/v2"
+	"github.com/knadh/koanf/parsers/yaml"
+	"github.com/knadh/koanf/providers/file"
+	"github.com/knadh/koanf/v2"
+	"github.com/spf13/cobra"
+)
+
+// config is what lifeboatd can be told. The zero value but DataDir is a complete machine.
+type config struct {
+	DataDir            string            `koanf:"data-dir"`
+	Listen             string            `koanf:"listen"`
+	Names              []string          `koanf:"names"`
+	ReplicationListen  string            `koanf:"replication-listen"`
+	ReplicationAddress []string          `koanf:"replication-address"`
+	Redis              string            `koanf:"redis"`
+	Database           string            `koanf:"database"`
+	Bucket             string            `koanf:"bucket"`
+	Datastores         map[string]string `koanf:"datastores"`
+	NoReplicator       bool              `koanf:"no-replicator"`
+	ForwardPort        int               `koanf:"forward-port"`
+	Log                string            `koanf:"log"`
+	Verbose            bool              `koanf:"verbose"`
+
+	replicationAsked bool
+}
+
+func (c *config) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&c.DataDir, "data-dir", "", "directory of all state (required)")
+	f.StringVar(&c.Listen, "listen", ":8443", "address of the REST API and of the fleet protocol")
+	f.StringSliceVar(&c.Names, "name", nil, "further host names and addresses in lifeboatd's certificate")
+	f.StringVar(&c.ReplicationListen, "replication-listen", "", "address agents send replication data to (default: port 9443 of the listen address, a free one when that is busy)")
+	f.StringSliceVar(&c.ReplicationAddress, "replication-address", nil, "host:port agents are told instead of the address listened on; may be given again, agents try all")
+	f.StringVar(&c.Redis, "redis", "", "host:port or redis:// URL of the task queue (default: inside this process)")
+	f.StringVar(&c.Database, "database", "", "postgres:// URL (default: SQLite in the data directory)")
+	f.StringVar(&c.Bucket, "bucket", "", "URL of the bucket new vaults are put in (default: file://DATA-DIR/bucket)")
+	f.StringToStringVar(&c.Datastores, "datastore", nil, "name=directory of production machines that can be written back to; may be given again")
+	f.BoolVar(&c.NoReplicator, "no-replicator", false, "run no replicator in this process")
+	f.IntVar(&c.ForwardPort, "forward-port", 0, "TCP port of recovered machines to make reachable on a free loopback port")
+	f.StringVar(&c.Log, "log", "text", "format of the log on standard error: text or json")
+	f.BoolVar(&c.Verbose, "verbose", false, "log debug messages too")
+	f.String("config", "", "YAML file with these settings by their flag names (datastores and names in the plural); flags win")
+}
+
+// load reads the configuration file, if any, under the flags that were given, and completes the rest.
+func (c *config) load(cmd *cobra.Command) error {
+	path, err := cmd.Flags().GetString("config")
+	if err != nil {
+		return err
+	}
+	fromFile := config{}
+	inFile := map[string]bool{}
+	if path != "" {
+		k := koanf.New(".")
+		if err := k.Load(file.Provider(path), yaml.Parser()); err != nil {
+			return fmt.Errorf("read configuration %s: %w", path, err)
+		}
+		err := k.UnmarshalWithConf("", &fromFile, koanf.UnmarshalConf{Tag: "koanf", DecoderConfig: &mapstructure.DecoderConfig{
+			Result: &fromFile, TagName: "koanf", ErrorUnused: true, WeaklyTypedInput: true}})
+		if err != nil {
+			return fmt.Errorf("read configuration %s: %w", path, err)
+		}
+		for _, key := range k.Keys() {
+			top, _, _ := strings.Cut(key, ".")
+			inFile[top] = true
+		}
+	}
+	take := func(key, flag string, set func()) {
+		if inFile[key] && !cmd.Flags().Changed(flag) {
+			set()
+		}
+	}
+	take("data-dir", "data-dir", func() { c.DataDir = fromFile.DataDir })
+	take("listen", "listen", func() { c.Listen = fromFile.Listen })
+	take("names", "name", func() { c.Names = fromFile.Names })
+	take("replication-listen", "replication-listen", func() { c.ReplicationListen = fromFile.ReplicationListen })
+	take("replication-address", "replication-address", func() { c.ReplicationAddress = fromFile.ReplicationAddress })
+	take("redis", "redis", func() { c.Redis = fromFile.Redis })
+	take("database", "database", func() { c.Database = fromFile.Database })
+	take("bucket", "bucket", func() { c.Bucket = fromFile.Bucket })
+	take("datastores", "datastore", func() { c.Datastores = fromFile.Datastores })
+	take("no-replicator", "no-replicator", func() { c.NoReplicator = fromFile.NoReplicator })
+	take("forward-port", "forward-port", func() { c.ForwardPort = fromFile.ForwardPort })
+	take("log", "log", func() { c.Log = fromFile.Log })
+	take("verbose", "verbose", func() { c.Verbose = fromFile.Verbose })
+	return c.complete()
+}
+
+func (c *config) complete() error {
+	if c.DataDir == "" {
+		return errors.New("--data-dir is required")
+	}
+	var err error
+	if c.DataDir, err = filepath.Abs(c.DataDir); err != nil {
+		return err
+	}
+	host, _, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return fmt.Errorf("--listen: %w", err)
+	}
+	c.replicationAsked = c.ReplicationListen != ""
+	if !c.replicationAsked {
+		c.ReplicationListen = net.JoinHostPort(host, "9443")
+	}
+	if c.Bucket == "" {
+		c.Bucket = (&url.URL{Scheme: "file", Path: filepath.Join(c.DataDir, "bucket")}).String()
+	}
+	for name, dir := range c.Datastores {
+		if c.Datastores[name], err = filepath.Abs(dir); err != nil {
+			return err
+		}
+	}
+	if c.Log != "text" && c.Log != "json" {
+		return fmt.Errorf("--log is text or json, not %q", c.Log)
+	}
+	return nil
+}

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/lifeboat-dr/lifeboat/replicator/compute/qemu"
+	"github.com/lifeboat-dr/lifeboat/replicator/node"
+	"github.com/lifeboat-dr/lifeboat/replicator/worker"
+	sdk "github.com/lifeboat-dr/lifeboat/sdk/fleet"
+	"github.com/lifeboat-dr/lifeboat/service/dr"
+	"github.com/lifeboat-dr/lifeboat/service/fleet"
+	"github.com/lifeboat-dr/lifeboat/service/queue/redisqueue"
+)
+
+// embeddedNode makes the replicator of this process. It speaks to lifeboatd through dial like any other, with a certificate of
+// its own; only its enrolment needs no key.
+func embeddedNode(ctx context.Context, c config, svc *fleet.Service, dial node.Dialer, log *slog.Logger) (*node.Node, func(), error) {
+	state := filepath.Join(c.DataDir, "replicator")
+	if err := os.MkdirAll(state, 0o700); err != nil {
+		return nil, nil, err
+	}
+	id, err := embeddedID(filepath.Join(state, "id"))
+	if err != nil {
+		return nil, nil, fmt.Errorf("name the embedded replicator: %w", err)
+	}
+	hostname, err := os.Hostname()
+	if err != nil {
+		return nil, nil, err
+	}
+	key, csr, err := node.NewKey(id)
+	if err != nil {
+		return nil, nil, err
+	}
+	e, err := svc.EnrolEmbedded(ctx, dr.Replicator{ID: id, Hostname: hostname, AgentVersion: version, Site: dr.SiteRecovery, Roles: node.Roles}, csr)
+	if err != nil {
+		return nil, nil, fmt.Errorf("enrol the embedded replicator: %w", err)
+	}
+	identity, err := node.NewIdentity("", key, sdk.Enrollment{Id: e.ID, Certificate: e.Certificate, CaCertificate: e.CACertificate, Expires: e.Expires}, svc.Authority().Certificate())
+	if err != nil {
+		return nil, nil, err
+	}
+	client, closeIdle, err := node.NewClient(dial, identity)
+	if err != nil {
+		return nil, nil, err
+	}
+	data, err := listenReplication(c.ReplicationListen, c.replicationAsked, log)
+	if err != nil {
+		return nil, nil, fmt.Errorf("listen for replication data: %w", err)
+	}
+	addresses := c.ReplicationAddress
+	if len(addresses) == 0 {
+		if addresses, err = advertised(data); err != nil {
+			return nil, nil, errors.Join(err, data.Close())
+		}
+	}
+	cfg := node.Config{Client: client, Identity: identity, StateDir: state, Hostname: hostname, Site: dr.SiteRecovery, Roles: node.Roles, Version: version,
+		Data: data, DataAddress: strings.Join(addresses, ","), Datastores: c.Datastores, OpenQueue: openQueue, Log: log}
+	if driver := computeDriver(c, state, log); driver != nil { // never a nil driver in a non-nil interface
+		cfg.Compute = driver
+	}
+	n, err := node.New(cfg)
+	if err != nil {
+		return nil, nil, errors.Join(err, data.Close())
+	}
+	log.Info("replication data is taken", "address", data.Addr().String())
+	return n, func() { closeIdle(); _ = data.Close() }, nil
+}
+
+// computeDriver returns the hypervisor of this host, nil when there is none: everything but starting machines works without.
+func computeDriver(c config, state string, log *slog.Logger) *qemu.Driver {
+	self, err := os.Executable()
+	if err != nil {
+		log.Warn("machines cannot be started here", "err", err)
+		return nil
+	}
+	d, err := qemu.New(qemu.Config{Dir: filepath.Join(state, "instances"), DiskServer: []string{self, "disk-server"}, Datastores: c.Datastores,
+		ForwardPort: c.ForwardPort, Logger: log})
+	if err != nil {
+		log.Warn("machines cannot be started here", "err", err)
+		return nil
+	}
+	return d
+}
+
+// embeddedID reads the replicator's id, made at the first start.
+func embeddedID(path string) (string, error) {
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		id := uuid.NewString()
+		return id, writeFile(path, []byte(id+"\n"), 0o600)
+	}
+	if err != nil {
+		return "", err
+	}
+	id, err := uuid.Parse(strings.TrimSpace(string(raw)))
+	return id.String(), err
+}
+
+// openQueue reaches the task queue's Redis.
+func openQueue(ctx context.Context, address string) (worker.Queue, io.Closer, error) {
+	rdb, err := redisqueue.Dial(address)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := rdb.Ping(ctx).Err(); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("reach redis: %w", err), rdb.Close())
+	}
+	return redisqueue.New(rdb, redisqueue.Options{}), rdb, nil
+}
+
+var _ net.Listener = (*pipe)(nil)

@@ -1,0 +1,33 @@
+// Command lifeboat-agent is the agent on a source machine.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/lifeboat-dr/lifeboat/agent/quiesce"
+)
+
+func main() {
+	// The dead-man is this program, started before anything is frozen and kept small: nothing else is set up in it.
+	if len(os.Args) == 2 && os.Args[1] == deadman {
+		exit(quiesce.RunDeadman())
+	}
+	debug.SetGCPercent(50) // a guest's memory is the guest's
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	err := command().ExecuteContext(ctx)
+	stop()
+	exit(err)
+}
+
+func exit(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "lifeboat-agent:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}

@@ -38,7 +38,7 @@ func (e *RefusedError) Error() string {
 	return fmt.Sprintf("lifeboatd refused (%d %s): %s", e.Status, e.Code, e.Message)
 }
 
-// Lease implements queue.Workers. It may come back up to a second before wait is over, because the protocol counts seconds.
+// Lease implements queue.Workers. The protocol counts seconds, so wait is rounded to them.
 func (q *Queue) Lease(ctx context.Context, _ string, routes []queue.Route, wait time.Duration) (*queue.Delivery, error) {
 	body := fleet.LeaseRequest{}
 	for _, r := range routes {
@@ -47,7 +47,7 @@ func (q *Queue) Lease(ctx context.Context, _ string, routes []queue.Route, wait 
 	end := time.Now().Add(wait)
 	for {
 		left := min(time.Until(end), longestWait)
-		d, err := q.leaseOnce(ctx, body, max(left, 0).Truncate(time.Second))
+		d, err := q.leaseOnce(ctx, body, max(left, 0).Round(time.Second))
 		if d != nil || err != nil || time.Until(end) < time.Second {
 			return d, err
 		}

@@ -235,7 +235,7 @@ func newerAttempt(t *testing.T, s suite) {
 }
 
 func routesAreApart(t *testing.T, s suite) {
-	other := queue.Route{Site: "home", Capability: "writeback"}
+	other := queue.Route{Site: home.Site, Capability: "writeback"}
 	m := message("t1")
 	m.Route = other
 	s.enqueue(t, m)

@@ -55,6 +55,14 @@ var _ oas.ServerInterface = (*server)(nil)
 
 // New returns the handler of the whole API. It is safe for concurrent use.
 func New(cfg Config) (http.Handler, error) {
+	s, err := newServer(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return s.handler(), nil
+}
+
+func newServer(cfg Config) (*server, error) {
 	if cfg.Control == nil || cfg.Tokens == nil {
 		return nil, fmt.Errorf("api: Config.Control and Config.Tokens are required")
 	}
@@ -71,32 +79,37 @@ func New(cfg Config) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{cfg: cfg, control: cfg.Control, doc: doc, log: orDiscard(cfg.Log), audit: orDiscard(cfg.Audit)}
+	return &server{cfg: cfg, control: cfg.Control, doc: doc, log: orDiscard(cfg.Log), audit: orDiscard(cfg.Audit)}, nil
+}
 
+// model routes the operations of the document. One router decides about 404 and 405.
+func (s *server) model() chi.Router {
 	model := chi.NewRouter()
 	model.NotFound(s.notFound)
 	model.MethodNotAllowed(s.methodNotAllowed)
 	oas.HandlerWithOptions(s, oas.ChiServerOptions{BaseRouter: model.With(s.admit), ErrorHandlerFunc: s.badParameter})
+	return model
+}
 
+func (s *server) handler() http.Handler {
 	root := chi.NewRouter()
 	root.NotFound(s.notFound)
 	root.MethodNotAllowed(s.methodNotAllowed)
-	root.Get("/openapi.json", s.serveDocument("application/json", doc.json))
-	root.Get("/openapi.yaml", s.serveDocument("application/yaml", doc.yaml))
+	root.Get("/openapi.json", s.serveDocument("application/json", s.doc.json))
+	root.Get("/openapi.yaml", s.serveDocument("application/yaml", s.doc.yaml))
+	root.Mount("/", s.fold(s.authenticate(s.model())))
 	compressed := middleware.Compress(5, "application/json", "application/yaml", "text/plain")
-	root.Mount("/", compressed(s.fold(s.authenticate(model))))
-
-	edge := s.envelope(root)
-	if cfg.Fleet == nil {
-		return edge, nil
+	edge := s.envelope(compressed(root))
+	if s.cfg.Fleet == nil {
+		return edge
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, "/fleet/") {
-			cfg.Fleet.ServeHTTP(w, r)
+			s.cfg.Fleet.ServeHTTP(w, r)
 			return
 		}
 		edge.ServeHTTP(w, r)
-	}), nil
+	})
 }
 
 func orDiscard(l *slog.Logger) *slog.Logger {

@@ -25,24 +25,11 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
-	"github.com/lifeboat-dr/lifeboat/agent/quiesce"
 	"github.com/lifeboat-dr/lifeboat/agent/ship"
 	"github.com/lifeboat-dr/lifeboat/agent/source"
 	"github.com/lifeboat-dr/lifeboat/replicator/ingest"
 	"github.com/lifeboat-dr/lifeboat/sdk/fleet"
 )
-
-// TestMain doubles as the dead-man process.
-func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == "deadman" {
-		if err := quiesce.RunDeadman(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
 
 const (
 	vaultID    = "vault1"

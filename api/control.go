@@ -69,7 +69,6 @@ type Control interface {
 	Point(ctx context.Context, ref control.Ref, pointID string) (dr.Point, error)
 	Points(ctx context.Context, ref control.Ref, p control.Paging) (control.Page[dr.Point], error)
 
-
 	Job(ctx context.Context, vaultID, jobID string) (control.JobView, error)
 	Jobs(ctx context.Context, vaultID string, f control.JobFilter, p control.Paging) (control.Page[control.JobView], error)
 	CancelJob(ctx context.Context, vaultID, jobID string) (string, error)

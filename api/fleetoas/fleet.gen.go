@@ -439,7 +439,7 @@ type Protection struct {
 	// AppConsistentSeconds 0 turns application-consistent points off.
 	AppConsistentSeconds int `json:"appConsistentSeconds,omitempty,omitzero"`
 
-	// CaptureId When it differs from the last answered one
+	// CaptureId When it differs from the last answered one, capture now.
 	CaptureId              string `json:"captureId,omitempty,omitzero"`
 	CrashConsistentSeconds int    `json:"crashConsistentSeconds,omitempty,omitzero"`
 

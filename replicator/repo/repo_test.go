@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -63,7 +64,7 @@ func newGuest(machine string, disks ...repo.DiskInfo) *guest {
 }
 
 func (g *guest) clone() *guest {
-	c := newGuest(g.machine, g.disks...)
+	c := newGuest(g.machine, slices.Clone(g.disks)...)
 	for id, b := range g.bytes {
 		copy(c.bytes[id], b)
 	}
@@ -99,7 +100,7 @@ func putAll(t testing.TB, v *vault, w *repo.Writer, g *guest, disk string) {
 }
 
 // requireEqual reads every byte of a point and compares it with the guest's.
-func requireEqual(t testing.TB, v *vault, ref repo.PointRef, g *guest) {
+func requireEqual(t tester, v *vault, ref repo.PointRef, g *guest) {
 	t.Helper()
 	s, err := v.OpenPoint(t.Context(), g.machine, ref)
 	if err != nil {
@@ -127,7 +128,7 @@ func requireEqual(t testing.TB, v *vault, ref repo.PointRef, g *guest) {
 	}
 }
 
-func requireSums(t testing.TB, v *vault, d *repo.Disk, g *guest, disk string) {
+func requireSums(t tester, v *vault, d *repo.Disk, g *guest, disk string) {
 	t.Helper()
 	key := v.SumKey(g.machine, disk)
 	want := g.bytes[disk]
@@ -144,7 +145,7 @@ func requireSums(t testing.TB, v *vault, d *repo.Disk, g *guest, disk string) {
 }
 
 // requireExtents checks that everything outside the extents of Next is zero.
-func requireExtents(t testing.TB, d *repo.Disk, want []byte) {
+func requireExtents(t tester, d *repo.Disk, want []byte) {
 	t.Helper()
 	off := int64(0)
 	for {
@@ -262,4 +263,11 @@ func TestPointGivesBackWhatWasPut(t *testing.T) {
 	if _, err := v.OpenPoint(t.Context(), g.machine, repo.PointRef{Generation: 1, Sequence: 3}); !errors.Is(err, repo.ErrNotFound) {
 		t.Errorf("open a point that is not there: got %v, want ErrNotFound", err)
 	}
+}
+
+// tester is what testing.TB and rapid.T share.
+type tester interface {
+	Helper()
+	Fatalf(format string, args ...any)
+	Context() context.Context
 }

@@ -458,7 +458,7 @@ type Protection struct {
 	MachineId    string              `json:"machineId"`
 	Replicators  []ReplicatorAddress `json:"replicators,omitempty,omitzero"`
 
-	// ResyncId When it changes
+	// ResyncId When it changes, compare the whole disk with the newest point.
 	ResyncId string `json:"resyncId,omitempty,omitzero"`
 }
 
@@ -575,7 +575,7 @@ type ServedVault struct {
 	// ServerName The TLS server name agents ask for; selects this vault.
 	ServerName string `json:"serverName"`
 
-	// VaultFile Content of the bucket's vault.json
+	// VaultFile Content of the bucket's vault.json, created if absent.
 	VaultFile []byte `json:"vaultFile"`
 	VaultId   string `json:"vaultId"`
 }

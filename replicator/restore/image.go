@@ -109,6 +109,9 @@ func eachSpan(ctx context.Context, src Source, f func(e block.Extent, skipped in
 	size := src.Size()
 	for off := int64(0); off < size; {
 		data, ok, err := src.Next(ctx, off)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		if err != nil {
 			return &ReadError{Extent: block.Extent{Offset: off, Length: size - off}, Err: err}
 		}

@@ -52,8 +52,8 @@ type Target interface {
 }
 
 var (
-	// ErrCorrupt says that stored bytes failed their verification. It is never retried into silence. A Source's own error
-	// for it is told apart with Corrupt.
+	// ErrCorrupt says that stored bytes failed their verification. It is never retried into silence. Errors of a Source for
+	// which this is the cause wrap it.
 	ErrCorrupt = errors.New("stored data is corrupt")
 
 	// ErrSize says that a target's length does not fit the disk that is written to it.
@@ -68,13 +68,17 @@ var (
 
 // ReadError names the extent of a disk that could not be read. Nothing of the extent was handed out.
 type ReadError struct {
-	Disk   string
+	Disk   string // empty where only one disk is in question
 	Extent block.Extent
 	Err    error
 }
 
 func (e *ReadError) Error() string {
-	return fmt.Sprintf("read disk %s at %d, %d bytes: %v", e.Disk, e.Extent.Offset, e.Extent.Length, e.Err)
+	name := "disk"
+	if e.Disk != "" {
+		name += " " + e.Disk
+	}
+	return fmt.Sprintf("read %s at %d, %d bytes: %v", name, e.Extent.Offset, e.Extent.Length, e.Err)
 }
 
 func (e *ReadError) Unwrap() error { return e.Err }

@@ -30,6 +30,7 @@ const (
 	serverLock    = "disk-server.lock" // held while the server lives
 	serverName    = "disk-server"      // of the pid file
 	serverLog     = "disk-server.log"
+	serverVerdict = "disk-server.failed"
 )
 
 // Opener opens the recovery point that source describes. Source comes from the one who started the disk server, through a
@@ -52,6 +53,22 @@ var ErrServing = errors.New("a disk server runs there")
 //
 // Nothing of it is needed for the bytes to be right: a guest whose disk server is killed waits for the next one.
 func ServeDisks(ctx context.Context, in io.Reader, open Opener) error {
+	err := serveDisks(ctx, in, open)
+	if err != nil && !errors.Is(err, ErrServing) {
+		// For StartServer, which cannot tell errors apart by a log.
+		b, merr := json.Marshal(verdict{Error: err.Error(), Corrupt: errors.Is(err, ErrCorrupt)})
+		err = errors.Join(err, merr, os.WriteFile(serverVerdict, b, 0o600))
+	}
+	return err
+}
+
+// verdict is why a disk server ended.
+type verdict struct {
+	Error   string `json:"error"`
+	Corrupt bool   `json:"corrupt"`
+}
+
+func serveDisks(ctx context.Context, in io.Reader, open Opener) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
@@ -72,7 +89,7 @@ func ServeDisks(ctx context.Context, in io.Reader, open Opener) error {
 	}
 	defer lock.Close()
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return ErrServing
+		return fmt.Errorf("lock directory: %w", errors.Join(ErrServing, err))
 	}
 
 	s := &diskServer{log: log, quit: make(chan struct{})}

@@ -51,6 +51,7 @@ func StartServer(ctx context.Context, dir string, command []string, cfg ServerCo
 	if err != nil {
 		return fmt.Errorf("encode disk server configuration: %w", err)
 	}
+	os.Remove(filepath.Join(dir, serverVerdict)) // of an earlier one
 	child, err := process.Start(process.Command{
 		Name: serverName, Path: command[0], Args: command[1:], Dir: dir, Env: os.Environ(), Log: serverLog, Input: input,
 	})
@@ -63,12 +64,25 @@ func StartServer(ctx context.Context, dir string, command []string, cfg ServerCo
 		}
 		select {
 		case <-child.Done():
-			return fmt.Errorf("disk server ended (%v): %s", child.Err(), process.LogTail(filepath.Join(dir, serverLog), 2048))
+			return fmt.Errorf("disk server ended (%v): %w", child.Err(), readVerdict(dir))
 		case <-ctx.Done():
 			return errors.Join(fmt.Errorf("wait for disk server: %w", context.Cause(ctx)), StopServer(context.WithoutCancel(ctx), dir))
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
+}
+
+// readVerdict returns the error with which the disk server of dir ended.
+func readVerdict(dir string) error {
+	var v verdict
+	b, err := os.ReadFile(filepath.Join(dir, serverVerdict))
+	if err != nil || json.Unmarshal(b, &v) != nil {
+		return errors.New(process.LogTail(filepath.Join(dir, serverLog), 2048)) // it was killed
+	}
+	if v.Corrupt {
+		return fmt.Errorf("%w: %s", ErrCorrupt, v.Error)
+	}
+	return errors.New(v.Error)
 }
 
 // Status asks the disk server of dir what it has done. An error means that none answers.

@@ -78,7 +78,7 @@ func Start(c Command) (*Child, error) {
 		return nil, fmt.Errorf("start %s: %w", c.Name, err)
 	}
 	child := &Child{done: make(chan struct{})}
-	p, err := lookup(cmd.Process.Pid) // not reaped yet, so the pid is still the child's
+	p, _, err := stat(cmd.Process.Pid) // not reaped yet, so the pid is still the child's, even when it has ended
 	go func() {
 		child.err = cmd.Wait()
 		close(child.done)
@@ -257,25 +257,29 @@ func mark(dir, name string) string {
 
 // lookup describes the running process with this pid; ErrGone when there is none or it is a zombie.
 func lookup(pid int) (Process, error) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
+	p, state, err := stat(pid)
+	if err == nil && (state == "Z" || state == "X") {
 		return Process{}, ErrGone
 	}
+	return p, err
+}
+
+func stat(pid int) (p Process, state string, err error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return Process{}, "", ErrGone
+	}
 	// The name, in parentheses, may hold anything; fields are counted from its end (proc(5): state is field 3, starttime 22).
-	rest := string(b[bytes.LastIndexByte(b, ')')+1:])
-	f := strings.Fields(rest)
-	if len(f) < 20 || f[0] == "Z" || f[0] == "X" {
-		return Process{}, ErrGone
+	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	if len(f) < 20 {
+		return Process{}, "", fmt.Errorf("parse state of process %d: %q", pid, b)
 	}
 	start, err := strconv.ParseUint(f[19], 10, 64)
 	if err != nil {
-		return Process{}, fmt.Errorf("parse start time of process %d: %w", pid, err)
+		return Process{}, "", fmt.Errorf("parse start time of process %d: %w", pid, err)
 	}
 	boot, err := bootID()
-	if err != nil {
-		return Process{}, err
-	}
-	return Process{PID: pid, Start: start, Boot: boot}, nil
+	return Process{PID: pid, Start: start, Boot: boot}, f[0], err
 }
 
 func bootID() (string, error) {

@@ -50,6 +50,9 @@ type Item struct {
 	// BasePoint is what Generation builds on; zero for the first one.
 	BasePoint PointRef
 
+	// LastPoint is the last point of Generation, known once it is closed.
+	LastPoint PointRef
+
 	// The master target and its datastore that a reprotect to home chose.
 	ReprotectAgent string
 	Datastore      string

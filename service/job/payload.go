@@ -196,7 +196,10 @@ type HomeMachine struct {
 	UUID      string        `json:"uuid"`
 	Datastore string        `json:"datastore"`
 	Timeout   time.Duration `json:"timeout,omitempty"`
-	Probe     Probe         `json:"probe"`
+	// Force cuts the power when the guest has not shut down in time: only to undo a failback, whose machine holds nothing that
+	// is not in the bucket.
+	Force bool  `json:"force,omitempty"`
+	Probe Probe `json:"probe"`
 }
 
 // HomeWriteback makes the home disks equal to a point, writing only what differs. The VM must be off.

@@ -1,0 +1,407 @@
+package workflow
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/service/control"
+	"github.com/lifeboat-dr/lifeboat/service/dr"
+	"github.com/lifeboat-dr/lifeboat/service/job"
+	"github.com/lifeboat-dr/lifeboat/service/queue"
+	"github.com/lifeboat-dr/lifeboat/service/store"
+)
+
+// itemGone is why a job on a purged item fails.
+var itemGone = job.Error{Code: string(dr.CodeNotFound), Message: "the protected item is gone", PossibleCauses: "it was purged while the job ran", RecommendedAction: "nothing needs to be done"}
+
+// next tells what is to be done after a transaction.
+type next struct {
+	again   bool           // look at the job again at once
+	message *queue.Message // to be put into the queue
+	cancel  string         // task to be cancelled in the queue
+}
+
+// advance moves one job as far as it goes now.
+func (e *Engine) advance(ctx context.Context, id string) error {
+	for {
+		var n next
+		err := e.store.Update(ctx, func(tx store.Tx) error {
+			n = next{}
+			r, err := e.load(tx, id)
+			if err != nil || r == nil {
+				return err
+			}
+			n, err = e.move(r)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if n.cancel != "" {
+			return e.queue.Cancel(ctx, n.cancel)
+		}
+		if n.message != nil {
+			// When this fails the queue does not know the task, and reconcile puts it out again.
+			return e.queue.Enqueue(ctx, *n.message)
+		}
+		if !n.again {
+			return nil
+		}
+	}
+}
+
+// load reads a job that has not ended with all it needs; nil when there is none.
+func (e *Engine) load(tx store.Tx, id string) (*run, error) {
+	j, ok, err := control.LoadOpenJob(tx, id)
+	if err != nil || !ok {
+		return nil, err
+	}
+	r := &run{tx: tx, now: e.now(), opt: e.opt, job: &j}
+	if r.req, err = control.DecodeRequest(&j); err != nil {
+		return nil, fmt.Errorf("decode request of job %s: %w", id, err)
+	}
+	if len(j.Work) > 0 {
+		if err := json.Unmarshal(j.Work, &r.work); err != nil {
+			return nil, fmt.Errorf("decode work of job %s: %w", id, err)
+		}
+	}
+	if r.work.Tried == nil {
+		r.work.Tried = map[string]bool{}
+	}
+	if j.Item != "" {
+		it, err := control.LoadItem(tx, dr.ItemID(j.Item))
+		switch {
+		case err == nil:
+			r.item = &it
+		case dr.CodeOf(err) != dr.CodeNotFound:
+			return nil, err
+		default:
+			r.item, r.gone = r.work.Item, true
+		}
+	}
+	r.task = j.Current()
+	return r, nil
+}
+
+// save writes what changed. The item goes first: ending the job reads it.
+func (r *run) save() error {
+	if err := r.saveItem(); err != nil {
+		return err
+	}
+	if err := r.saveWork(); err != nil {
+		return err
+	}
+	return control.SaveJob(r.tx, r.job)
+}
+
+func (r *run) saveItem() error {
+	if !r.dirtyItem || r.item == nil {
+		return nil
+	}
+	r.dirtyItem = false
+	if r.gone {
+		r.work.Item = r.item
+		return nil
+	}
+	return control.SaveItem(r.tx, r.item, r.now)
+}
+
+func (r *run) saveWork() error {
+	w, err := json.Marshal(r.work)
+	r.job.Work = w
+	return err
+}
+
+// end ends the job.
+func (r *run) end(state job.State) error {
+	if err := r.saveItem(); err != nil {
+		return err
+	}
+	if err := r.saveWork(); err != nil {
+		return err
+	}
+	return control.EndJob(r.tx, r.job, state, r.now)
+}
+
+// move does one thing for the job.
+func (e *Engine) move(r *run) (next, error) {
+	switch {
+	case r.job.State == job.Suspended:
+		return next{}, nil
+	case r.task == nil:
+		return next{}, r.end(job.Succeeded)
+	case r.item == nil:
+		return next{}, r.fail(itemGone)
+	}
+	s, ok := steps[stepKey{r.job.Plan, r.task.ID}]
+	if !ok {
+		return next{}, r.fail(job.Error{Code: string(dr.CodeInternal), Message: fmt.Sprintf("there is no code for task %s of plan %s", r.task.ID, r.job.Plan)})
+	}
+	running := r.task.State == job.InProgress
+	if r.job.Cancel && !r.job.SettledEarly {
+		if running && r.task.Kind != "" && r.task.RetryAt.IsZero() {
+			return next{cancel: control.TaskID(r.job.ID, r.task.ID)}, nil
+		}
+		return next{}, r.cancelled()
+	}
+	if s.control != nil {
+		return e.moveControl(r, s, running)
+	}
+	if running && (r.task.RetryAt.IsZero() || r.now.Before(r.task.RetryAt)) {
+		return next{}, nil
+	}
+	return e.enqueue(r, s)
+}
+
+func (e *Engine) moveControl(r *run, s step, running bool) (next, error) {
+	if !running {
+		r.task.State, r.task.Started = job.InProgress, r.now
+	}
+	out, err := s.control(r)
+	switch {
+	case err != nil:
+		return next{}, err
+	case out.err != nil:
+		return next{}, r.fail(jobError(out.err))
+	case out.wait:
+		if running && !r.dirtyItem {
+			return next{}, nil // nothing to save: saving would wake us again
+		}
+		return next{}, r.save()
+	}
+	r.succeed(out.skipped)
+	return next{again: true}, r.save()
+}
+
+// enqueue puts the worker's task out, or skips it when there is nothing to do.
+func (e *Engine) enqueue(r *run, s step) (next, error) {
+	p, err := s.payload(r)
+	if err != nil {
+		return next{}, err
+	}
+	if r.task.Started.IsZero() {
+		r.task.Started = r.now
+	}
+	if p == nil {
+		r.succeed(true)
+		return next{again: true}, r.save()
+	}
+	m, err := e.message(r, s, p)
+	if err != nil {
+		return next{}, err
+	}
+	r.task.State, r.task.RetryAt = job.InProgress, time.Time{}
+	r.task.Attempt = m.Attempt
+	r.task.Site, r.task.Capability = m.Route.Site, m.Route.Capability
+	r.work.Tried[r.task.ID] = true
+	return next{message: m}, r.save()
+}
+
+func (e *Engine) message(r *run, s step, payload any) (*queue.Message, error) {
+	body, err := json.Marshal(payload)
+	if err != nil {
+		return nil, err
+	}
+	route := s.route
+	if route == nil {
+		route = repositoryRoute
+	}
+	site, capability, err := route(r)
+	if err != nil {
+		return nil, err
+	}
+	return &queue.Message{TaskID: control.TaskID(r.job.ID, r.task.ID), JobID: r.job.ID, Kind: r.task.Kind, Route: queue.Route{Site: site, Capability: capability},
+		Attempt: r.task.Attempt + 1, Payload: body}, nil
+}
+
+// succeed marks the running task.
+func (r *run) succeed(skipped bool) {
+	r.task.State, r.task.Ended, r.task.RetryAt, r.task.Skipped = job.Succeeded, r.now, time.Time{}, skipped
+	if skipped {
+		r.task.Description = "Skipped"
+	}
+}
+
+// fail ends the job because its task failed.
+func (r *run) fail(f job.Error) error {
+	if r.task != nil {
+		r.task.State, r.task.Ended, f.TaskID = job.Failed, r.now, r.task.ID
+	}
+	f.Level, f.Created = dr.LevelError, r.now
+	r.job.Errors = append(r.job.Errors, f)
+	return r.end(job.Failed)
+}
+
+func (r *run) cancelled() error {
+	r.task.State, r.task.Ended = job.Cancelled, r.now
+	return r.end(job.Cancelled)
+}
+
+func jobError(e *dr.Error) job.Error {
+	return job.Error{Code: string(e.Code), Message: e.Message, PossibleCauses: e.PossibleCauses, RecommendedAction: e.RecommendedAction}
+}
+
+// saveResult takes one result. It counts only for the attempt that is running: whoever worked on an older one was replaced.
+func (e *Engine) saveResult(ctx context.Context, res queue.Result) error {
+	jobID, taskID, ok := control.SplitTaskID(res.TaskID)
+	if !ok {
+		return nil
+	}
+	return e.store.Update(ctx, func(tx store.Tx) error {
+		r, err := e.load(tx, jobID)
+		if err != nil || r == nil || r.task == nil || r.task.ID != taskID {
+			return err
+		}
+		if r.task.State != job.InProgress || !r.task.RetryAt.IsZero() || res.Token <= r.task.Token || res.Token>>attemptShift != r.task.Attempt {
+			return nil
+		}
+		if r.item == nil {
+			return r.fail(itemGone)
+		}
+		r.task.Token = res.Token
+		s := steps[stepKey{r.job.Plan, taskID}]
+		if res.Failure != nil {
+			return e.failure(r, s, res.Failure)
+		}
+		r.task.Output = res.Output
+		if s.apply != nil {
+			if err := s.apply(r, res.Output); err != nil {
+				return err
+			}
+		}
+		r.succeed(false)
+		return r.save()
+	})
+}
+
+// attemptShift is where the attempt sits in a fencing token.
+const attemptShift = 20
+
+// failure decides what a worker's failure means: retry, excuse, cancelled or failed.
+func (e *Engine) failure(r *run, s step, f *queue.Failure) error {
+	je := job.Error{Code: f.Code, Message: f.Message, PossibleCauses: f.PossibleCauses, RecommendedAction: f.RecommendedAction}
+	if r.job.Cancel && !r.job.SettledEarly {
+		return r.cancelled()
+	}
+	if dr.Retryable(&dr.Error{Code: dr.Code(f.Code)}) && r.task.Retries < e.opt.Retries {
+		wait := min(e.opt.RetryMost, e.opt.RetryFirst<<min(r.task.Retries, 16))
+		r.task.Retries++
+		r.task.RetryAt = r.now.Add(wait)
+		r.task.Progress.Note = f.Message
+		return r.save()
+	}
+	if s.excuse != nil {
+		s.excuse(r, je)
+		r.succeed(true)
+		return r.save()
+	}
+	return r.fail(je)
+}
+
+// reconcile puts tasks out again that the queue has forgotten, gives up on those that may not take so long, and repeats
+// cancellations. It runs on the goroutine that enqueues, so that a task cannot be between the store and the queue.
+func (e *Engine) reconcile(ctx context.Context) {
+	running, err := e.runningTasks(ctx)
+	if err != nil {
+		e.complain(ctx, "running tasks were not read", err)
+		return
+	}
+	if len(running) == 0 {
+		return
+	}
+	ids := make([]string, 0, len(running))
+	for id := range running {
+		ids = append(ids, id)
+	}
+	known, err := e.queue.Known(ctx, ids)
+	if err != nil {
+		e.complain(ctx, "queue was not asked", err)
+		return
+	}
+	for id, t := range running {
+		if err := e.reconcileTask(ctx, id, t, known[id]); err != nil {
+			e.complain(ctx, "task was not reconciled", err, "task", id)
+		}
+	}
+}
+
+// runningTask is a worker's task as it was read.
+type runningTask struct {
+	job     string
+	attempt int64
+}
+
+func (e *Engine) runningTasks(ctx context.Context) (map[string]runningTask, error) {
+	out := map[string]runningTask{}
+	err := e.store.View(ctx, func(tx store.Tx) error {
+		ids, err := control.OpenJobs(tx)
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
+			j, ok, err := control.LoadOpenJob(tx, id)
+			if err != nil {
+				return err
+			}
+			if t := j.Current(); ok && t != nil && t.Kind != "" && t.State == job.InProgress && t.RetryAt.IsZero() {
+				out[control.TaskID(id, t.ID)] = runningTask{id, t.Attempt}
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
+func (e *Engine) reconcileTask(ctx context.Context, id string, was runningTask, known bool) error {
+	var m *queue.Message
+	drop := false
+	err := e.store.Update(ctx, func(tx store.Tx) error {
+		m, drop = nil, false
+		r, err := e.load(tx, was.job)
+		if err != nil || r == nil || r.task == nil || control.TaskID(was.job, r.task.ID) != id || r.task.Attempt != was.attempt || r.task.State != job.InProgress || !r.task.RetryAt.IsZero() {
+			return err // its result came meanwhile
+		}
+		s := steps[stepKey{r.job.Plan, r.task.ID}]
+		if s.patience != nil && r.waited() > s.patience(e.opt) && r.item != nil {
+			drop = known
+			s.excuse(r, job.Error{Code: string(dr.CodeUnavailable), Message: "it took too long"})
+			r.succeed(true)
+			return r.save()
+		}
+		if known {
+			return nil
+		}
+		if r.job.Cancel && !r.job.SettledEarly {
+			return r.cancelled()
+		}
+		if r.item == nil {
+			return r.fail(itemGone)
+		}
+		p, err := s.payload(r)
+		if err != nil {
+			return err
+		}
+		if p == nil {
+			r.succeed(true)
+			return r.save()
+		}
+		if m, err = e.message(r, s, p); err != nil {
+			return err
+		}
+		r.task.Attempt, r.task.Site, r.task.Capability = m.Attempt, m.Route.Site, m.Route.Capability
+		e.log.WarnContext(ctx, "lost task put out again", "job", was.job, "task", r.task.ID, "attempt", m.Attempt)
+		return r.save()
+	})
+	if err != nil {
+		return err
+	}
+	if drop {
+		return e.queue.Cancel(ctx, id)
+	}
+	if m != nil {
+		return e.queue.Enqueue(ctx, *m)
+	}
+	return nil
+}

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/url"
 	"path/filepath"
-	"strings"
 
 	"github.com/go-viper/mapstructure/v2"
 	"github.com/knadh/koanf/parsers/yaml"
@@ -52,47 +51,38 @@ func (c *config) flags(cmd *cobra.Command) {
 	f.String("config", "", "YAML file with these settings by their flag names (datastores and names in the plural); flags win")
 }
 
-// load reads the configuration file, if any, under the flags that were given, and completes the rest.
+// fileKey is the name in the file of a flag whose two names differ.
+var fileKey = map[string]string{"datastore": "datastores", "name": "names"}
+
+// load lays the configuration file, if any, under the flags that were given, and completes the rest.
 func (c *config) load(cmd *cobra.Command) error {
 	path, err := cmd.Flags().GetString("config")
 	if err != nil {
 		return err
 	}
-	fromFile := config{}
-	inFile := map[string]bool{}
 	if path != "" {
 		k := koanf.New(".")
 		if err := k.Load(file.Provider(path), yaml.Parser()); err != nil {
 			return fmt.Errorf("read configuration %s: %w", path, err)
 		}
-		err := k.UnmarshalWithConf("", &fromFile, koanf.UnmarshalConf{Tag: "koanf", DecoderConfig: &mapstructure.DecoderConfig{
-			Result: &fromFile, TagName: "koanf", ErrorUnused: true, WeaklyTypedInput: true}})
+		merged := *c // what the file does not name stays
+		for flag, key := range fileKey {
+			if cmd.Flags().Changed(flag) {
+				k.Delete(key)
+			}
+		}
+		for _, key := range k.Keys() {
+			if f := cmd.Flags().Lookup(key); f != nil && f.Changed {
+				k.Delete(key)
+			}
+		}
+		err := k.UnmarshalWithConf("", &merged, koanf.UnmarshalConf{Tag: "koanf", DecoderConfig: &mapstructure.DecoderConfig{
+			Result: &merged, TagName: "koanf", ErrorUnused: true, WeaklyTypedInput: true}})
 		if err != nil {
 			return fmt.Errorf("read configuration %s: %w", path, err)
 		}
-		for _, key := range k.Keys() {
-			top, _, _ := strings.Cut(key, ".")
-			inFile[top] = true
-		}
+		*c = merged
 	}
-	take := func(key, flag string, set func()) {
-		if inFile[key] && !cmd.Flags().Changed(flag) {
-			set()
-		}
-	}
-	take("data-dir", "data-dir", func() { c.DataDir = fromFile.DataDir })
-	take("listen", "listen", func() { c.Listen = fromFile.Listen })
-	take("names", "name", func() { c.Names = fromFile.Names })
-	take("replication-listen", "replication-listen", func() { c.ReplicationListen = fromFile.ReplicationListen })
-	take("replication-address", "replication-address", func() { c.ReplicationAddress = fromFile.ReplicationAddress })
-	take("redis", "redis", func() { c.Redis = fromFile.Redis })
-	take("database", "database", func() { c.Database = fromFile.Database })
-	take("bucket", "bucket", func() { c.Bucket = fromFile.Bucket })
-	take("datastores", "datastore", func() { c.Datastores = fromFile.Datastores })
-	take("no-replicator", "no-replicator", func() { c.NoReplicator = fromFile.NoReplicator })
-	take("forward-port", "forward-port", func() { c.ForwardPort = fromFile.ForwardPort })
-	take("log", "log", func() { c.Log = fromFile.Log })
-	take("verbose", "verbose", func() { c.Verbose = fromFile.Verbose })
 	return c.complete()
 }
 

@@ -60,7 +60,7 @@ func embeddedNode(ctx context.Context, c config, svc *fleet.Service, dial node.D
 	}
 	addresses := c.ReplicationAddress
 	if len(addresses) == 0 {
-		if addresses, err = advertised(data); err != nil {
+		if addresses, err = node.Advertised(data); err != nil {
 			return nil, nil, errors.Join(err, data.Close())
 		}
 	}

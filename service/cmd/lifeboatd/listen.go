@@ -3,7 +3,6 @@ package main
 import (
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -12,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/lifeboat-dr/lifeboat/replicator/node"
 	"github.com/lifeboat-dr/lifeboat/service/fleet"
 )
 
@@ -55,7 +55,7 @@ func serverNames(listen string, extra []string) []string {
 	if host, err := os.Hostname(); err == nil && host != "" {
 		names = append(names, host)
 	}
-	for _, address := range hostAddresses() {
+	for _, address := range node.HostAddresses() {
 		names = append(names, address.String())
 	}
 	names = append(names, extra...)
@@ -65,21 +65,6 @@ func serverNames(listen string, extra []string) []string {
 		return ip != nil && ip.IsUnspecified()
 	})
 	return names
-}
-
-// hostAddresses are the addresses of this host that others can reach.
-func hostAddresses() []net.IP {
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil
-	}
-	var out []net.IP
-	for _, a := range addrs {
-		if n, ok := a.(*net.IPNet); ok && n.IP.IsGlobalUnicast() {
-			out = append(out, n.IP)
-		}
-	}
-	return out
 }
 
 // listenReplication opens the data port. The default port may be busy on a host with several of us; then any free one is taken,
@@ -98,21 +83,4 @@ func listenReplication(address string, asked bool, log *slog.Logger) (net.Listen
 	}
 	log.Warn("replication port is busy, another one was taken", "wanted", address, "address", l.Addr().String())
 	return l, nil
-}
-
-// advertised returns what agents are told about a listener: its own address, or, when it listens everywhere, those of the host.
-func advertised(l net.Listener) ([]string, error) {
-	tcp, ok := l.Addr().(*net.TCPAddr)
-	if !ok {
-		return nil, fmt.Errorf("listener %s is not TCP", l.Addr())
-	}
-	if !tcp.IP.IsUnspecified() {
-		return []string{tcp.String()}, nil
-	}
-	var out []string
-	port := fmt.Sprint(tcp.Port)
-	for _, ip := range hostAddresses() {
-		out = append(out, net.JoinHostPort(ip.String(), port))
-	}
-	return append(out, net.JoinHostPort("127.0.0.1", port)), nil
 }

@@ -18,6 +18,7 @@ import (
 var version = "dev" // set by the linker
 
 func main() {
+	syscall.Umask(0o077) // the database and the spool hold what is nobody else's business
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := command().ExecuteContext(ctx)
 	stop()

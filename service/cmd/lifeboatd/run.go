@@ -116,8 +116,7 @@ func run(ctx context.Context, c config) (err error) {
 		servers.Wait()
 		return err
 	})
-	stopJobs := startWorkflow(ctx, ctl, tasks, log, failed)
-	stops.add("jobs", stopJobs)
+	stops.add("jobs", startWorkflow(ctx, db, tasks, log))
 	if !c.NoReplicator {
 		n, closeNode, err := embeddedNode(ctx, c, svc, inside.dial, log)
 		if err != nil {

@@ -4,11 +4,18 @@ import (
 	"context"
 	"log/slog"
 
-	"github.com/lifeboat-dr/lifeboat/service/control"
 	"github.com/lifeboat-dr/lifeboat/service/queue"
+	"github.com/lifeboat-dr/lifeboat/service/store"
+	"github.com/lifeboat-dr/lifeboat/service/workflow"
 )
 
-// startWorkflow runs the jobs until the returned function is called.
-func startWorkflow(ctx context.Context, ctl *control.Service, q queue.Control, log *slog.Logger, failed chan<- error) func() error {
-	return func() error { return nil }
+// startWorkflow moves the jobs until the returned function is called.
+func startWorkflow(ctx context.Context, db store.Store, q queue.Control, log *slog.Logger) (stop func() error) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		workflow.New(db, q, workflow.Options{}, log).Run(ctx)
+	}()
+	return func() error { cancel(); <-done; return nil }
 }

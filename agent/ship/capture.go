@@ -281,7 +281,7 @@ func (s *session) deliver(ctx context.Context, want fleet.Protection, mem *spool
 		if err := s.sink(disk, c); err != nil {
 			return err
 		}
-		return s.disks[disk].sums.Update(c.Window, c.Index, c.Sums)
+		return s.disks[disk].scanner.Learn(c)
 	})
 	if err != nil {
 		return err

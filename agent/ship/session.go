@@ -1,6 +1,7 @@
 package ship
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -92,6 +93,9 @@ func (s *session) closeDisks() (err error) {
 		if d.sums != nil {
 			err = errors.Join(err, d.sums.Close())
 		}
+		if d.scanner != nil {
+			err = errors.Join(err, d.scanner.Close())
+		}
 	}
 	return err
 }
@@ -111,7 +115,9 @@ func (s *session) run(ctx context.Context) error {
 		if d.sums, err = scan.OpenSums(s.p.path(d.src.Id+".sums"), id); err != nil {
 			return err
 		}
-		d.scanner = scan.NewScanner(d.reader, d.sums, id.Key)
+		if d.scanner, err = scan.NewScanner(d.reader, d.sums, id.Key, s.p.path("")); err != nil {
+			return err
+		}
 	}
 	s.aligned = s.desired().ResyncId
 	ph, err := s.align(ctx, s.aligned != s.p.memo.ResyncID)
@@ -139,7 +145,7 @@ func (s *session) run(ctx context.Context) error {
 		}
 		err := s.capture(ctx, want)
 		if fatal(err) || s.link.failure() != nil || ctx.Err() != nil {
-			return errors.Join(err, s.link.failure())
+			return cmp.Or(err, s.link.failure())
 		}
 		if err != nil {
 			s.p.log.Warn("capture refused", "err", err)
@@ -203,7 +209,8 @@ func (s *session) align(ctx context.Context, resync bool) (fleet.ProtectionStatu
 	case !trusted:
 		ph = fleet.Resync
 	}
-	s.phase(ph)
+	s.prog.end()
+	s.p.status.set(func(st *fleet.ProtectionStatus) { st.Generation, st.Phase, st.Error = s.want.Generation, ph, fleet.Error{} })
 	for i, d := range s.disks {
 		pending, err := d.tracker.Pending(ctx)
 		if err != nil && !errors.Is(err, track.ErrLost) {
@@ -217,7 +224,7 @@ func (s *session) align(ctx context.Context, resync bool) (fleet.ProtectionStatu
 		if trusted {
 			continue
 		}
-		if err := d.sums.Reset(); err != nil {
+		if err := errors.Join(d.sums.Reset(), d.scanner.Forget()); err != nil {
 			return ph, err
 		}
 		if w.Head == nil && w.Clean && !s.opened {

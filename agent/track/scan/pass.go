@@ -30,6 +30,12 @@ type Change struct {
 	Index   []uint8        // the changed blocks of the window, with content or zeros
 	Sums    []block.Sum    // their new sums; zero for Zeros
 	content []block.Sum
+	prints  []print // of Index
+}
+
+func (c *Change) reset(window int64) {
+	c.Window, c.Extents, c.Zeros, c.Data = window, c.Extents[:0], c.Zeros[:0], nil
+	c.Index, c.Sums, c.content, c.prints = c.Index[:0], c.Sums[:0], c.content[:0], c.prints[:0]
 }
 
 // ContentSums returns the sums of the blocks in Extents.
@@ -49,28 +55,65 @@ const workers = 2
 
 // Scanner compares a disk with its known sums. Not safe for concurrent use.
 type Scanner struct {
-	disk Reader
-	sums *Sums
-	key  block.SumKey
-	w    [workers]worker
+	disk   Reader
+	sums   *Sums
+	prints *prints
+	key    block.SumKey
+	w      [workers]worker
 }
 
 type worker struct {
 	buf   []byte
 	known [WindowBlocks]block.Sum
+	seen  [WindowBlocks]print
 	c     Change
 }
 
-// NewScanner allocates all memory that passes need.
-func NewScanner(disk Reader, sums *Sums, key block.SumKey) *Scanner {
-	s := &Scanner{disk: disk, sums: sums, key: key}
+// NewScanner allocates all memory that passes need. In dir it keeps a file without a name.
+func NewScanner(disk Reader, sums *Sums, key block.SumKey, dir string) (*Scanner, error) {
+	p, err := newPrints(dir, disk.Size())
+	if err != nil {
+		return nil, err
+	}
+	s := &Scanner{disk: disk, sums: sums, prints: p, key: key}
 	for i := range s.w {
 		s.w[i].buf = disk.Buffer(WindowSize)
 		s.w[i].c.Index = make([]uint8, 0, WindowBlocks)
 		s.w[i].c.Sums = make([]block.Sum, 0, WindowBlocks)
 		s.w[i].c.content = make([]block.Sum, 0, WindowBlocks)
+		s.w[i].c.prints = make([]print, 0, WindowBlocks)
 	}
-	return s
+	return s, nil
+}
+
+// Forget must be called after the known sums were changed by anyone else.
+func (s *Scanner) Forget() error { return s.prints.empty() }
+
+// Close frees what NewScanner made.
+func (s *Scanner) Close() error { return s.prints.f.Close() }
+
+// Learn makes a change that was shipped known. It is for changes of passes that did not do so themselves.
+func (s *Scanner) Learn(c *Change) error {
+	w := &s.w[0]
+	if err := s.sums.Read(c.Window, w.known[:]); err != nil {
+		return err
+	}
+	if err := s.prints.read(c.Window, bytesOf(w.seen[:])); err != nil {
+		return err
+	}
+	for i, at := range c.Index {
+		w.known[at], w.seen[at] = c.Sums[i], c.prints[i]
+	}
+	return s.write(w, c.Window)
+}
+
+// write makes what a worker holds of a window known. After an error the Scanner must not be used: a print may stand beside the
+// sum of other bytes.
+func (s *Scanner) write(w *worker, window int64) error {
+	if err := s.sums.Write(window, w.known[:]); err != nil {
+		return err
+	}
+	return s.prints.write(window, bytesOf(w.seen[:]))
 }
 
 // Pass reads the given extents, which must be sorted and inside the disk, and hands what differs from the known sums to sink,
@@ -133,11 +176,14 @@ func (s *Scanner) Pass(ctx context.Context, dirty []block.Extent, learn bool, si
 
 // window compares a part of one window.
 func (s *Scanner) window(w *worker, e block.Extent, learn bool, sink func(*Change) error) (int64, error) {
-	number := e.Offset / WindowSize
-	if err := s.sums.Read(number, w.known[:]); err != nil {
+	c := &w.c
+	c.reset(e.Offset / WindowSize)
+	if err := s.sums.Read(c.Window, w.known[:]); err != nil {
 		return 0, err
 	}
-	first := int(e.Offset % WindowSize / block.Size)
+	if err := s.prints.read(c.Window, bytesOf(w.seen[:])); err != nil {
+		return 0, err
+	}
 	data, err := s.disk.NextData(e.Offset)
 	if err != nil {
 		return 0, fmt.Errorf("find data: %w", err)
@@ -148,23 +194,28 @@ func (s *Scanner) window(w *worker, e block.Extent, learn bool, sink func(*Chang
 		if err := readFull(s.disk, buf, e.Offset); err != nil {
 			return 0, fmt.Errorf("read [%d,+%d): %w", e.Offset, e.Length, err)
 		}
-		hole = block.IsZero(buf)
 	}
-	c := &w.c
-	c.Window, c.Extents, c.Zeros = number, c.Extents[:0], c.Zeros[:0]
-	c.Index, c.Sums, c.content = c.Index[:0], c.Sums[:0], c.content[:0]
-	kept := 0 // bytes of buf that go out, moved to its front
-	for i, off := first, int64(0); off < e.Length; i, off = i+1, off+block.Size {
+	news := false // prints to write
+	kept := 0     // bytes of buf that go out, moved to its front
+	for i, off := int(e.Offset%WindowSize/block.Size), int64(0); off < e.Length; i, off = i+1, off+block.Size {
 		n := min(block.Size, e.Length-off)
+		var now print
 		var sum block.Sum
 		if !hole {
-			sum = s.key.Of(buf[off : off+n])
+			b := buf[off : off+n]
+			now = s.prints.of(b)
+			if same(now, w.seen[i], w.known[i]) {
+				continue
+			}
+			sum = s.key.Of(b)
 		}
+		news = news || now != w.seen[i]
+		w.seen[i] = now
 		if sum == w.known[i] {
 			continue
 		}
 		w.known[i] = sum
-		c.Index, c.Sums = append(c.Index, uint8(i)), append(c.Sums, sum)
+		c.Index, c.Sums, c.prints = append(c.Index, uint8(i)), append(c.Sums, sum), append(c.prints, now)
 		at := block.Extent{Offset: e.Offset + off, Length: n}
 		if sum == (block.Sum{}) {
 			c.Zeros = appendExtent(c.Zeros, at)
@@ -173,19 +224,22 @@ func (s *Scanner) window(w *worker, e block.Extent, learn bool, sink func(*Chang
 		c.Extents, c.content = appendExtent(c.Extents, at), append(c.content, sum)
 		kept += copy(buf[kept:], buf[off:off+n])
 	}
-	if len(c.Index) == 0 {
-		return 0, nil
-	}
 	c.Data = buf[:kept]
-	if err := sink(c); err != nil {
-		return 0, err
-	}
-	if learn {
-		if err := s.sums.Write(number, w.known[:]); err != nil {
+	if len(c.Index) > 0 {
+		if err := sink(c); err != nil {
 			return 0, err
 		}
 	}
-	return c.Bytes(), nil
+	if !learn {
+		return c.Bytes(), nil
+	}
+	if len(c.Index) > 0 {
+		return c.Bytes(), s.write(w, c.Window)
+	}
+	if news {
+		return 0, s.prints.write(c.Window, bytesOf(w.seen[:]))
+	}
+	return 0, nil
 }
 
 func appendExtent(es []block.Extent, e block.Extent) []block.Extent {
@@ -217,6 +271,6 @@ func readFull(r Reader, p []byte, off int64) error {
 func (c *Change) Clone(mem []byte) Change {
 	return Change{
 		Window: c.Window, Extents: slices.Clone(c.Extents), Zeros: slices.Clone(c.Zeros),
-		Data: append(mem, c.Data...), Index: slices.Clone(c.Index), Sums: slices.Clone(c.Sums), content: slices.Clone(c.content),
+		Data: append(mem, c.Data...), Index: slices.Clone(c.Index), Sums: slices.Clone(c.Sums), content: slices.Clone(c.content), prints: slices.Clone(c.prints),
 	}
 }

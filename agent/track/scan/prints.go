@@ -1,0 +1,64 @@
+package scan
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"os"
+
+	"github.com/lifeboat-dr/lifeboat/replicator/block"
+)
+
+// print is what tells that a block did not change since it was hashed for its compare sum: 128 bits of a keyed hash that takes a
+// tenth of the time, a fiftieth on a processor that is emulated (30 against 2000 MB/s, 2026-11). The key is random and lives as
+// long as the Scanner, so prints never leave the process, and nobody can prepare two blocks with the same one. They are stored
+// XORed with the print of zeros.
+//
+// Invariant: where the stored print is not zero, it is that of bytes whose compare sum is the known sum of the block.
+type print [16]byte
+
+// prints keeps the prints of a disk in a file that has no name and goes away with the process.
+type prints struct {
+	pages
+	seed [2]maphash.Seed
+	zero print // of a whole block
+}
+
+func newPrints(dir string, size int64) (*prints, error) {
+	f, err := os.CreateTemp(dir, "prints")
+	if err != nil {
+		return nil, fmt.Errorf("make a file for prints: %w", err)
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	p := &prints{pages: newPages(f, size), seed: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}}
+	p.zero = p.hash(zeros[:block.Size])
+	return p, nil
+}
+
+var zeros [block.Size]byte
+
+func (p *prints) hash(b []byte) (h print) {
+	binary.LittleEndian.PutUint64(h[:], maphash.Bytes(p.seed[0], b))
+	binary.LittleEndian.PutUint64(h[8:], maphash.Bytes(p.seed[1], b))
+	return h
+}
+
+// of returns the print of a block as it is stored: zero for a block of zeros.
+func (p *prints) of(b []byte) print {
+	h, z := p.hash(b), p.zero
+	if len(b) != block.Size {
+		z = p.hash(zeros[:len(b)])
+	}
+	for i := range h {
+		h[i] ^= z[i]
+	}
+	return h
+}
+
+// same tells whether a block with print now has the known sum, given the print that was stored with it.
+func same(now, stored print, known block.Sum) bool {
+	return now == stored && (stored != print{} || known == block.Sum{})
+}

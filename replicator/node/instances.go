@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/replicator/compute"
-	"github.com/lifeboat-dr/lifeboat/replicator/repo"
 	"github.com/lifeboat-dr/lifeboat/replicator/worker"
 	"github.com/lifeboat-dr/lifeboat/sdk/fleet"
 )
@@ -68,7 +67,7 @@ func (n *Node) revive(ctx context.Context, r reviver, i compute.Instance) {
 	if v == nil {
 		return // its vault is not served yet; next time
 	}
-	source, err := v.ServerSource(i.Machine, repo.PointRef{Generation: i.Point.Generation, Sequence: i.Point.Sequence})
+	source, err := v.ServerSource(i.Machine, i.Point)
 	if err == nil {
 		err = r.Revive(ctx, i.ID, source)
 	}

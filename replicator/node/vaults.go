@@ -16,8 +16,8 @@ import (
 
 	"github.com/lifeboat-dr/lifeboat/replicator/ingest"
 	"github.com/lifeboat-dr/lifeboat/replicator/localbucket"
-	"github.com/lifeboat-dr/lifeboat/replicator/pointdisks"
 	"github.com/lifeboat-dr/lifeboat/replicator/repo"
+	"github.com/lifeboat-dr/lifeboat/replicator/restore"
 	"github.com/lifeboat-dr/lifeboat/replicator/worker"
 	"github.com/lifeboat-dr/lifeboat/sdk/fleet"
 )
@@ -164,7 +164,7 @@ func openVault(ctx context.Context, d fleet.ServedVault, content string, have *s
 		if err != nil {
 			return nil, errors.Join(err, s.bucket.Close())
 		}
-		s.worker = &worker.Vault{ID: d.VaultId, Repository: r, Source: pointdisks.Source{BucketURL: d.BucketUrl, VaultID: d.VaultId, DataKey: key}}
+		s.worker = &worker.Vault{ID: d.VaultId, Repository: r, Source: restore.Point{Bucket: d.BucketUrl, Vault: d.VaultId, DataKey: d.DataKey}}
 	}
 	s.ingest = &ingest.Vault{ID: d.VaultId, Certificate: certificate, ClientCAs: clients, GrantKey: d.GrantPublicKey, Repository: ingest.FromRepo(s.worker.Repository)}
 	return s, nil

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"strings"
 	"syscall"
 
 	"gocloud.dev/gcerrors"
 
 	"github.com/lifeboat-dr/lifeboat/replicator/compute"
+	"github.com/lifeboat-dr/lifeboat/replicator/compute/export"
 	"github.com/lifeboat-dr/lifeboat/replicator/repo"
 	"github.com/lifeboat-dr/lifeboat/replicator/restore"
 	"github.com/lifeboat-dr/lifeboat/service/queue"
@@ -66,7 +68,9 @@ func FailureOf(err error) queue.Failure {
 		return queue.Failure{Code: codeConflict, Message: "The machine runs but did not come up in time: " + err.Error(),
 			PossibleCauses:    "The guest needs longer to boot, waits for input, or its disk does not boot on this hypervisor.",
 			RecommendedAction: "Look at the serial log and the screenshot kept with the job. Try a longer timeout or another recovery point."}
-	case errors.Is(err, compute.ErrUnsupported):
+	case errors.Is(err, export.ErrFormat):
+		return queue.Failure{Code: codeInvalid, Message: "The image format is not known.", RecommendedAction: "Ask for one of " + strings.Join(export.Formats(), ", ") + "."}
+	case errors.Is(err, compute.ErrUnsupported), errors.Is(err, export.ErrTool):
 		return queue.Failure{Code: codeUnimplemented, Message: "This host cannot run the machine: " + err.Error(),
 			RecommendedAction: "Install what is named, or use another master target."}
 	case errors.Is(err, compute.ErrConflict), errors.Is(err, repo.ErrConflict), errors.Is(err, compute.ErrRunning), errors.Is(err, compute.ErrNotRunning):

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/lifeboat-dr/lifeboat/replicator/pointdisks"
+	"github.com/lifeboat-dr/lifeboat/replicator/repo"
 	"github.com/lifeboat-dr/lifeboat/replicator/restore"
 	"github.com/lifeboat-dr/lifeboat/service/job"
 )
@@ -40,33 +40,37 @@ func (t *Tasks) homeWriteback(ctx context.Context, task *Task) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	point, err := pointdisks.Open(ctx, v.Repository, p.MachineID, ref(p.Point))
+	point, err := v.point(ctx, p.MachineID, p.Point)
 	if err != nil {
 		return nil, err
 	}
-	out, err := t.writeBack(ctx, task, point, p)
-	if err := errors.Join(err, point.Close()); err != nil {
+	disks, err := restore.OpenPoint(ctx, v.Repository, p.MachineID, ref(p.Point))
+	if err != nil {
+		return nil, err
+	}
+	out, err := t.writeBack(ctx, task, point, disks, p)
+	if err := errors.Join(err, disks.Close()); err != nil {
 		return nil, fmt.Errorf("write back to home machine %s: %w", p.UUID, err)
 	}
 	return out, nil
 }
 
-func (t *Tasks) writeBack(ctx context.Context, task *Task, point *pointdisks.Disks, p job.HomeWriteback) (job.WrittenBack, error) {
+func (t *Tasks) writeBack(ctx context.Context, task *Task, point repo.Point, disks restore.Disks, p job.HomeWriteback) (job.WrittenBack, error) {
 	home, err := t.Home.OpenHome(ctx, p.Datastore, p.UUID)
 	if err != nil {
 		return job.WrittenBack{}, err
 	}
 	var total, before int64
-	for _, d := range point.Point().Disks {
+	for _, d := range point.Disks {
 		total += d.Size
 	}
 	var out job.WrittenBack
-	for _, d := range point.Point().Disks {
+	for _, d := range point.Disks {
 		if err != nil {
 			break
 		}
 		var src restore.Source
-		if src, err = point.Disk(d.ID); err != nil {
+		if src, err = disks.Disk(d.ID); err != nil {
 			break
 		}
 		var dst restore.Target

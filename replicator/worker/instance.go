@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/replicator/compute"
-	"github.com/lifeboat-dr/lifeboat/replicator/pointdisks"
 	"github.com/lifeboat-dr/lifeboat/replicator/repo"
 	"github.com/lifeboat-dr/lifeboat/replicator/restore"
 	"github.com/lifeboat-dr/lifeboat/service/job"
@@ -23,10 +22,19 @@ const (
 )
 
 // ServerSource describes a point of the vault to a disk server.
-func (v *Vault) ServerSource(machine string, p repo.PointRef) (json.RawMessage, error) {
+func (v *Vault) ServerSource(machine string, p job.PointRef) (json.RawMessage, error) {
 	s := v.Source
-	s.Machine, s.PointRef = machine, p
-	return s.Encode()
+	s.Machine, s.Point = machine, p
+	return json.Marshal(s)
+}
+
+// point describes a recovery point.
+func (v *Vault) point(ctx context.Context, machine string, p job.PointRef) (repo.Point, error) {
+	s, err := v.Repository.OpenPoint(ctx, machine, ref(p))
+	if err != nil {
+		return repo.Point{}, fmt.Errorf("open point %d/%d of machine %s: %w", p.Generation, p.Sequence, machine, err)
+	}
+	return s.Point(), s.Close()
 }
 
 func (t *Tasks) instanceStart(ctx context.Context, task *Task) (any, error) {
@@ -44,7 +52,7 @@ func (t *Tasks) instanceStart(ctx context.Context, task *Task) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	source, err := v.ServerSource(p.MachineID, ref(p.Point))
+	source, err := v.ServerSource(p.MachineID, p.Point)
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +60,7 @@ func (t *Tasks) instanceStart(ctx context.Context, task *Task) (any, error) {
 		ID: p.InstanceID, Machine: p.MachineID, Point: p.Point, Hardware: p.Hardware, Disks: disks, Server: source,
 		Copied: p.Copied, Hydrate: p.Hydrate, Probe: p.Probe,
 		Open: func(ctx context.Context) (restore.Disks, error) {
-			return pointdisks.Open(ctx, v.Repository, p.MachineID, ref(p.Point))
+			return restore.OpenPoint(ctx, v.Repository, p.MachineID, ref(p.Point))
 		},
 		Progress: func(done, total int64) { task.Progress(done, total, "copying disks") },
 	})
@@ -77,16 +85,13 @@ func (t *Tasks) disksFor(ctx context.Context, v *Vault, p job.InstanceStart) ([]
 	if err != nil && !errors.Is(err, compute.ErrNotFound) {
 		return nil, fmt.Errorf("look for instance %s: %w", p.InstanceID, err)
 	}
-	open, err := pointdisks.Open(ctx, v.Repository, p.MachineID, ref(p.Point))
+	point, err := v.point(ctx, p.MachineID, p.Point)
 	if err != nil {
 		return nil, err
 	}
 	sizes := map[string]int64{}
-	for _, d := range open.Point().Disks {
+	for _, d := range point.Disks {
 		sizes[d.ID] = d.Size
-	}
-	if err := open.Close(); err != nil {
-		return nil, fmt.Errorf("close point: %w", err)
 	}
 	var out []compute.Disk
 	for _, id := range p.Hardware.Disks {
@@ -186,7 +191,7 @@ func (t *Tasks) instanceCapture(ctx context.Context, task *Task) (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look for instance %s: %w", p.InstanceID, err)
 	}
-	source, err := v.ServerSource(p.MachineID, ref(inst.Point))
+	source, err := v.ServerSource(p.MachineID, inst.Point)
 	if err != nil {
 		return nil, err
 	}

@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/replicator/compute"
-	"github.com/lifeboat-dr/lifeboat/replicator/pointdisks"
 	"github.com/lifeboat-dr/lifeboat/replicator/repo"
+	"github.com/lifeboat-dr/lifeboat/replicator/restore"
 	"github.com/lifeboat-dr/lifeboat/service/job"
 )
 
@@ -17,7 +17,7 @@ type Vault struct {
 	ID         string
 	Repository *repo.Repository
 	// Source describes the vault's points to a disk server: all of it but machine and point.
-	Source pointdisks.Source
+	Source restore.Point
 }
 
 // Vaults finds the vaults that are served here.
@@ -61,6 +61,7 @@ func (t *Tasks) Handlers() map[string]Handler {
 		job.KindRepositoryPrune:  t.prune,
 		job.KindMachineDelete:    t.machineDelete,
 		job.KindRepositoryReport: t.report,
+		job.KindPointExport:      t.export,
 	}
 	if t.Compute != nil {
 		h[job.KindInstanceStart] = t.instanceStart

@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/lifeboat-dr/lifeboat/replicator/pointdisks"
+	"github.com/lifeboat-dr/lifeboat/replicator/localbucket"
 	"github.com/lifeboat-dr/lifeboat/replicator/restore"
 )
 
@@ -51,7 +51,7 @@ func command() *cobra.Command {
 		Args:   cobra.NoArgs,
 		Hidden: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return restore.ServeDisks(cmd.Context(), os.Stdin, pointdisks.OpenSource)
+			return restore.ServeDisks(cmd.Context(), os.Stdin, restore.PointOpener(localbucket.OpenURL))
 		},
 	})
 	return root

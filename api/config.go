@@ -21,8 +21,8 @@ type Config struct {
 	Fleet http.Handler
 	// Enrolment is what generateRegistrationKey tells a part that is to enrol.
 	Enrolment Enrolment
-	// RetryAfter is how long clients wait between polls of an operation: whole seconds, at least one. Zero means one second.
-	// The field's service says 30; our jobs often end sooner.
+	// RetryAfter is how long clients wait between polls of an operation. Zero means one second. The field's service says 30;
+	// our jobs often end sooner.
 	RetryAfter time.Duration
 	// MaxBody bounds a request's body in bytes. Zero means 1 MiB.
 	MaxBody int64
@@ -66,7 +66,7 @@ func newServer(cfg Config) (*server, error) {
 	if cfg.Control == nil || cfg.Tokens == nil {
 		return nil, fmt.Errorf("api: Config.Control and Config.Tokens are required")
 	}
-	if cfg.RetryAfter < time.Second {
+	if cfg.RetryAfter <= 0 {
 		cfg.RetryAfter = time.Second
 	}
 	if cfg.MaxBody <= 0 {
@@ -92,12 +92,17 @@ func (s *server) model() chi.Router {
 }
 
 func (s *server) handler() http.Handler {
-	root := chi.NewRouter()
-	root.NotFound(s.notFound)
-	root.MethodNotAllowed(s.methodNotAllowed)
-	root.Get("/openapi.json", s.serveDocument("application/json", s.doc.json))
-	root.Get("/openapi.yaml", s.serveDocument("application/yaml", s.doc.yaml))
-	root.Mount("/", s.fold(s.authenticate(s.model())))
+	model := s.fold(s.authenticate(s.model()))
+	root := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Method == http.MethodGet && r.URL.Path == "/openapi.json":
+			serveDocument(w, "application/json", s.doc.json)
+		case r.Method == http.MethodGet && r.URL.Path == "/openapi.yaml":
+			serveDocument(w, "application/yaml", s.doc.yaml)
+		default:
+			model.ServeHTTP(w, r)
+		}
+	})
 	compressed := middleware.Compress(5, "application/json", "application/yaml", "text/plain")
 	edge := s.envelope(compressed(root))
 	if s.cfg.Fleet == nil {

@@ -50,11 +50,9 @@ func loadDocument() (*document, error) {
 	return d, nil
 }
 
-func (s *server) serveDocument(contentType string, content []byte) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", contentType)
-		_, _ = w.Write(content) // the caller may have left
-	}
+func serveDocument(w http.ResponseWriter, contentType string, content []byte) {
+	w.Header().Set("Content-Type", contentType)
+	_, _ = w.Write(content) // the caller may have left
 }
 
 // segment is a node of the tree of path templates. Static children are keyed in lower case.

@@ -80,6 +80,12 @@ func normaliseUnion(schema *openapi3.Schema, v any) any {
 		return v
 	}
 	key := schema.Discriminator.PropertyName
+	for name, v := range object {
+		if _, given := object[key]; !given && strings.EqualFold(name, key) {
+			delete(object, name)
+			object[key] = v
+		}
+	}
 	kind, ok := object[key].(string)
 	if !ok {
 		return v

@@ -40,7 +40,7 @@ func (s *server) operationStatus(w http.ResponseWriter, r *http.Request, id stri
 		case statusSucceeded:
 			out.PercentComplete = ptr(100.0)
 		default:
-			w.Header().Set("Retry-After", s.retryAfter())
+			s.pollAgain(w.Header())
 			out.PercentComplete = ptr(float64(st.Percent))
 		}
 		return out, nil

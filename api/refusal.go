@@ -133,8 +133,6 @@ func (s *server) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 		for m := range item.Operations() {
 			allowed = append(allowed, m)
 		}
-	} else {
-		allowed = append(allowed, http.MethodGet)
 	}
 	slices.Sort(allowed)
 	w.Header().Set("Allow", strings.Join(allowed, ", "))

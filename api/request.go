@@ -95,8 +95,8 @@ func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
 // printable keeps what may go into a header and a log line.
 func printable(s string) string {
-	if len(s) > 128 {
-		s = s[:128]
+	if len(s) > 512 {
+		s = s[:512]
 	}
 	return strings.Map(func(r rune) rune {
 		if r < 0x20 || r > 0x7e {

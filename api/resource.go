@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/lifeboat-dr/lifeboat/service/control"
 	"github.com/lifeboat-dr/lifeboat/service/dr"
@@ -142,7 +143,7 @@ func (s *server) acceptLocation(w http.ResponseWriter, r *http.Request, c *scope
 	x.job = job
 	h := w.Header()
 	h.Set("Location", s.origin(r)+resourceOf(r)+"/operationresults/"+url.PathEscape(job)+versionQuery(r))
-	h.Set("Retry-After", s.retryAfter())
+	s.pollAgain(h)
 	h.Set("x-ms-request-id", c.job(job))
 	h.Set("Content-Length", "0")
 	w.WriteHeader(http.StatusAccepted)
@@ -262,10 +263,20 @@ func (s *server) operationResult(w http.ResponseWriter, r *http.Request, param s
 	})
 }
 
-func (s *server) retryAfter() string { return strconv.Itoa(int(s.cfg.RetryAfter.Seconds())) }
+// pollAgain tells when to ask again. Retry-After has whole seconds; the official clients prefer the other header.
+func (s *server) pollAgain(h http.Header) {
+	h.Set("Retry-After", s.retryAfter())
+	if s.cfg.RetryAfter%time.Second != 0 {
+		h.Set("retry-after-ms", strconv.FormatInt(s.cfg.RetryAfter.Milliseconds(), 10))
+	}
+}
+
+func (s *server) retryAfter() string {
+	return strconv.Itoa(int((s.cfg.RetryAfter + time.Second - 1) / time.Second))
+}
 
 func (s *server) stillRunning(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Location", s.origin(r)+of(r).path+versionQuery(r))
-	w.Header().Set("Retry-After", s.retryAfter())
+	s.pollAgain(w.Header())
 	w.WriteHeader(http.StatusAccepted)
 }

@@ -1,0 +1,564 @@
+package workflow_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/service/control"
+	"github.com/lifeboat-dr/lifeboat/service/dr"
+	"github.com/lifeboat-dr/lifeboat/service/job"
+	"github.com/lifeboat-dr/lifeboat/service/queue"
+	"github.com/lifeboat-dr/lifeboat/service/queue/embedded"
+	"github.com/lifeboat-dr/lifeboat/service/queue/redisqueue"
+	"github.com/lifeboat-dr/lifeboat/service/store"
+	"github.com/lifeboat-dr/lifeboat/service/store/sqlstore"
+	"github.com/lifeboat-dr/lifeboat/service/workflow"
+)
+
+// patience bounds every wait of the tests.
+const patience = 60 * time.Second
+
+const (
+	homeUUID  = "11111111-aaaa-4aaa-8aaa-000000000001"
+	homeStore = "store1"
+	homeRep   = "replicator-home"
+	mainRep   = "replicator-main"
+)
+
+// world is everything around the control plane: a bucket, a recovery site and a home site with one machine, played by a worker
+// that keeps the behaviour of the real one (idempotent, refusing what cannot be) in a few maps.
+type world struct {
+	t       *testing.T
+	ctx     context.Context
+	store   store.Store
+	queue   *redisqueue.Queue
+	control *control.Service
+	vault   string
+	ref     control.Ref // of the item
+	agentID string
+
+	mu        sync.Mutex // guards what follows
+	gens      map[string]map[int64]*generation
+	pins      map[string]job.PointRef // by owner
+	instances map[string]*instance
+	home      machine
+	homePoint job.PointRef // what the home disks hold, after a write-back
+	failures  map[string][]queue.Failure
+	done      map[string]int
+	silent    bool // agents say nothing
+}
+
+type generation struct {
+	base   *job.PointRef
+	points int64
+	closed bool
+}
+
+type machine struct {
+	uuid    string
+	running bool
+}
+
+type instance struct {
+	machine
+	network job.Network
+	point   job.PointRef
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	ctx, stop := context.WithTimeout(t.Context(), 2*patience)
+	t.Cleanup(stop)
+	st, err := sqlstore.OpenSQLite(ctx, filepath.Join(t.TempDir(), "lifeboat.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv, err := embedded.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, ctx: ctx, store: st, queue: redisqueue.New(srv.Client(), redisqueue.Options{Lease: time.Second}),
+		gens: map[string]map[int64]*generation{}, pins: map[string]job.PointRef{}, instances: map[string]*instance{}, home: machine{homeUUID, true},
+		failures: map[string][]queue.Failure{}, done: map[string]int{}}
+	sealer, err := control.NewKeySealer([32]byte{1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.control = control.New(control.Config{Store: st, Sealer: sealer, BucketURL: func(id string) string { return "mem://" + id }, Progress: w.queue,
+		MakeVault: func(string) (control.VaultSecrets, string, error) {
+			return control.VaultSecrets{DataKey: make([]byte, 32)}, "recovery-key", nil
+		}})
+	var wg sync.WaitGroup
+	run, cancel := context.WithCancel(ctx)
+	for range 2 {
+		wg.Go(func() { w.work(run) })
+	}
+	wg.Go(func() { w.live(run) })
+	t.Cleanup(func() {
+		cancel()
+		wg.Wait()
+		if err := errors.Join(srv.Close(), st.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	w.build()
+	return w
+}
+
+// build makes vault, fabric, policies, mapping, replicators and an enrolled agent.
+func (w *world) build() {
+	w.t.Helper()
+	must := func(err error) {
+		w.t.Helper()
+		if err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	v, err := w.control.PutVault(w.ctx, dr.VaultKey{Subscription: "s", ResourceGroup: "g", Name: "v"}, control.VaultInput{Location: "here"})
+	must(err)
+	w.vault = v.Vault.ID
+	fabric := control.Ref{Vault: w.vault, Fabric: "site"}
+	_, err = w.control.PutFabric(w.ctx, fabric, control.FabricInput{Kind: dr.FabricInMageRcm})
+	must(err)
+	containers, err := w.control.Containers(w.ctx, fabric, control.Paging{})
+	must(err)
+	w.ref = control.Ref{Vault: w.vault, Fabric: "site", Container: containers.Items[0].Container.Name, Name: "vm1"}
+	_, err = w.control.PutPolicy(w.ctx, control.Ref{Vault: w.vault, Name: "p"}, control.PolicyInput{ProviderSpecificInput: json.RawMessage(`{"instanceType":"InMageRcm"}`)})
+	must(err)
+	mapping := w.ref
+	mapping.Name = "m"
+	_, err = w.control.PutMapping(w.ctx, mapping, control.MappingInput{PolicyID: "/x/replicationPolicies/p"})
+	must(err)
+	for _, r := range []dr.Replicator{
+		{ID: mainRep, Hostname: "main", Site: dr.SiteRecovery, Roles: []string{dr.RoleProcessServer}, Capabilities: []string{job.CapabilityRepository, job.CapabilityCompute}},
+		{ID: homeRep, Hostname: "home", Site: dr.SiteHome, Roles: []string{dr.RoleMasterTarget}, Capabilities: []string{job.CapabilityWriteback}},
+	} {
+		must(w.control.EnsureReplicator(w.ctx, r))
+	}
+	must(w.report())
+	key, err := w.control.CreateRegistrationKey(w.ctx, control.RegistrationKeyInput{Vault: w.vault, Fabric: "site", Role: control.RoleAgent})
+	must(err)
+	who, err := w.control.EnrolAgent(w.ctx, key.Key, "fingerprint", w.machine(homeUUID))
+	must(err)
+	w.agentID = who.ID
+}
+
+func (w *world) machine(uuid string) dr.Machine {
+	return dr.Machine{Hostname: "vm1", ProductUUID: uuid, Platform: "vm", OSType: "Linux", CPUs: 1, MemoryBytes: 1 << 28, Firmware: "bios",
+		Disks: []dr.MachineDisk{{ID: "data", SizeBytes: 1 << 20}, {ID: "os", SizeBytes: 1 << 30, IsOSDisk: true}, {ID: "cd", UnsupportedReason: "removable"}}}
+}
+
+// engine runs an engine until the test ends, or stop is called.
+func (w *world) engine(s store.Store) (stop func()) {
+	return w.engineWith(s, workflow.Options{})
+}
+
+func (w *world) engineWith(s store.Store, opt workflow.Options) (stop func()) {
+	ctx, cancel := context.WithCancel(w.ctx)
+	ended := w.runEngineWith(ctx, s, opt)
+	stop = func() { cancel(); <-ended }
+	w.t.Cleanup(stop)
+	return stop
+}
+
+// runEngine runs an engine until ctx ends; the channel is closed when it has stopped.
+func (w *world) runEngine(ctx context.Context, s store.Store) <-chan struct{} {
+	return w.runEngineWith(ctx, s, workflow.Options{})
+}
+
+func (w *world) runEngineWith(ctx context.Context, s store.Store, opt workflow.Options) <-chan struct{} {
+	opt.Tick, opt.Housekeeping, opt.RetryFirst, opt.RetryMost = 20*time.Millisecond, 50*time.Millisecond, 10*time.Millisecond, 50*time.Millisecond
+	e := workflow.New(s, w.queue, opt, nil)
+	ended := make(chan struct{})
+	go func() { defer close(ended); e.Run(ctx) }()
+	return ended
+}
+
+// live lets agents and replicators report and ship, as their polls would.
+func (w *world) live(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := errors.Join(w.report(), w.agents()); err != nil && ctx.Err() == nil && dr.CodeOf(err) != dr.CodeNotFound {
+			w.t.Errorf("report: %v", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(15 * time.Millisecond):
+		}
+	}
+}
+
+// report posts what the replicators see.
+func (w *world) report() error {
+	w.mu.Lock()
+	main := dr.Replicator{ID: mainRep, Hostname: "main", Site: dr.SiteRecovery, Roles: []string{dr.RoleProcessServer}, Capabilities: []string{job.CapabilityRepository, job.CapabilityCompute}}
+	for id, i := range w.instances {
+		state := "stopped"
+		if i.running {
+			state = "running"
+		}
+		main.Instances = append(main.Instances, dr.InstanceReport{ID: id, State: state, HydratedPercent: 100})
+	}
+	home := dr.Replicator{ID: homeRep, Hostname: "home", Site: dr.SiteHome, Roles: []string{dr.RoleMasterTarget}, Capabilities: []string{job.CapabilityWriteback},
+		Datastores: []dr.Datastore{{Name: homeStore}}, VMs: []dr.VM{{UUID: homeUUID, Name: "vm1", Datastore: homeStore}}}
+	w.mu.Unlock()
+	return errors.Join(w.control.ReplicatorSeen(w.ctx, main), w.control.ReplicatorSeen(w.ctx, home))
+}
+
+// agents lets the agent in every machine that runs (but for isolated ones) do one round: report, and ship a point if it may.
+func (w *world) agents() error {
+	if w.agentID == "" {
+		return nil
+	}
+	w.mu.Lock()
+	var uuids []string
+	if w.home.running && !w.silent {
+		uuids = append(uuids, w.home.uuid)
+	}
+	for _, i := range w.instances {
+		if i.running && i.network == job.NetworkProduction && !w.silent {
+			uuids = append(uuids, i.uuid)
+		}
+	}
+	w.mu.Unlock()
+	for _, uuid := range uuids {
+		if err := w.agent(uuid); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *world) agent(uuid string) error {
+	items, err := w.control.AgentItems(w.ctx, w.agentID)
+	if err != nil {
+		return err
+	}
+	var observed []dr.Observed
+	for _, it := range items {
+		if it.Item.Generation == 0 {
+			continue
+		}
+		o := dr.Observed{Item: it.Item.ID, Generation: it.Item.Generation, Phase: "fenced"}
+		if it.Item.MayShip(uuid) {
+			o.Phase, o.ProgressPercent = "delta", 100
+			if p, ok := w.ship(string(it.Item.ID), it.Item.Generation); ok {
+				if err := w.control.RecordPoints(w.ctx, w.vault, it.Item.ID, []dr.Point{p}, false); err != nil {
+					return err
+				}
+				o.LastCaptureID = it.Item.CaptureID
+			}
+		}
+		observed = append(observed, o)
+	}
+	return w.control.AgentSeen(w.ctx, w.agentID, "1", w.machine(uuid), observed)
+}
+
+// ship adds a point to an open generation, at most a few.
+func (w *world) ship(machine string, gen int64) (dr.Point, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	g := w.gens[machine][gen]
+	if g == nil || g.closed || g.points >= 3 {
+		return dr.Point{Generation: gen, Sequence: 1, Time: time.Now().UTC(), Consistency: dr.CrashConsistent}, g != nil && g.points > 0
+	}
+	g.points++
+	return dr.Point{Generation: gen, Sequence: g.points, Time: time.Now().UTC(), Consistency: dr.CrashConsistent}, true
+}
+
+// work is a worker: it leases tasks and does them.
+func (w *world) work(ctx context.Context) {
+	routes := []queue.Route{{Site: dr.SiteRecovery, Capability: job.CapabilityRepository}, {Site: dr.SiteRecovery, Capability: job.CapabilityCompute}, {Site: dr.SiteHome, Capability: job.CapabilityWriteback}}
+	for ctx.Err() == nil {
+		d, err := w.queue.Lease(ctx, "worker", routes, 100*time.Millisecond)
+		if err != nil || d == nil {
+			continue
+		}
+		out, failure := w.do(d.Message)
+		if d.Cancelled {
+			failure = &queue.Failure{Code: string(dr.CodeConflict), Message: "cancelled"}
+		}
+		r := queue.Result{TaskID: d.TaskID, JobID: d.JobID, Token: d.Token, Failure: failure}
+		if failure == nil {
+			r.Output, err = json.Marshal(out)
+			if err != nil {
+				w.t.Errorf("encode output of %s: %v", d.Kind, err)
+			}
+		}
+		if err := w.queue.Finish(ctx, d, r); err != nil && !errors.Is(err, queue.ErrLeaseLost) && ctx.Err() == nil {
+			w.t.Errorf("finish %s: %v", d.Kind, err)
+		}
+	}
+}
+
+// fail lets the next tasks of the kind fail.
+func (w *world) fail(kind string, fs ...queue.Failure) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.failures[kind] = fs
+}
+
+func refuse(code dr.Code, format string, a ...any) *queue.Failure {
+	return &queue.Failure{Code: string(code), Message: fmt.Sprintf(format, a...)}
+}
+
+func read[T any](w *world, m queue.Message) T {
+	var p T
+	if err := json.Unmarshal(m.Payload, &p); err != nil {
+		w.t.Errorf("payload of %s: %v", m.Kind, err)
+	}
+	return p
+}
+
+// do does one task on the maps.
+func (w *world) do(m queue.Message) (any, *queue.Failure) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.done[m.Kind]++
+	if fs := w.failures[m.Kind]; len(fs) > 0 {
+		w.failures[m.Kind] = fs[1:]
+		return nil, &fs[0]
+	}
+	switch m.Kind {
+	case job.KindGenerationOpen:
+		p := read[job.GenerationOpen](w, m)
+		return w.openGeneration(p)
+	case job.KindGenerationClose:
+		p := read[job.GenerationClose](w, m)
+		g := w.gens[p.MachineID][p.Generation]
+		if g == nil {
+			return nil, refuse(dr.CodeNotFound, "generation %d was never opened", p.Generation)
+		}
+		g.closed = true
+		out := job.GenerationClosed{}
+		if g.points > 0 {
+			out.Last = &job.PointRef{Generation: p.Generation, Sequence: g.points}
+		}
+		return out, nil
+	case job.KindPointPin:
+		p := read[job.PointPin](w, m)
+		if g := w.gens[p.MachineID][p.Point.Generation]; g == nil || p.Point.Sequence < 1 || p.Point.Sequence > g.points {
+			return nil, refuse(dr.CodeNotFound, "there is no point %+v", p.Point)
+		}
+		w.pins[p.Owner] = p.Point
+		return job.Empty{}, nil
+	case job.KindPointUnpin:
+		delete(w.pins, read[job.PointPin](w, m).Owner)
+		return job.Empty{}, nil
+	case job.KindInstanceStart:
+		return w.startInstance(read[job.InstanceStart](w, m))
+	case job.KindInstanceStop:
+		p := read[job.InstanceStop](w, m)
+		i := w.instances[p.InstanceID]
+		if i == nil {
+			return nil, refuse(dr.CodeNotFound, "there is no instance %s", p.InstanceID)
+		}
+		i.running = false
+		return job.Empty{}, nil
+	case job.KindInstanceDestroy:
+		delete(w.instances, read[job.InstanceDestroy](w, m).InstanceID)
+		return job.Empty{}, nil
+	case job.KindInstanceCapture:
+		p := read[job.InstanceCapture](w, m)
+		i, g := w.instances[p.InstanceID], w.gens[p.MachineID][p.Generation]
+		if i == nil || i.running || g == nil || g.closed {
+			return nil, refuse(dr.CodeConflict, "instance %s cannot be captured into generation %d", p.InstanceID, p.Generation)
+		}
+		g.points++
+		return job.Captured{Point: job.PointRef{Generation: p.Generation, Sequence: g.points}, Time: time.Now()}, nil
+	case job.KindHomeStop:
+		w.home.running = false
+		return job.Empty{}, nil
+	case job.KindHomeWriteback:
+		p := read[job.HomeWriteback](w, m)
+		if w.home.running || p.UUID != homeUUID || p.Datastore != homeStore {
+			return nil, refuse(dr.CodeConflict, "home machine %s in %s cannot be written", p.UUID, p.Datastore)
+		}
+		w.homePoint = p.Point
+		return job.WrittenBack{ComparedBytes: 100, WrittenBytes: 1}, nil
+	case job.KindHomeStart:
+		for id, i := range w.instances {
+			if i.running {
+				w.t.Errorf("home is started while instance %s runs", id)
+			}
+		}
+		w.home.running = true
+		return job.InstanceStarted{Accelerator: "tcg"}, nil
+	case job.KindMachineDelete:
+		p := read[job.MachineDelete](w, m)
+		delete(w.gens, p.MachineID)
+		return job.Empty{}, nil
+	case job.KindRepositoryPrune, job.KindRepositoryReport:
+		return job.Empty{}, nil
+	}
+	return nil, refuse(dr.CodeUnimplemented, "no such kind %s", m.Kind)
+}
+
+func (w *world) openGeneration(p job.GenerationOpen) (any, *queue.Failure) {
+	gens := w.gens[p.MachineID]
+	if gens == nil {
+		gens = map[int64]*generation{}
+		w.gens[p.MachineID] = gens
+	}
+	if old := gens[p.Generation]; old != nil {
+		if (old.base == nil) != (p.Base == nil) || old.base != nil && *old.base != *p.Base {
+			return nil, refuse(dr.CodeConflict, "generation %d is open on another base", p.Generation)
+		}
+		return job.Empty{}, nil
+	}
+	if before := gens[p.Generation-1]; p.Generation > 1 && (before == nil || !before.closed) {
+		return nil, refuse(dr.CodeConflict, "generation %d is not closed", p.Generation-1)
+	}
+	gens[p.Generation] = &generation{base: p.Base}
+	return job.Empty{}, nil
+}
+
+func (w *world) startInstance(p job.InstanceStart) (any, *queue.Failure) {
+	i := w.instances[p.InstanceID]
+	if i == nil {
+		if w.pins[p.InstanceID] != p.Point {
+			w.t.Errorf("instance %s is started from %+v, which is not held for it", p.InstanceID, p.Point)
+		}
+		if p.Hardware.OSDisk != "os" || !slices.Equal(p.Hardware.Disks, []string{"os", "data"}) || p.Hardware.UUID == homeUUID {
+			w.t.Errorf("instance %s has unexpected hardware %+v", p.InstanceID, p.Hardware)
+		}
+		i = &instance{machine: machine{uuid: p.Hardware.UUID}, network: p.Hardware.Network, point: p.Point}
+		w.instances[p.InstanceID] = i
+	}
+	if p.Hydrate != (p.Hardware.Network == job.NetworkProduction) {
+		w.t.Errorf("instance %s: hydrate %v on network %s", p.InstanceID, p.Hydrate, p.Hardware.Network)
+	}
+	i.running = true
+	return job.InstanceStarted{InstanceID: p.InstanceID, Accelerator: "tcg"}, nil
+}
+
+// Asking and waiting.
+
+func (w *world) item() control.ItemView {
+	w.t.Helper()
+	v, err := w.control.Item(w.ctx, w.ref)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return v
+}
+
+// waitFor waits until cond holds.
+func (w *world) waitFor(what string, cond func() bool) {
+	w.t.Helper()
+	deadline := time.Now().Add(patience)
+	for !cond() {
+		if time.Now().After(deadline) {
+			w.t.Fatalf("waited %s for: %s\n%s", patience, what, w.dump())
+		}
+		time.Sleep(3 * time.Millisecond)
+	}
+}
+
+func (w *world) dump() string {
+	v, err := w.control.Item(w.ctx, w.ref)
+	jobs, _ := w.control.Jobs(w.ctx, w.vault, control.JobFilter{}, control.Paging{Limit: 3})
+	s := fmt.Sprintf("item %+v %v\n", v.Item, err)
+	for _, j := range jobs.Items {
+		s += fmt.Sprintf("job %s %s %v\n", j.Job.Scenario, j.Job.State, j.Job.Errors)
+		for _, t := range j.Job.Tasks {
+			s += fmt.Sprintf("  %s %s attempt %d retries %d\n", t.ID, t.State, t.Attempt, t.Retries)
+		}
+	}
+	return s
+}
+
+func (w *world) waitPhase(leg dr.LegName, phase dr.Phase) {
+	w.t.Helper()
+	w.waitFor(fmt.Sprintf("%s %s", leg, phase), func() bool {
+		s := w.item().Item.State
+		return s.Leg == leg && s.Phase == phase && s.PendingJob == ""
+	})
+}
+
+// waitJob waits until the job has ended.
+func (w *world) waitJob(id string) job.Job {
+	w.t.Helper()
+	var v control.JobView
+	w.waitFor("end of job "+id, func() bool {
+		var err error
+		v, err = w.control.Job(w.ctx, w.vault, id)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		return v.Job.State.Ended()
+	})
+	return v.Job
+}
+
+// do runs an operation and waits until it counts as done.
+func (w *world) ask(id string, err error) job.Job {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.waitFor("operation of job "+id, func() bool {
+		st, err := w.control.OperationStatus(w.ctx, w.vault, id)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if st.Status == "Failed" || st.Status == "Canceled" {
+			w.t.Fatalf("job %s: %+v", id, st.Error)
+		}
+		return st.Status == "Succeeded"
+	})
+	v, err := w.control.Job(w.ctx, w.vault, id)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return v.Job
+}
+
+func (w *world) enable() {
+	w.t.Helper()
+	w.ask(w.control.Enable(w.ctx, w.ref, w.enableInput()))
+}
+
+func (w *world) enableInput() control.EnableInput {
+	machines, err := w.control.Protectables(w.ctx, w.ref, "", control.Paging{})
+	if err != nil || len(machines.Items) != 1 {
+		w.t.Fatalf("got %+v, %v, want one protectable item", machines, err)
+	}
+	return control.EnableInput{PolicyID: "/x/replicationPolicies/p", ProviderInput: json.RawMessage(
+		`{"instanceType":"InMageRcm","processServerId":"` + mainRep + `","targetResourceGroupId":"rg","targetVmName":"vm1-dr","fabricDiscoveryMachineId":"/y/` + machines.Items[0].Item.Name + `"}`)}
+}
+
+var (
+	homeward = control.ReprotectInput{Direction: "RecoveryToPrimary", ProviderInput: json.RawMessage(`{"instanceType":"InMageRcm","reprotectAgentId":"` + homeRep + `","datastoreName":"` + homeStore + `","logStorageAccountId":"x"}`)}
+	forward  = control.ReprotectInput{Direction: "PrimaryToRecovery", ProviderInput: json.RawMessage(`{"instanceType":"InMageRcmFailback","policyId":"/x/p","processServerId":"x"}`)}
+	noLoss   = control.FailoverInput{Direction: "RecoveryToPrimary", ProviderInput: json.RawMessage(`{"instanceType":"InMageRcmFailback","recoveryPointType":"CrashConsistent"}`)}
+	lost     = control.FailoverInput{Direction: "PrimaryToRecovery", ProviderInput: json.RawMessage(`{"instanceType":"InMageRcm","performShutdown":"false"}`)}
+)
+
+// killHome makes the production machine vanish.
+func (w *world) killHome() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.home.running = false
+}
+
+// running counts machines that run on a network others can reach.
+func (w *world) running() (n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.home.running {
+		n++
+	}
+	for _, i := range w.instances {
+		if i.running && i.network == job.NetworkProduction {
+			n++
+		}
+	}
+	return n
+}

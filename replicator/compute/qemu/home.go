@@ -232,7 +232,8 @@ func (d *Driver) runHome(ctx context.Context, datastore, uuid string, began time
 	if hw.Network == "" {
 		hw.Network = job.NetworkProduction
 	}
-	rec = home{Boot: &boot{Accelerator: d.accelerator(ctx), Serial: h.serialSize()}}
+	accelerator, _ := d.Accelerator(ctx)
+	rec = home{Boot: &boot{Accelerator: accelerator, Serial: h.serialSize()}}
 	if err := h.save(rec); err != nil {
 		return nil, home{}, false, err
 	}

@@ -132,19 +132,11 @@ func (d *Driver) launch(ctx context.Context, m machine, hw job.Hardware, drives 
 
 // arguments builds QEMU's command line. It holds no secrets.
 func (d *Driver) arguments(m machine, hw job.Hardware, drives []drive, b *boot) ([]string, error) {
-	cpu := "host"
-	accel := "kvm"
-	if b.Accelerator == tcg {
-		// Everything of x86-64-v2, and no more. Emulating AES and AVX is slower than doing without: with -cpu max a Go program
-		// in the guest sends 7 MB/s over TLS instead of 18, reads its disk at 128 MB/s instead of 240, and the kernel boots in 2.3 s
-		// instead of 1.9. rdrand gives the guest its entropy at once.
-		cpu, accel = "qemu64,+rdrand,+ssse3,+sse4.1,+sse4.2,+popcnt", "tcg,thread=multi"
-	}
 	memory := (max(hw.MemoryBytes, 128<<20) + 1<<20 - 1) >> 20
 	args := []string{
 		"-name", "guest=" + strings.ReplaceAll(hw.Name, ",", ",,"),
 		"-no-user-config", "-nodefaults",
-		"-machine", "q35", "-accel", accel, "-cpu", cpu,
+		"-machine", "q35",
 		"-smp", fmt.Sprint(max(hw.CPUs, 1)), "-m", fmt.Sprintf("%dM", memory),
 		"-rtc", "base=utc", "-display", "none", "-vga", "std",
 		"-msg", "timestamp=on",
@@ -155,6 +147,7 @@ func (d *Driver) arguments(m machine, hw job.Hardware, drives []drive, b *boot) 
 		"-chardev", "file,id=serial,path=" + serialLog + ",append=on", "-serial", "chardev:serial",
 		"-device", "virtio-rng-pci",
 	}
+	args = append(args, processor(b.Accelerator)...)
 	if hw.UUID != "" {
 		args = append(args, "-uuid", hw.UUID)
 	}

@@ -230,8 +230,9 @@ func (d *Driver) run(ctx context.Context, i instance, spec compute.Spec, began t
 	if err != nil {
 		return nil, false, err
 	}
+	accelerator, _ := d.Accelerator(ctx)
 	r.Stopped = false
-	r.Boot = &boot{Accelerator: d.accelerator(ctx), Serial: i.serialSize()}
+	r.Boot = &boot{Accelerator: accelerator, Serial: i.serialSize()}
 	if err := i.save(r); err != nil {
 		return nil, false, err
 	}

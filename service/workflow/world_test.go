@@ -43,6 +43,7 @@ type world struct {
 	vault   string
 	ref     control.Ref // of the item
 	agentID string
+	flush   func() error // the queue loses everything
 
 	mu        sync.Mutex // guards what follows
 	gens      map[string]map[int64]*generation
@@ -84,7 +85,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, ctx: ctx, store: st, queue: redisqueue.New(srv.Client(), redisqueue.Options{Lease: time.Second}),
+	w := &world{t: t, ctx: ctx, store: st, flush: func() error { return srv.Client().FlushAll(ctx).Err() }, queue: redisqueue.New(srv.Client(), redisqueue.Options{Lease: time.Second}),
 		gens: map[string]map[int64]*generation{}, pins: map[string]job.PointRef{}, instances: map[string]*instance{}, home: machine{homeUUID, true},
 		failures: map[string][]queue.Failure{}, done: map[string]int{}}
 	sealer, err := control.NewKeySealer([32]byte{1})

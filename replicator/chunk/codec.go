@@ -45,6 +45,7 @@ func mustEncoder(e *zstd.Encoder, err error) *zstd.Encoder {
 	if err != nil {
 		panic(err) // the options above are constants
 	}
+	e.EncodeAll([]byte{0}, nil) // it makes its channels now, not in a test's bubble
 	return e
 }
 

@@ -79,6 +79,10 @@ func (w *Writer) append(ctx context.Context, e *manifest.Entry) error {
 	case !own:
 		return w.broken(fmt.Errorf("another writer made point %d of generation %d: %w", e.Sequence, e.Generation, ErrFenced))
 	}
+	// What was acknowledged has to be readable: a write that was damaged on its way is found now, not on the bad day.
+	if _, _, err := w.r.entry(ctx, w.r.s, w.machine, w.gen, e.Sequence); err != nil {
+		return w.broken(fmt.Errorf("commit point %d of generation %d: %w", e.Sequence, e.Generation, err))
+	}
 	// A writer that slept while prune moved on has found its place empty because the log was cut there.
 	floor, err := w.r.floor(ctx, w.r.s, w.machine, w.gen)
 	if err != nil {

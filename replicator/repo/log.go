@@ -33,8 +33,21 @@ func checkPlace(machine string, gen int64) error {
 	return nil
 }
 
-// entry reads one log entry. raw is as stored.
+// entry reads one log entry. raw is as stored. What does not verify is read once more before it counts as corrupt, because so
+// much hangs on an entry; that it happened is logged.
 func (r *Repository) entry(ctx context.Context, s store, machine string, gen, seq int64) (e *manifest.Entry, raw []byte, err error) {
+	e, raw, err = r.entryOnce(ctx, s, machine, gen, seq)
+	if !errors.Is(err, ErrCorrupt) {
+		return e, raw, err
+	}
+	first := err
+	if e, raw, err = r.entryOnce(ctx, s, machine, gen, seq); err == nil {
+		r.opt.Logger.Warn("log entry verified only when read again", "item", machine, "err", first)
+	}
+	return e, raw, err
+}
+
+func (r *Repository) entryOnce(ctx context.Context, s store, machine string, gen, seq int64) (e *manifest.Entry, raw []byte, err error) {
 	name := entryName(machine, gen, seq)
 	raw, err = s.get(ctx, name, manifest.MaxRecord)
 	if err != nil {
@@ -248,6 +261,10 @@ func (r *Repository) generation(ctx context.Context, machine string, n int64) (G
 		return Generation{}, err
 	}
 	g.Last, err = r.lastPoint(ctx, machine, n, h)
+	if errors.Is(err, ErrCorrupt) {
+		r.opt.Logger.Error("log entry did not verify", "item", machine, "err", err)
+		err = nil
+	}
 	return g, err
 }
 
@@ -267,21 +284,22 @@ func (r *Repository) openBase(ctx context.Context, machine string, gen int64) (*
 	return &base, nil
 }
 
-// lastPoint walks down from the head to the newest point.
+// lastPoint walks down from the head to the newest point. If entries above it do not verify it returns both, point and error.
 func (r *Repository) lastPoint(ctx context.Context, machine string, gen int64, h head) (*PointRef, error) {
+	var bad error
 	for seq := h.seq; seq >= max(h.floor, 1); seq-- {
 		e, _, err := r.entry(ctx, r.s, machine, gen, seq)
-		if errors.Is(err, ErrNotFound) || errors.Is(err, ErrCorrupt) {
-			continue
-		}
-		if err != nil {
+		switch {
+		case errors.Is(err, ErrCorrupt):
+			bad = errors.Join(bad, err)
+		case errors.Is(err, ErrNotFound):
+		case err != nil:
 			return nil, err
-		}
-		if e.Kind == manifest.Point {
-			return &PointRef{gen, seq}, nil
+		case e.Kind == manifest.Point:
+			return &PointRef{gen, seq}, bad
 		}
 	}
-	return nil, nil
+	return nil, bad
 }
 
 // create stores an entry if its place is empty. It returns what lies there now: own is true if that is e itself.
@@ -322,7 +340,7 @@ func (r *Repository) OpenGeneration(ctx context.Context, machine string, gen int
 	}
 	e := &manifest.Entry{Kind: manifest.Open, Machine: machine, Generation: gen, Stored: r.now()}
 	if base != nil {
-		if base.Generation >= gen {
+		if base.Generation >= gen || base.Generation < 1 || base.Sequence < 1 {
 			return fmt.Errorf("%w: generation %d cannot build on generation %d", ErrInvalid, gen, base.Generation)
 		}
 		b := manifest.Ref(*base)
@@ -363,7 +381,8 @@ func sameOpen(there, want *manifest.Entry) error {
 }
 
 // CloseGeneration fences every writer of the generation, now and later, and returns its newest point, nil if it has none. It
-// may be repeated; the first reason stays. It returns ErrNotFound if the generation was never opened.
+// may be repeated; the first reason stays. It returns ErrNotFound if the generation was never opened. If the newest entries do
+// not verify it returns ErrCorrupt together with the newest point that does: the generation is closed then all the same.
 func (r *Repository) CloseGeneration(ctx context.Context, machine string, gen int64, reason string) (*PointRef, error) {
 	if err := checkPlace(machine, gen); err != nil {
 		return nil, err

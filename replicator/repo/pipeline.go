@@ -55,7 +55,7 @@ type frame struct {
 }
 
 var framePool = sync.Pool{New: func() any {
-	return &frame{plain: make([]byte, 0, chunk.MaxPlain), out: make([]byte, 0, chunk.SealBound(chunk.MaxPlain, 64)), sealed: make(chan struct{}, 1)}
+	return &frame{plain: make([]byte, 0, chunk.MaxPlain), out: make([]byte, 0, chunk.SealBound(chunk.MaxPlain, 64))}
 }}
 
 func newPipeline(workers int, codec chunk.Codec, seal func(*pack) error, upload func(*pack)) *pipeline {
@@ -81,7 +81,7 @@ func newPipeline(workers int, codec chunk.Codec, seal func(*pack) error, upload 
 func (p *pipeline) compress() {
 	for f := range p.work {
 		f.out = f.pack.cipher.Seal(f.out[:0], p.codec, f.index, f.runs, f.plain)
-		f.sealed <- struct{}{}
+		close(f.sealed)
 	}
 }
 
@@ -137,7 +137,7 @@ func (p *pipeline) take(ctx context.Context) (*frame, error) {
 		return nil, ctx.Err()
 	}
 	f := framePool.Get().(*frame)
-	f.runs, f.plain, f.blocks = f.runs[:0], f.plain[:0], 0
+	f.runs, f.plain, f.blocks, f.sealed = f.runs[:0], f.plain[:0], 0, make(chan struct{})
 	return f, nil
 }
 

@@ -19,7 +19,7 @@ func (w *Writer) resume(ctx context.Context) error {
 	defer w.unlock()
 	rec, err := w.r.readSession(ctx, w.machine, w.gen)
 	if errors.Is(err, ErrCorrupt) {
-		// It may name a shorter way, but no acknowledged point depends on it.
+		// No point depends on it, and a writer's caller may rely on points and on Sums only.
 		w.r.opt.Logger.Error("session record did not verify, starting from the newest point", "item", w.machine, "err", err)
 		rec, err = nil, nil
 	}

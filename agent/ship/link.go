@@ -20,6 +20,7 @@ const (
 	welcomeTimeout = 60 * time.Second // another session of this machine may have to end first
 	silenceLimit   = 60 * time.Second
 	heartbeatEvery = 10 * time.Second
+	lastWords      = time.Second // after a failed send, for the replicator's error to arrive
 
 	maxUnacked   = 16 << 10 // messages
 	sumsInFlight = 4
@@ -211,10 +212,19 @@ func (l *link) acked(n uint64) error {
 
 func (l *link) send(m wire.Message) error {
 	if err := l.wire.Send(m); err != nil {
-		l.fail(err)
-		return l.failure()
+		return l.broken(err)
 	}
 	return nil
+}
+
+// broken ends the link after a send that did not work. If the replicator said why it hung up, that is the reason.
+func (l *link) broken(err error) error {
+	select {
+	case <-l.done:
+	case <-time.After(lastWords):
+	}
+	l.fail(err)
+	return l.failure()
 }
 
 // ship sends a numbered message once the window has room for it.
@@ -248,8 +258,7 @@ func (l *link) ship(m wire.Numbered, bytes int64) error {
 		return l.sequence
 	})
 	if err != nil {
-		l.fail(err)
-		return l.failure()
+		return l.broken(err)
 	}
 	return nil
 }

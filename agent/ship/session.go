@@ -210,7 +210,9 @@ func (s *session) align(ctx context.Context, resync bool) (fleet.ProtectionStatu
 		ph = fleet.Resync
 	}
 	s.prog.end()
-	s.p.status.set(func(st *fleet.ProtectionStatus) { st.Generation, st.Phase, st.Error = s.want.Generation, ph, fleet.Error{} })
+	s.p.status.set(func(st *fleet.ProtectionStatus) {
+		st.Generation, st.Phase, st.Error = s.want.Generation, ph, fleet.Error{}
+	})
 	for i, d := range s.disks {
 		pending, err := d.tracker.Pending(ctx)
 		if err != nil && !errors.Is(err, track.ErrLost) {

@@ -73,9 +73,12 @@ func (x *session) put(ctx context.Context, disk uint16, seq uint64, es []block.E
 		}
 	}
 	for !x.srv.spool.take(cost) {
-		if x.held > 0 {
+		err := x.sync(ctx) // this may take long: say what is safe
+		switch {
+		case err != nil:
+		case x.held > 0:
 			err = x.checkpoint(ctx)
-		} else {
+		default:
 			err = x.srv.spool.wait(ctx)
 		}
 		if err != nil {

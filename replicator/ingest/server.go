@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -178,6 +179,11 @@ func (s *Server) take(ctx context.Context, raw net.Conn) {
 	if err := x.serve(ctx); err != nil {
 		log.Info("replication session ended", "err", err)
 	}
+	// What the agent sent on would turn closing into a reset, which can overtake our last words.
+	_ = x.conn.SetWriteDeadline(time.Now().Add(goodbyeTimeout))
+	_ = x.conn.CloseWrite()
+	_ = raw.SetReadDeadline(time.Now().Add(goodbyeTimeout))
+	_, _ = io.Copy(io.Discard, raw)
 }
 
 // enter makes x the session of its machine; an older one is ended first, and its writer closed.

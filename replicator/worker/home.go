@@ -15,8 +15,8 @@ func (t *Tasks) homeStop(ctx context.Context, task *Task) (any, error) {
 	if err := task.Decode(&p); err != nil {
 		return nil, err
 	}
-	// Never by force: when the guest does not shut down, the planned failover fails and the source stays active.
-	if err := t.Home.StopHome(ctx, p.Datastore, p.UUID, p.Timeout, false); err != nil {
+	// By force only to undo a failback: when a guest does not shut down, the failover fails and the source stays active.
+	if err := t.Home.StopHome(ctx, p.Datastore, p.UUID, p.Timeout, p.Force); err != nil {
 		return nil, fmt.Errorf("stop home machine %s: %w", p.UUID, err)
 	}
 	return job.Empty{}, nil

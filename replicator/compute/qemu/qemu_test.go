@@ -17,7 +17,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/replicator/restore/process"
 )
 
-// TestMain makes the test binary its own disk server.
+// TestMain makes the test binary its own disk server, and the process that is killed while it starts or destroys.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && os.Args[1] == "disk-server" {
 		err := restore.ServeDisks(context.Background(), os.Stdin, func(ctx context.Context, source json.RawMessage, _ *slog.Logger) (restore.Disks, error) {
@@ -28,6 +28,13 @@ func TestMain(m *testing.M) {
 			return p.Open(ctx)
 		})
 		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	if len(os.Args) == 4 && (os.Args[1] == "start" || os.Args[1] == "destroy") {
+		if err := victim(os.Args[1], os.Args[2], os.Args[3]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

@@ -60,7 +60,7 @@ func readFile(path string, named bool) (file, error) {
 	if err := k.Load(kfile.Provider(path), yaml.Parser()); err != nil {
 		return c, fmt.Errorf("read configuration %s: %w", path, err)
 	}
-	err := k.UnmarshalWithConf("", nil, koanf.UnmarshalConf{Tag: "koanf", DecoderConfig: &mapstructure.DecoderConfig{
+	err := k.UnmarshalWithConf("", &c, koanf.UnmarshalConf{Tag: "koanf", DecoderConfig: &mapstructure.DecoderConfig{
 		Result: &c, TagName: "koanf", ErrorUnused: true, WeaklyTypedInput: true, DecodeHook: mapstructure.StringToTimeDurationHookFunc(),
 	}})
 	if err != nil {

@@ -1,0 +1,81 @@
+package sdk
+
+import (
+	"context"
+	"iter"
+	"net/http"
+
+	"github.com/lifeboat-dr/lifeboat/sdk/oas"
+)
+
+// PolicySettings are replication settings of machines with the guest agent. Zero fields take the defaults written beside them.
+type PolicySettings struct {
+	Retention int32 // minutes that points are kept; 1440
+	Frequency int32 // minutes between points; 5
+	// AppConsistent is the minutes between application-consistent points; none are taken at 0.
+	AppConsistent int32
+	// Back makes a policy of the way home, which keeps no history of its own.
+	Back bool
+}
+
+// CreatePolicy creates replication settings.
+func (c *Client) CreatePolicy(ctx context.Context, name string, s PolicySettings) (*Operation, error) {
+	if s.Retention == 0 {
+		s.Retention = 24 * 60
+	}
+	if s.Frequency == 0 {
+		s.Frequency = 5
+	}
+	in := oas.CreatePolicyInput{}
+	settings := &in.Properties.ProviderSpecificInput
+	var err error
+	if s.Back {
+		err = settings.FromInMageRcmFailbackPolicyCreationInput(oas.InMageRcmFailbackPolicyCreationInput{InstanceType: ProviderGuestBack,
+			CrashConsistentFrequencyInMinutes: &s.Frequency, AppConsistentFrequencyInMinutes: &s.AppConsistent})
+	} else {
+		err = settings.FromInMageRcmPolicyCreationInput(oas.InMageRcmPolicyCreationInput{InstanceType: ProviderGuest, RecoveryPointHistoryInMinutes: &s.Retention,
+			CrashConsistentFrequencyInMinutes: &s.Frequency, AppConsistentFrequencyInMinutes: &s.AppConsistent, EnableMultiVmSync: "false"})
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c.begin(c.api.ReplicationPoliciesCreate(ctx, c.subscription, c.group, c.v, name, nil, in))
+}
+
+// Policy reads a policy.
+func (c *Client) Policy(ctx context.Context, name string) (Policy, error) {
+	return decode[Policy](c.api.ReplicationPoliciesGet(ctx, c.subscription, c.group, c.v, name, nil))
+}
+
+// Policies lists the policies of the vault.
+func (c *Client) Policies(ctx context.Context) iter.Seq2[Policy, error] {
+	return pages[Policy](ctx, c, func() (*http.Response, error) {
+		return c.api.ReplicationPoliciesList(ctx, c.subscription, c.group, c.v, nil)
+	})
+}
+
+// DeletePolicy deletes a policy that no container is mapped to.
+func (c *Client) DeletePolicy(ctx context.Context, name string) (*Operation, error) {
+	return c.begin(c.api.ReplicationPoliciesDelete(ctx, c.subscription, c.group, c.v, name, nil))
+}
+
+// recoverySite is what the field calls the target that is no container: this server's own recovery site.
+const recoverySite = "Microsoft Azure"
+
+// CreateMapping puts the machines of a container under a policy, towards this server's recovery site.
+func (c *Client) CreateMapping(ctx context.Context, in ContainerRef, name, policy string) (*Operation, error) {
+	body := oas.CreateProtectionContainerMappingInput{Properties: oas.CreateProtectionContainerMappingInputProperties{
+		PolicyId: c.policyID(policy), TargetProtectionContainerId: recoverySite}}
+	return c.begin(c.api.ReplicationProtectionContainerMappingsCreate(ctx, c.subscription, c.group, c.v, in.Fabric, in.Name, name, nil, body))
+}
+
+// Mappings lists the policies that a container is under.
+func (c *Client) Mappings(ctx context.Context, in ContainerRef) iter.Seq2[Mapping, error] {
+	return pages[Mapping](ctx, c, func() (*http.Response, error) {
+		return c.api.ReplicationProtectionContainerMappingsListByReplicationProtectionContainers(ctx, c.subscription, c.group, c.v, in.Fabric, in.Name, nil)
+	})
+}
+
+func (c *Client) policyID(name string) string {
+	return c.ID(Segment{kindPolicy, nameOf(name)}).String()
+}

@@ -83,18 +83,20 @@ func (d *Driver) makeOverlay(ctx context.Context, i instance, n int, disk comput
 	if err != nil {
 		return fmt.Errorf("encode backing of disk %s: %w", disk.ID, err)
 	}
-	// -u: the backing is not opened, its size is known.
-	if err := d.qemuImg(ctx, i.dir, "create", "-q", "-f", "qcow2", "-u", "-b", "json:"+string(backing), "-F", "raw", name+".tmp", fmt.Sprint(disk.Size)); err != nil {
-		return fmt.Errorf("make overlay of disk %s: %w", disk.ID, err)
-	}
-	f, err := os.Open(filepath.Join(i.dir, name+".tmp"))
+	// A name of its own: a qemu-img whose starter was killed may still write to the one that it got.
+	f, err := os.CreateTemp(i.dir, name+".*.tmp")
 	if err != nil {
 		return fmt.Errorf("make overlay of disk %s: %w", disk.ID, err)
 	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+	defer func() { _ = f.Close() }() // synced below
+	// -u: the backing is not opened, its size is known.
+	if err := d.qemuImg(ctx, i.dir, "create", "-q", "-f", "qcow2", "-u", "-b", "json:"+string(backing), "-F", "raw", filepath.Base(f.Name()), fmt.Sprint(disk.Size)); err != nil {
 		return fmt.Errorf("make overlay of disk %s: %w", disk.ID, err)
 	}
-	return os.Rename(filepath.Join(i.dir, name+".tmp"), filepath.Join(i.dir, name))
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("make overlay of disk %s: %w", disk.ID, err)
+	}
+	return os.Rename(f.Name(), filepath.Join(i.dir, name))
 }
 
 func (d *Driver) qemuImg(ctx context.Context, dir string, args ...string) error {

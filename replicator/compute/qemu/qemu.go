@@ -189,6 +189,9 @@ func (d *Driver) run(ctx context.Context, i instance, spec compute.Spec, began t
 		return nil, false, err
 	}
 	defer l.unlock()
+	if err := d.sweep(i.id); err != nil {
+		return nil, false, err
+	}
 	if r, err = d.claim(i, spec); err != nil {
 		return nil, false, err
 	}
@@ -386,30 +389,32 @@ func (d *Driver) Destroy(ctx context.Context, id string) error {
 	}
 	defer l.unlock()
 	if _, err := os.Stat(i.dir); errors.Is(err, os.ErrNotExist) {
+		if err := d.sweep(id); err != nil {
+			return fmt.Errorf("destroy instance %s: %w", id, err)
+		}
 		return l.remove()
 	}
 	// The processes first: what cannot be ended keeps its directory, so that the next Destroy finds it again.
 	if err := errors.Join(i.kill(ctx), d.endReaders(ctx, i.machine), restore.StopServer(ctx, i.dir)); err != nil {
 		return fmt.Errorf("destroy instance %s: %w", id, err)
 	}
-	// The record goes last of all files: a killed Destroy leaves something that List shows.
-	entries, err := os.ReadDir(i.dir)
-	if err != nil {
-		return fmt.Errorf("destroy instance %s: %w", id, err)
+	// Then all of it at once, so that no Start ever meets an instance that lacks a part.
+	err = d.sweep(id)
+	if err == nil {
+		err = os.Rename(i.dir, d.doomed(id))
 	}
-	for _, e := range entries {
-		if e.Name() != recordFile {
-			if err := os.RemoveAll(filepath.Join(i.dir, e.Name())); err != nil {
-				return fmt.Errorf("destroy instance %s: %w", id, err)
-			}
-		}
-	}
-	if err := errors.Join(os.RemoveAll(i.dir), syncDir(d.cfg.Dir)); err != nil {
+	if err := errors.Join(err, d.sweep(id), syncDir(d.cfg.Dir)); err != nil {
 		return fmt.Errorf("destroy instance %s: %w", id, err)
 	}
 	d.log.Info("instance destroyed", "instance", id)
 	return l.remove()
 }
+
+// doomed is where the directory of a destroyed instance goes before it is removed.
+func (d *Driver) doomed(id string) string { return filepath.Join(d.cfg.Dir, ".destroyed-"+id) }
+
+// sweep removes what a killed Destroy left.
+func (d *Driver) sweep(id string) error { return os.RemoveAll(d.doomed(id)) }
 
 // Inspect implements compute.Driver.
 func (d *Driver) Inspect(ctx context.Context, id string) (compute.Instance, error) {

@@ -83,8 +83,10 @@ func TestSuite(t *testing.T) {
 				if _, err := os.Lstat(filepath.Join(dir, id)); err == nil {
 					t.Errorf("directory of %s is still there", id)
 				}
-				if _, err := os.Lstat(filepath.Join(dir, locksDir, id)); err == nil {
-					t.Errorf("lock file of %s is still there", id)
+				for _, name := range []string{filepath.Join(locksDir, id), ".destroyed-" + id} {
+					if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
+						t.Errorf("%s is still there", name)
+					}
 				}
 				for _, name := range []string{"qemu", "disk-server", readerName} {
 					if p, err := process.Find(filepath.Join(dir, id), name); err != nil || p.Running() {

@@ -1,0 +1,228 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/service/dr"
+	"github.com/lifeboat-dr/lifeboat/service/job"
+	"github.com/lifeboat-dr/lifeboat/service/queue"
+	"github.com/lifeboat-dr/lifeboat/service/queue/embedded"
+	"github.com/lifeboat-dr/lifeboat/service/queue/redisqueue"
+	"github.com/lifeboat-dr/lifeboat/service/workflow"
+)
+
+// stage plays the data plane for a site: the engine is the real one; a worker answers its tasks at once, and the agents of the
+// machines that run report and ship points. What the tasks do to bytes is tested where bytes are.
+type stage struct {
+	site  *site
+	queue *redisqueue.Queue
+
+	mu        sync.Mutex // guards what follows
+	points    map[string]map[int64]int64
+	closed    map[string]map[int64]bool
+	instances map[string]job.Hardware // those that run
+	homeRuns  bool
+	agent     string
+}
+
+const (
+	mainReplicator = "replicator-main"
+	homeReplicator = "replicator-home"
+	datastore      = "store1"
+)
+
+// newStage is a site with a stage. Its engine runs until the test ends.
+func newStage(t *testing.T) (*site, *stage) {
+	t.Helper()
+	srv, err := embedded.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := &stage{queue: redisqueue.New(srv.Client(), redisqueue.Options{Lease: 2 * time.Second}), points: map[string]map[int64]int64{}, closed: map[string]map[int64]bool{},
+		instances: map[string]job.Hardware{}, homeRuns: true}
+	t.Cleanup(func() {
+		if err := srv.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	st.site = newSite(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	var parts sync.WaitGroup
+	engine := workflow.New(st.site.control.Store(), st.queue, workflow.Options{Tick: 20 * time.Millisecond, Housekeeping: 50 * time.Millisecond, RetryFirst: 10 * time.Millisecond, RetryMost: 50 * time.Millisecond}, nil)
+	parts.Go(func() { engine.Run(ctx) })
+	parts.Go(func() { st.work(ctx) })
+	parts.Go(func() { st.live(ctx) })
+	t.Cleanup(func() { cancel(); parts.Wait() })
+	return st.site, st
+}
+
+// live lets replicators and agents report until ctx ends.
+func (st *stage) live(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := st.round(ctx); err != nil && ctx.Err() == nil && dr.CodeOf(err) != dr.CodeNotFound {
+			st.site.t.Errorf("report: %v", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(15 * time.Millisecond):
+		}
+	}
+}
+
+func (st *stage) round(ctx context.Context) error {
+	st.mu.Lock()
+	main := dr.Replicator{ID: mainReplicator, Hostname: "main", Site: dr.SiteRecovery, AgentVersion: "0.1.0", Roles: []string{dr.RoleProcessServer, dr.RoleConfigurationServer},
+		Capabilities: []string{job.CapabilityRepository, job.CapabilityCompute}, DataAddress: "192.0.2.1:9443"}
+	uuids := []string{}
+	for id, h := range st.instances {
+		main.Instances = append(main.Instances, dr.InstanceReport{ID: id, State: "running", HydratedPercent: 100})
+		if h.Network == job.NetworkProduction {
+			uuids = append(uuids, h.UUID)
+		}
+	}
+	if st.homeRuns {
+		uuids = append(uuids, testMachine.ProductUUID)
+	}
+	agent := st.agent
+	st.mu.Unlock()
+	home := dr.Replicator{ID: homeReplicator, Hostname: "home", Site: dr.SiteHome, AgentVersion: "0.1.0", Roles: []string{dr.RoleMasterTarget}, Capabilities: []string{job.CapabilityWriteback},
+		Datastores: []dr.Datastore{{Name: datastore}}, VMs: []dr.VM{{UUID: testMachine.ProductUUID, Name: "web01", Datastore: datastore}}}
+	for _, r := range []dr.Replicator{main, home} {
+		if err := errors.Join(st.site.control.EnsureReplicator(ctx, r), st.site.control.ReplicatorSeen(ctx, r)); err != nil {
+			return err
+		}
+	}
+	if agent == "" {
+		return nil
+	}
+	for _, uuid := range uuids {
+		if err := st.report(ctx, agent, uuid); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// report is one poll of the agent in the machine with the UUID.
+func (st *stage) report(ctx context.Context, agent, uuid string) error {
+	items, err := st.site.control.AgentItems(ctx, agent)
+	if err != nil {
+		return err
+	}
+	observed := []dr.Observed{}
+	for _, it := range items {
+		i := it.Item
+		if i.Generation == 0 || !i.MayShip(uuid) {
+			continue
+		}
+		o := dr.Observed{Item: i.ID, Generation: i.Generation, Phase: "delta", ProgressPercent: 100, LastCaptureID: i.CaptureID}
+		if p, ok := st.ship(string(i.ID), i.Generation); ok {
+			if err := st.site.control.RecordPoints(ctx, i.Vault, i.ID, []dr.Point{p}, false); err != nil {
+				return err
+			}
+		}
+		observed = append(observed, o)
+	}
+	m := testMachine
+	m.ProductUUID = uuid
+	return st.site.control.AgentSeen(ctx, agent, "0.1.0", m, observed)
+}
+
+func (st *stage) ship(machine string, gen int64) (dr.Point, bool) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	n, open := st.points[machine][gen]
+	if !open || st.closed[machine][gen] || n >= 3 {
+		return dr.Point{}, false
+	}
+	st.points[machine][gen] = n + 1
+	return dr.Point{Generation: gen, Sequence: n + 1, Time: time.Now().UTC(), Consistency: dr.CrashConsistent, ChangedBytes: 4096, StoredBytes: 1024}, true
+}
+
+// work answers tasks until ctx ends.
+func (st *stage) work(ctx context.Context) {
+	routes := []queue.Route{{Site: dr.SiteRecovery, Capability: job.CapabilityRepository}, {Site: dr.SiteRecovery, Capability: job.CapabilityCompute}, {Site: dr.SiteHome, Capability: job.CapabilityWriteback}}
+	for ctx.Err() == nil {
+		d, err := st.queue.Lease(ctx, "worker", routes, 100*time.Millisecond)
+		if err != nil || d == nil {
+			continue
+		}
+		out, err := json.Marshal(st.do(d.Message))
+		if err != nil {
+			st.site.t.Errorf("encode the output of %s: %v", d.Kind, err)
+		}
+		if err := st.queue.Finish(ctx, d, queue.Result{TaskID: d.TaskID, JobID: d.JobID, Token: d.Token, Output: out}); err != nil && !errors.Is(err, queue.ErrLeaseLost) && ctx.Err() == nil {
+			st.site.t.Errorf("finish %s: %v", d.Kind, err)
+		}
+	}
+}
+
+func decode[T any](st *stage, m queue.Message) (p T) {
+	if err := json.Unmarshal(m.Payload, &p); err != nil {
+		st.site.t.Errorf("payload of %s: %v", m.Kind, err)
+	}
+	return p
+}
+
+func (st *stage) do(m queue.Message) any {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	switch m.Kind {
+	case job.KindGenerationOpen:
+		p := decode[job.GenerationOpen](st, m)
+		if st.points[p.MachineID] == nil {
+			st.points[p.MachineID], st.closed[p.MachineID] = map[int64]int64{}, map[int64]bool{}
+		}
+		st.points[p.MachineID][p.Generation] += 0
+	case job.KindGenerationClose:
+		p := decode[job.GenerationClose](st, m)
+		st.closed[p.MachineID][p.Generation] = true
+		if n := st.points[p.MachineID][p.Generation]; n > 0 {
+			return job.GenerationClosed{Last: &job.PointRef{Generation: p.Generation, Sequence: n}}
+		}
+		return job.GenerationClosed{}
+	case job.KindInstanceStart:
+		p := decode[job.InstanceStart](st, m)
+		st.instances[p.InstanceID] = p.Hardware
+		return job.InstanceStarted{InstanceID: p.InstanceID, Accelerator: "tcg"}
+	case job.KindInstanceStop:
+		delete(st.instances, decode[job.InstanceStop](st, m).InstanceID)
+	case job.KindInstanceDestroy:
+		delete(st.instances, decode[job.InstanceDestroy](st, m).InstanceID)
+	case job.KindInstanceCapture:
+		p := decode[job.InstanceCapture](st, m)
+		st.points[p.MachineID][p.Generation]++
+		return job.Captured{Point: job.PointRef{Generation: p.Generation, Sequence: st.points[p.MachineID][p.Generation]}, Time: time.Now().UTC()}
+	case job.KindHomeStop:
+		st.homeRuns = false
+	case job.KindHomeWriteback:
+		return job.WrittenBack{ComparedBytes: 100, WrittenBytes: 1}
+	case job.KindHomeStart:
+		st.homeRuns = true
+		return job.InstanceStarted{Accelerator: "tcg"}
+	case job.KindPointVerify:
+		return job.PointVerified{Bytes: 1 << 20}
+	}
+	return job.Empty{}
+}
+
+// enrol lets the machine's agent enrol and report from now on.
+func (st *stage) enrol(container string) string {
+	item, agent := st.site.enrol(container)
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.agent = agent
+	return item
+}
+
+// lose makes the production machine vanish.
+func (st *stage) lose() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.homeRuns = false
+}

@@ -1,0 +1,317 @@
+package scan_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/lifeboat-dr/lifeboat/agent/track"
+	"github.com/lifeboat-dr/lifeboat/agent/track/scan"
+	"github.com/lifeboat-dr/lifeboat/agent/track/tracktest"
+	"github.com/lifeboat-dr/lifeboat/replicator/block"
+)
+
+// memory is a disk of bytes.
+type memory struct {
+	mu sync.Mutex
+	b  []byte
+}
+
+func (m *memory) ReadAt(p []byte, off int64) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return copy(p, m.b[off:]), nil
+}
+
+func (m *memory) WriteAt(p []byte, off int64) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return copy(m.b[off:], p), nil
+}
+
+func (m *memory) NextData(off int64) (int64, error) { return off, nil }
+func (m *memory) Buffer(n int) []byte               { return make([]byte, n) }
+func (m *memory) Size() int64                       { return int64(len(m.b)) }
+
+func TestTracker(t *testing.T) {
+	t.Parallel()
+	tracktest.Run(t, func(t *testing.T) (track.Tracker, tracktest.Disk) {
+		d := &memory{b: make([]byte, 1<<20+512)}
+		return scan.NewTracker(d.Size()), d
+	})
+}
+
+var key = block.SumKey{4, 2}
+
+func identity(size int64) scan.Identity {
+	return scan.Identity{Machine: "m", Disk: "d", Size: size, Key: key}
+}
+
+func openSums(t *testing.T, path string, id scan.Identity) *scan.Sums {
+	t.Helper()
+	s, err := scan.OpenSums(path, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// replica applies changes to a copy.
+type replica struct {
+	mu sync.Mutex
+	b  []byte
+}
+
+func (r *replica) apply(t *testing.T, c *scan.Change) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	data, sums := c.Data, c.ContentSums()
+	for _, e := range c.Extents {
+		copy(r.b[e.Offset:e.End()], data[:e.Length])
+		for off := int64(0); off < e.Length; off += block.Size {
+			if sums[0] != key.Of(data[off:min(off+block.Size, e.Length)]) {
+				t.Errorf("the sum of the block at %d is not its own", e.Offset+off)
+			}
+			sums = sums[1:]
+		}
+		data = data[e.Length:]
+	}
+	if len(data) != 0 || len(sums) != 0 {
+		t.Errorf("%d bytes and %d sums beyond the extents", len(data), len(sums))
+	}
+	for _, e := range c.Zeros {
+		clear(r.b[e.Offset:e.End()])
+	}
+	return nil
+}
+
+// TestPassesAgainstAModel writes at random, takes passes of both kinds over all or part of the disk and holds the copy to the disk,
+// and what was handed out to what changed.
+func TestPassesAgainstAModel(t *testing.T) {
+	t.Parallel()
+	const size = 5<<20 + 3*block.Size + 512
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	d := &memory{b: make([]byte, size)}
+	sums := openSums(t, filepath.Join(t.TempDir(), "s"), identity(size))
+	if err := sums.Reset(); err != nil {
+		t.Fatal(err)
+	}
+	s, err := scan.NewScanner(d, sums, key, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	r := &replica{b: make([]byte, size)}
+	for round := range 60 {
+		for range rng.IntN(40) {
+			p := make([]byte, 512*(1+rng.IntN(200)))
+			switch rng.IntN(4) {
+			case 0: // zeros
+			case 1: // what is there already
+				copy(p, d.b)
+			default:
+				for i := range p {
+					p[i] = byte(rng.Uint32())
+				}
+			}
+			_, _ = d.WriteAt(p, rng.Int64N((size-int64(len(p)))/512)*512)
+		}
+		dirty := []block.Extent{{Offset: 0, Length: size}}
+		if rng.IntN(2) == 0 { // only what differs, in odd pieces
+			dirty = nil
+			for off := int64(0); off < size; off += block.Size {
+				end := min(off+block.Size, size)
+				if !bytes.Equal(d.b[off:end], r.b[off:end]) {
+					dirty = track.Union(dirty, []block.Extent{{Offset: off + 512*rng.Int64N(2)*rng.Int64N(2), Length: 1}})
+					dirty[len(dirty)-1].Length = end - dirty[len(dirty)-1].Offset
+				}
+			}
+		}
+		differ := int64(0)
+		for off := int64(0); off < size; off += block.Size {
+			end := min(off+block.Size, size)
+			if !bytes.Equal(d.b[off:end], r.b[off:end]) {
+				differ += end - off
+			}
+		}
+		learn := rng.IntN(2) == 0
+		var mu sync.Mutex
+		var kept []scan.Change
+		got, err := s.Pass(context.Background(), dirty, learn, func(c *scan.Change) error {
+			if !learn {
+				mu.Lock()
+				kept = append(kept, c.Clone(nil))
+				mu.Unlock()
+			}
+			return r.apply(t, c)
+		}, func(int64) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range kept {
+			if err := s.Learn(&kept[i]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got != differ {
+			t.Fatalf("round %d: %d bytes were handed out, %d differ", round, got, differ)
+		}
+		if !bytes.Equal(r.b, d.b) {
+			t.Fatalf("round %d: the copy differs from the disk", round)
+		}
+	}
+}
+
+func TestPassStopsAtTheFirstError(t *testing.T) {
+	t.Parallel()
+	d := &memory{b: bytes.Repeat([]byte{1}, 16<<20)}
+	sums := openSums(t, filepath.Join(t.TempDir(), "s"), identity(d.Size()))
+	s, err := scan.NewScanner(d, sums, key, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	boom := errors.New("boom")
+	var calls sync.Map
+	_, err = s.Pass(context.Background(), []block.Extent{{Length: d.Size()}}, true, func(c *scan.Change) error {
+		calls.Store(c.Window, true)
+		return boom
+	}, func(int64) {})
+	n := 0
+	calls.Range(func(any, any) bool { n++; return true })
+	if !errors.Is(err, boom) || n > 2 {
+		t.Errorf("got %v after %d calls, want the sink's error and a call a worker at most", err, n)
+	}
+}
+
+func TestKnownSumsAreTrustedOnlyWhenSettled(t *testing.T) {
+	t.Parallel()
+	const size = 8 << 20
+	page := make([]block.Sum, scan.WindowBlocks)
+	page[7] = key.Of([]byte("x"))
+	at := scan.PointRef{Generation: 2, Sequence: 9}
+	settled := func(t *testing.T) string {
+		path := filepath.Join(t.TempDir(), "s")
+		s := openSums(t, path, identity(size))
+		if err := errors.Join(s.Reset(), s.Write(3, page), s.Settle(at)); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	t.Run("a new file is not settled", func(t *testing.T) {
+		if _, ok := openSums(t, filepath.Join(t.TempDir(), "s"), identity(size)).Settled(); ok {
+			t.Error("it is")
+		}
+	})
+	t.Run("a settled file says its point and keeps its sums", func(t *testing.T) {
+		s := openSums(t, settled(t), identity(size))
+		if got, ok := s.Settled(); !ok || got != at {
+			t.Errorf("got %v %v, want %v", got, ok, at)
+		}
+		got := make([]block.Sum, scan.WindowBlocks)
+		if err := s.Read(3, got); err != nil || got[7] != page[7] {
+			t.Errorf("got %v and %v", got[7], err)
+		}
+		if err := s.Read(4, got); err != nil || got[7] != (block.Sum{}) {
+			t.Errorf("a window never written: got %v and %v", got[7], err)
+		}
+	})
+	t.Run("an opened file is not settled after a crash", func(t *testing.T) {
+		path := settled(t)
+		if err := openSums(t, path, identity(size)).Open(); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := openSums(t, path, identity(size)).Settled(); ok {
+			t.Error("it is")
+		}
+	})
+	for name, change := range map[string]func(*scan.Identity){
+		"another machine": func(i *scan.Identity) { i.Machine = "x" },
+		"another disk":    func(i *scan.Identity) { i.Disk = "x" },
+		"another size":    func(i *scan.Identity) { i.Size += 512 },
+		"another key":     func(i *scan.Identity) { i.Key[0]++ },
+	} {
+		t.Run(name+" does not trust it", func(t *testing.T) {
+			id := identity(size)
+			change(&id)
+			if _, ok := openSums(t, settled(t), id).Settled(); ok {
+				t.Error("it does")
+			}
+		})
+	}
+	t.Run("a damaged header is not settled", func(t *testing.T) {
+		path := settled(t)
+		flip(t, path, 30)
+		if _, ok := openSums(t, path, identity(size)).Settled(); ok {
+			t.Error("it is")
+		}
+	})
+	t.Run("a damaged page is noticed", func(t *testing.T) {
+		path := settled(t)
+		flip(t, path, 2*4096+3*4096+7*16)
+		if err := openSums(t, path, identity(size)).Read(3, make([]block.Sum, scan.WindowBlocks)); !errors.Is(err, scan.ErrDamaged) {
+			t.Errorf("got %v, want ErrDamaged", err)
+		}
+	})
+}
+
+func flip(t *testing.T, path string, at int64) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var b [1]byte
+	if _, err := f.ReadAt(b[:], at); err != nil {
+		t.Fatal(err)
+	}
+	b[0] ^= 1
+	if _, err := f.WriteAt(b[:], at); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func BenchmarkPass(b *testing.B) {
+	d := &memory{b: make([]byte, 64<<20)}
+	rng := rand.New(rand.NewPCG(1, 1))
+	for i := range d.b[:48<<20] {
+		d.b[i] = byte(rng.Uint32())
+	}
+	sums, err := scan.OpenSums(filepath.Join(b.TempDir(), "s"), identity(d.Size()))
+	if err != nil {
+		b.Fatal(err)
+	}
+	s, err := scan.NewScanner(d, sums, key, b.TempDir())
+	if err != nil {
+		b.Fatal(err)
+	}
+	pass := func() {
+		if _, err := s.Pass(context.Background(), []block.Extent{{Length: d.Size()}}, true, func(*scan.Change) error { return nil }, func(int64) {}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.Run("first", func(b *testing.B) {
+		b.SetBytes(d.Size())
+		for b.Loop() {
+			if err := errors.Join(sums.Reset(), s.Forget()); err != nil {
+				b.Fatal(err)
+			}
+			pass()
+		}
+	})
+	b.Run("unchanged", func(b *testing.B) {
+		b.SetBytes(d.Size())
+		for b.Loop() {
+			pass()
+		}
+	})
+}

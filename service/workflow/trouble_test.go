@@ -9,7 +9,6 @@ import (
 	"github.com/lifeboat-dr/lifeboat/service/dr"
 	"github.com/lifeboat-dr/lifeboat/service/job"
 	"github.com/lifeboat-dr/lifeboat/service/queue"
-	"github.com/lifeboat-dr/lifeboat/service/workflow"
 )
 
 var (
@@ -119,7 +118,8 @@ func TestWhatIsAwayIsTriedAgain(t *testing.T) {
 
 func TestRetriesEnd(t *testing.T) {
 	w := newWorld(t)
-	w.engineWith(w.store, workflow.Options{Retries: 2})
+	w.options.Retries = 2
+	w.engine(w.store)
 	w.enable()
 	w.waitPhase(dr.LegInMageRcm, dr.PhaseProtected)
 	w.fail(job.KindPointPin, away, away, away)

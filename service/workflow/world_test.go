@@ -22,7 +22,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/service/workflow"
 )
 
-// patience bounds every wait of the tests.
+// patience bounds every wait of the tests in real time.
 const patience = 60 * time.Second
 
 const (
@@ -38,12 +38,16 @@ type world struct {
 	t       *testing.T
 	ctx     context.Context
 	store   store.Store
-	queue   *redisqueue.Queue
-	control *control.Service
-	vault   string
-	ref     control.Ref // of the item
-	agentID string
-	flush   func() error // the queue loses everything
+	queue   bothSides
+	options workflow.Options // of engines
+	round   time.Duration    // between reports
+	// patience bounds every wait.
+	patience time.Duration
+	control  *control.Service
+	vault    string
+	ref      control.Ref // of the item
+	agentID  string
+	flush    func() error // the queue loses everything
 
 	mu        sync.Mutex // guards what follows
 	gens      map[string]map[int64]*generation
@@ -54,6 +58,7 @@ type world struct {
 	failures  map[string][]queue.Failure
 	done      map[string]int
 	silent    bool // agents say nothing
+	deaf      bool // the master target takes no tasks
 }
 
 type generation struct {
@@ -73,19 +78,40 @@ type instance struct {
 	point   job.PointRef
 }
 
+// bothSides of a queue.
+type bothSides interface {
+	queue.Control
+	queue.Workers
+}
+
+// newWorld makes a world in real time, on the embedded queue, with an engine that is in a hurry.
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	ctx, stop := context.WithTimeout(t.Context(), 2*patience)
-	t.Cleanup(stop)
-	st, err := sqlstore.OpenSQLite(ctx, filepath.Join(t.TempDir(), "lifeboat.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	t.Parallel() // most of the time is spent waiting
 	srv, err := embedded.Start()
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, ctx: ctx, store: st, flush: func() error { return srv.Client().FlushAll(ctx).Err() }, queue: redisqueue.New(srv.Client(), redisqueue.Options{Lease: time.Second}),
+	t.Cleanup(func() {
+		if err := srv.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	ctx, stop := context.WithTimeout(t.Context(), 2*patience)
+	t.Cleanup(stop)
+	w := makeWorld(ctx, t, redisqueue.New(srv.Client(), redisqueue.Options{Lease: 300 * time.Millisecond}), 15*time.Millisecond, workflow.Options{
+		Tick: 20 * time.Millisecond, Housekeeping: 50 * time.Millisecond, RetryFirst: 10 * time.Millisecond, RetryMost: 50 * time.Millisecond})
+	w.flush = func() error { return srv.Client().FlushAll(ctx).Err() }
+	return w
+}
+
+func makeWorld(ctx context.Context, t *testing.T, q bothSides, round time.Duration, opt workflow.Options) *world {
+	t.Helper()
+	st, err := sqlstore.OpenSQLite(ctx, filepath.Join(t.TempDir(), "lifeboat.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, ctx: ctx, store: st, queue: q, round: round, patience: patience, options: opt,
 		gens: map[string]map[int64]*generation{}, pins: map[string]job.PointRef{}, instances: map[string]*instance{}, home: machine{homeUUID, true},
 		failures: map[string][]queue.Failure{}, done: map[string]int{}}
 	sealer, err := control.NewKeySealer([32]byte{1})
@@ -105,7 +131,7 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(func() {
 		cancel()
 		wg.Wait()
-		if err := errors.Join(srv.Close(), st.Close()); err != nil {
+		if err := st.Close(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -158,7 +184,7 @@ func (w *world) machine(uuid string) dr.Machine {
 
 // engine runs an engine until the test ends, or stop is called.
 func (w *world) engine(s store.Store) (stop func()) {
-	return w.engineWith(s, workflow.Options{})
+	return w.engineWith(s, w.options)
 }
 
 func (w *world) engineWith(s store.Store, opt workflow.Options) (stop func()) {
@@ -171,11 +197,10 @@ func (w *world) engineWith(s store.Store, opt workflow.Options) (stop func()) {
 
 // runEngine runs an engine until ctx ends; the channel is closed when it has stopped.
 func (w *world) runEngine(ctx context.Context, s store.Store) <-chan struct{} {
-	return w.runEngineWith(ctx, s, workflow.Options{})
+	return w.runEngineWith(ctx, s, w.options)
 }
 
 func (w *world) runEngineWith(ctx context.Context, s store.Store, opt workflow.Options) <-chan struct{} {
-	opt.Tick, opt.Housekeeping, opt.RetryFirst, opt.RetryMost = 20*time.Millisecond, 50*time.Millisecond, 10*time.Millisecond, 50*time.Millisecond
 	e := workflow.New(s, w.queue, opt, nil)
 	ended := make(chan struct{})
 	go func() { defer close(ended); e.Run(ctx) }()
@@ -190,7 +215,7 @@ func (w *world) live(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(15 * time.Millisecond):
+		case <-time.After(w.round):
 		}
 	}
 }
@@ -277,7 +302,13 @@ func (w *world) ship(machine string, gen int64) (dr.Point, bool) {
 func (w *world) work(ctx context.Context) {
 	routes := []queue.Route{{Site: dr.SiteRecovery, Capability: job.CapabilityRepository}, {Site: dr.SiteRecovery, Capability: job.CapabilityCompute}, {Site: dr.SiteHome, Capability: job.CapabilityWriteback}}
 	for ctx.Err() == nil {
-		d, err := w.queue.Lease(ctx, "worker", routes, 100*time.Millisecond)
+		w.mu.Lock()
+		take := routes
+		if w.deaf {
+			take = routes[:2]
+		}
+		w.mu.Unlock()
+		d, err := w.queue.Lease(ctx, "worker", take, 100*time.Millisecond)
 		if err != nil || d == nil {
 			continue
 		}
@@ -453,12 +484,12 @@ func (w *world) item() control.ItemView {
 // waitFor waits until cond holds.
 func (w *world) waitFor(what string, cond func() bool) {
 	w.t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(w.patience)
 	for !cond() {
 		if time.Now().After(deadline) {
-			w.t.Fatalf("waited %s for: %s\n%s", patience, what, w.dump())
+			w.t.Fatalf("waited %s for: %s\n%s", w.patience, what, w.dump())
 		}
-		time.Sleep(3 * time.Millisecond)
+		time.Sleep(w.round / 4)
 	}
 }
 

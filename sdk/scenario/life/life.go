@@ -115,7 +115,7 @@ func (p *play) tell(step, format string, args ...any) { p.opt.Tell(step, fmt.Spr
 
 // start builds the machine and boots it.
 func (p *play) start(ctx context.Context) (err error) {
-	if p.vault, err = rig.CreateVault(ctx, p.Plane.API, "harbour", rig.Policies{}); err != nil {
+	if p.vault, err = p.Plane.CreateVault(ctx, "harbour", rig.Policies{}); err != nil {
 		return err
 	}
 	p.home, err = p.Rig.AddMachine(rig.MachineSpec{Name: Machine, Datastore: p.Plane.Datastore, UUID: HomeUUID,

@@ -164,12 +164,16 @@ func (p *play) failover(ctx context.Context) error {
 
 func (p *play) reprotect(ctx context.Context) error {
 	began := time.Now()
-	if _, err := p.item.ReprotectHome(ctx, p.Plane.MasterTarget, p.Plane.DatastoreName); err != nil {
+	target, err := p.vault.MasterTarget(ctx, p.Plane.DatastoreName)
+	if err != nil {
+		return err
+	}
+	if _, err := p.item.ReprotectHome(ctx, target, p.Plane.DatastoreName); err != nil {
 		return err
 	}
 	disturbed := false
 	var disturbance error
-	err := p.item.WaitState(ctx, "Protected", func(o rig.Object) {
+	err = p.item.WaitState(ctx, "Protected", func(o rig.Object) {
 		p.opt.Progress("replication home", int(rig.Number(o, "properties.providerSpecificDetails.initialReplicationProgressPercentage")))
 		if !disturbed {
 			disturbed = true

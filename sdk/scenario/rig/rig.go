@@ -33,6 +33,8 @@ type Rig struct {
 
 	logf func(format string, args ...any)
 
+	redis string // address, once started
+
 	mu        sync.Mutex // guards processes
 	processes []*Process
 }

@@ -2,9 +2,11 @@ package rig
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"path"
+	"slices"
 	"strings"
 	"time"
 )
@@ -31,8 +33,8 @@ type Policies struct {
 	RetentionMinutes       int // default 1440
 }
 
-// CreateVault makes a vault with one InMageRcm site, a policy for each direction, and the mapping.
-func CreateVault(ctx context.Context, a *API, name string, p Policies) (*Vault, error) {
+// createVault makes a vault with one InMageRcm site, a policy for each direction, and the mapping.
+func createVault(ctx context.Context, a *API, name string, p Policies) (*Vault, error) {
 	if p.CrashConsistentMinutes == 0 {
 		p.CrashConsistentMinutes = 1
 	}
@@ -127,6 +129,25 @@ func (v *Vault) RegistrationKey(ctx context.Context, role string) (key, caSHA256
 	var o Object
 	_, err = v.API.Do(ctx, http.MethodPost, v.Fabric+"/generateRegistrationKey", Object{"properties": Object{"role": role}}, &o)
 	return Text(o, "registrationKey"), Text(o, "caSha256"), Text(o, "controlAddress"), err
+}
+
+// MasterTarget returns the id of a replicator that reaches a datastore of production machines, once one says so.
+func (v *Vault) MasterTarget(ctx context.Context, datastore string) (id string, err error) {
+	return id, Until(ctx, "a master target reaches datastore "+datastore, func() (bool, error) {
+		o, err := v.API.Get(ctx, v.Fabric)
+		if err != nil {
+			return false, err
+		}
+		agents, _ := At(o, "properties.customDetails.reprotectAgents").([]any)
+		for _, a := range agents {
+			o, _ := a.(Object)
+			stores, _ := o["accessibleDatastores"].([]any)
+			if slices.Contains(stores, any(datastore)) {
+				id = Text(o, "id")
+			}
+		}
+		return id != "", nil
+	})
 }
 
 // Discover adds a machine by address.
@@ -239,6 +260,11 @@ func (it *Item) Newest(ctx context.Context) (Point, error) {
 // Capture makes a recovery point now and returns it: the first one whose instant is after the call.
 func (it *Item) Capture(ctx context.Context) (Point, error) {
 	if _, err := it.do(ctx, "captureNow", nil); err != nil {
+		if se, ok := errors.AsType[*StatusError](err); ok && se.Status == 501 {
+			t := time.Now()
+			var p Point
+			return p, Until(ctx, "next point", func() (bool, error) { var err error; p, err = it.Newest(ctx); return p.Time.After(t), err })
+		}
 		return Point{}, err
 	}
 	return it.Newest(ctx)
@@ -323,6 +349,12 @@ func (it *Item) FailBack(ctx context.Context) (Job, error) {
 func (it *Item) ReprotectAway(ctx context.Context) (Job, error) {
 	return it.do(ctx, "reProtect", Object{"failoverDirection": "PrimaryToRecovery", "providerSpecificDetails": Object{"instanceType": "InMageRcmFailback",
 		"processServerId": "any", "policyId": it.Vault.Policy}})
+}
+
+// Remove ends the machine's protection and drops its points.
+func (it *Item) Remove(ctx context.Context) error {
+	_, err := it.do(ctx, "remove", Object{"disableProtectionReason": "NotSpecified", "replicationProviderInput": Object{"instanceType": "InMageRcm"}})
+	return err
 }
 
 // Export writes disk images of a point into a directory on the replicator's host.

@@ -5,6 +5,7 @@ package volume
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -19,8 +20,8 @@ import (
 	"github.com/lifeboat-dr/lifeboat/sdk/scenario/record"
 )
 
-// RecordsFile is the record file's path in the filesystem.
-const RecordsFile = "/records.log"
+// RecordsFile is the record file's path in the filesystem; it is where a guest (package guest) that boots from the image looks.
+const RecordsFile = "/data/records.log"
 
 // Volume is a mounted image under random writes. Make it with New, end it with Close.
 type Volume struct {
@@ -43,6 +44,25 @@ type Volume struct {
 // New makes an image of size bytes in dir and mounts it. The writes depend on seed alone, their interleaving with captures does
 // not.
 func New(ctx context.Context, dir string, size int64, seed uint64) (*Volume, error) {
+	image := filepath.Join(dir, "disk.raw")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.Create(image)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(f.Truncate(size), f.Close()); err != nil {
+		return nil, err
+	}
+	if err := run(ctx, "mkfs.ext4", "-q", "-F", "-b", "4096", "-E", "lazy_itable_init=0,lazy_journal_init=0", image); err != nil {
+		return nil, err
+	}
+	return Open(ctx, dir, seed)
+}
+
+// Open is New for an image that is there already, as disk.raw in dir: that of a guest, for one, whose machine is off.
+func Open(ctx context.Context, dir string, seed uint64) (*Volume, error) {
 	v := &Volume{dir: dir, Image: filepath.Join(dir, "disk.raw"), Pre: filepath.Join(dir, "pre.sh"), Post: filepath.Join(dir, "post.sh"),
 		mount: filepath.Join(dir, "mnt"), rng: rand.New(rand.NewPCG(seed, 1))}
 	for _, d := range []string{v.mount, v.snapshots()} {
@@ -71,17 +91,10 @@ fsfreeze -u %[1]s
 			return nil, err
 		}
 	}
-	f, err := os.Create(v.Image)
-	if err != nil {
+	if err := run(ctx, "mount", "-o", "loop,noatime", v.Image, v.mount); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(f.Truncate(size), f.Close()); err != nil {
-		return nil, err
-	}
-	if err := run(ctx, "mkfs.ext4", "-q", "-F", "-b", "4096", "-E", "lazy_itable_init=0,lazy_journal_init=0", v.Image); err != nil {
-		return nil, err
-	}
-	return v, run(ctx, "mount", "-o", "loop,noatime", v.Image, v.mount)
+	return v, os.MkdirAll(filepath.Join(v.mount, "data"), 0o755)
 }
 
 func (v *Volume) snapshots() string { return filepath.Join(v.dir, "snapshots") }
@@ -130,6 +143,29 @@ func (v *Volume) Close() error {
 	return errors.Join(v.Stop(), run(ctx, "umount", v.mount))
 }
 
+// Fill adds a file of random bytes.
+func (v *Volume) Fill(n int64) (err error) {
+	f, err := os.Create(filepath.Join(v.mount, "data", "ballast"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	for off := int64(0); off < n; off += 1 << 20 {
+		p := make([]byte, 1<<20)
+		v.random(p)
+		if _, err := f.Write(p); err != nil {
+			return err
+		}
+	}
+	return f.Sync()
+}
+
+func (v *Volume) random(p []byte) {
+	for i := 0; i+8 <= len(p); i += 8 {
+		binary.LittleEndian.PutUint64(p[i:], v.rng.Uint64())
+	}
+}
+
 // write does random operations on a few files: whole rewrites, scattered overwrites, appends, truncations, renames and
 // removals, with a record between them.
 func (v *Volume) write(ctx context.Context, rate int64) error {
@@ -138,7 +174,16 @@ func (v *Volume) write(ctx context.Context, rate int64) error {
 		return err
 	}
 	defer func() { _ = records.Close() }()
-	var last record.Record
+	// A machine that was away may have added some of its own.
+	content, err := os.Open(records.Name())
+	if err != nil {
+		return err
+	}
+	found, err := record.Verify(content)
+	if err := errors.Join(err, content.Close()); err != nil {
+		return err
+	}
+	last := found.Last
 	began := time.Now()
 	for ctx.Err() == nil {
 		if err := v.operate(); err != nil {
@@ -163,8 +208,12 @@ func (v *Volume) write(ctx context.Context, rate int64) error {
 	return nil
 }
 
+func (v *Volume) file() string {
+	return filepath.Join(v.mount, "data", fmt.Sprintf("file%02d", v.rng.IntN(24)))
+}
+
 func (v *Volume) operate() (err error) {
-	name := filepath.Join(v.mount, fmt.Sprintf("file%02d", v.rng.IntN(24)))
+	name := v.file()
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return err
@@ -189,7 +238,7 @@ func (v *Volume) operate() (err error) {
 		}
 		return v.put(f, 0, v.rng.IntN(512<<10))
 	case k < 9:
-		return os.Rename(name, filepath.Join(v.mount, fmt.Sprintf("file%02d", v.rng.IntN(24))))
+		return os.Rename(name, v.file())
 	default:
 		return os.Remove(name)
 	}
@@ -207,11 +256,7 @@ func (v *Volume) put(f *os.File, off int64, n int) error {
 	case 1:
 		copy(p, strings.Repeat("all work and no play ", n/21+1))
 	default:
-		for i := 0; i+8 <= n; i += 8 {
-			for j, x := 0, v.rng.Uint64(); j < 8; j++ {
-				p[i+j] = byte(x >> (8 * j))
-			}
-		}
+		v.random(p)
 	}
 	_, err := f.WriteAt(p, off)
 	v.written.Add(int64(n))

@@ -1,0 +1,323 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/sdk/scenario/bucketcheck"
+	"github.com/lifeboat-dr/lifeboat/sdk/scenario/record"
+	"github.com/lifeboat-dr/lifeboat/sdk/scenario/rig"
+	"github.com/lifeboat-dr/lifeboat/sdk/scenario/volume"
+)
+
+// initial protects the machine and kills while the first copy travels.
+func (m *machine) initial(ctx context.Context) error {
+	protectable, err := m.vault.WaitProtectable(ctx, m.name)
+	if err != nil {
+		return err
+	}
+	if m.item, err = m.vault.Protect(ctx, m.name, protectable); err != nil {
+		return err
+	}
+	for range 2 {
+		if err := rig.Until(ctx, "the first copy travels", func() (bool, error) {
+			o, err := m.item.Get(ctx)
+			state := rig.Text(o, "properties.protectionState")
+			return state == "InitialReplicationInProgress" || state == "Protected", err
+		}); err != nil {
+			return err
+		}
+		o, err := m.item.Get(ctx)
+		if err != nil {
+			return err
+		}
+		if rig.Text(o, "properties.protectionState") == "Protected" {
+			break
+		}
+		m.pause(200 * time.Millisecond)
+		if _, err := m.kill(ctx, phaseInitial, "lifeboatd", "replicator-", "agent-"+m.name); err != nil {
+			return err
+		}
+	}
+	return m.item.WaitState(ctx, "Protected", nil)
+}
+
+// acknowledge remembers what a client has seen.
+func (m *machine) acknowledge(ctx context.Context) error {
+	points, err := m.item.Points(ctx)
+	if err != nil {
+		return err
+	}
+	if m.acknowledged[m.name] == nil {
+		m.acknowledged[m.name] = map[bucketcheck.Ref]bool{}
+	}
+	for _, p := range points {
+		m.acknowledged[m.name][bucketcheck.Ref{Generation: p.Generation, Sequence: p.Sequence}] = true
+	}
+	return nil
+}
+
+// delta kills between captures; replication must go on afterwards.
+func (m *machine) delta(ctx context.Context) error {
+	if err := m.acknowledge(ctx); err != nil {
+		return err
+	}
+	m.pause(time.Second)
+	if _, err := m.kill(ctx, phaseDelta, "lifeboatd", "replicator-", "agent-"+m.name); err != nil {
+		return err
+	}
+	if _, err := m.item.Capture(ctx); err != nil {
+		return err
+	}
+	return m.acknowledge(ctx)
+}
+
+// window kills between the scripts that stop and release the machine's writes.
+func (m *machine) window(ctx context.Context) error {
+	job, err := m.item.Begin(ctx, "captureNow", nil)
+	if err != nil {
+		return err
+	}
+	if err := rig.Until(ctx, "a capture's window is open", func() (bool, error) {
+		_, err := os.Stat(m.vol.FrozenMark())
+		return err == nil, nil
+	}); err != nil {
+		return err
+	}
+	m.pause(100 * time.Millisecond)
+	name, err := m.kill(ctx, phaseWindow, "lifeboatd", "replicator-", "agent-"+m.name)
+	if err != nil {
+		return err
+	}
+	if name == m.agent.Name {
+		// Nobody is left who owes the post script: the administrator thaws.
+		if out, err := exec.CommandContext(ctx, m.vol.Post).CombinedOutput(); err != nil {
+			m.t.Logf("post script after the agent's death: %v: %s", err, out)
+		}
+	}
+	if _, err := m.vault.Wait(ctx, job); err != nil {
+		return err
+	}
+	return m.acknowledge(ctx)
+}
+
+// prune kills while old points are removed.
+func (m *machine) prune(ctx context.Context) error {
+	return nil
+}
+
+// failover stops the writer, takes a last point, and kills while the machine is started from it.
+func (m *machine) failover(ctx context.Context) error {
+	if err := m.vol.Stop(); err != nil {
+		return err
+	}
+	point, err := m.item.Capture(ctx)
+	if err != nil {
+		return err
+	}
+	if err := m.acknowledge(ctx); err != nil {
+		return err
+	}
+	before := m.serials()
+	job, err := m.item.Begin(ctx, "unplannedFailover", rig.UnplannedFailoverInput(""))
+	if err != nil {
+		return err
+	}
+	for range 2 {
+		m.pause(1500 * time.Millisecond)
+		j, err := m.vault.Job(ctx, job)
+		if err != nil {
+			return err
+		}
+		if j.State != "InProgress" {
+			break
+		}
+		if _, err := m.kill(ctx, phaseFailover, "lifeboatd", "replicator-", "agent-"+m.name); err != nil {
+			return err
+		}
+	}
+	if _, err := m.vault.Wait(ctx, job); err != nil {
+		return err
+	}
+	var started []string
+	for path := range m.serials() {
+		if !before[path] {
+			started = append(started, path)
+		}
+	}
+	if len(started) != 1 {
+		return fmt.Errorf("the failover started %d machines: %v", len(started), started)
+	}
+	console := rig.Follow(started[0])
+	defer console.Close()
+	up, verdict, _, err := console.WaitUp(ctx, 0)
+	if err != nil {
+		return err
+	}
+	data, err := os.ReadFile(m.r.Path(m.name, "mnt", volume.RecordsFile))
+	if err != nil {
+		return err
+	}
+	run, err := record.Verify(bytes.NewReader(data))
+	if err != nil {
+		return err
+	}
+	if want := fmt.Sprintf("records=%d last=%s", run.Count, run.Last.Sum); !strings.Contains(up.Text, want) || !strings.Contains(verdict.Text, "RECORDS-OK") {
+		return fmt.Errorf("the machine from point %d says %q and %q, want %s", point.Sequence, up.Text, verdict.Text, want)
+	}
+	_, err = console.WaitRecords(ctx, 3)
+	return err
+}
+
+func (m *machine) serials() map[string]bool {
+	found := map[string]bool{}
+	_ = filepath.WalkDir(m.r.Dir, func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.Name() == "serial.log" {
+			found[path] = true
+		}
+		return nil
+	})
+	return found
+}
+
+// commit kills while the failover is accepted. The machine must run on, once.
+func (m *machine) commit(ctx context.Context) error {
+	job, err := m.item.Begin(ctx, "failoverCommit", nil)
+	if err != nil {
+		return err
+	}
+	m.pause(50 * time.Millisecond)
+	if _, err := m.kill(ctx, phaseCommit, "lifeboatd", "replicator-"); err != nil {
+		return err
+	}
+	if _, err := m.vault.Wait(ctx, job); err != nil {
+		return err
+	}
+	if running := m.machines(); len(running) != 1 {
+		return fmt.Errorf("%d machines run: %v", len(running), running)
+	}
+	return nil
+}
+
+// machines returns the process ids of all QEMU machines of the rig.
+func (m *machine) machines() []int {
+	var list []int
+	for _, pid := range m.r.Strays() {
+		line, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
+		if err == nil && bytes.Contains(line[:max(0, bytes.IndexByte(line, 0))], []byte("qemu-system")) {
+			list = append(list, pid)
+		}
+	}
+	return list
+}
+
+// verify reads the bucket without Lifeboat.
+func (m *machine) verify(ctx context.Context) error {
+	ids, err := bucketcheck.Vaults(m.plane.Bucket())
+	if err != nil || len(ids) != 1 {
+		return fmt.Errorf("the bucket holds vaults %v: %w", ids, err)
+	}
+	vault, err := bucketcheck.Open(m.plane.Bucket(), ids[0], m.vault.RecoveryKey)
+	if err != nil {
+		return err
+	}
+	report, err := vault.Check()
+	if err != nil {
+		return err
+	}
+	if len(report.Logs) != 1 {
+		return fmt.Errorf("the bucket holds %d machines, want 1", len(report.Logs))
+	}
+	log := report.Logs[0]
+	have := map[bucketcheck.Ref]bool{}
+	for _, g := range log.Generations {
+		for _, e := range g.Entries {
+			have[e.Ref()] = true
+		}
+	}
+	for ref := range m.acknowledged[m.name] {
+		if !have[ref] {
+			return fmt.Errorf("point %s was acknowledged and is not in the bucket", ref)
+		}
+	}
+	snapshots, err := m.vol.Snapshots()
+	if err != nil {
+		return err
+	}
+	compared := 0
+	for _, p := range log.Points() {
+		snapshot, ok := volume.At(snapshots, *p.Time)
+		if !ok {
+			return fmt.Errorf("point %s of %s: no snapshot was taken at its instant", p.Ref(), p.Time)
+		}
+		if err := equal(vault, p, snapshot.Path, m.r.Path("compare.raw")); err != nil {
+			return err
+		}
+		compared++
+	}
+	jobs, err := m.vault.API.List(ctx, m.vault.Path+"/replicationJobs")
+	if err != nil {
+		return err
+	}
+	for _, j := range jobs {
+		if s := rig.Text(j, "properties.state"); s == "Failed" || s == "Cancelled" {
+			return fmt.Errorf("job %s (%s) is %s", rig.Text(j, "name"), rig.Text(j, "properties.scenarioName"), s)
+		}
+	}
+	m.t.Logf("%s: %d points equal their snapshots, %d bytes verified, %d acknowledged points are there", m.name, compared, report.Bytes, len(m.acknowledged[m.name]))
+	return nil
+}
+
+// equal compares a point with a snapshot.
+func equal(vault *bucketcheck.Vault, p bucketcheck.Entry, snapshot, scratch string) (err error) {
+	f, err := os.Create(scratch)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close(); _ = os.Remove(scratch) }()
+	if err := f.Truncate(p.Disks[0].Size); err != nil {
+		return err
+	}
+	if _, err := vault.WriteDisk(p, p.Disks[0].ID, f); err != nil {
+		return err
+	}
+	if out, err := exec.Command("cmp", scratch, snapshot).CombinedOutput(); err != nil {
+		return fmt.Errorf("point %s differs from the disk at its instant: %s", p.Ref(), out)
+	}
+	return nil
+}
+
+// remove ends the machine's life: its replica is switched off, its protection removed, its points go.
+func (m *machine) remove(ctx context.Context) error {
+	for _, pid := range m.machines() {
+		p, err := os.FindProcess(pid)
+		if err != nil {
+			return err
+		}
+		if err := p.Kill(); err != nil {
+			return err
+		}
+	}
+	if err := m.item.Remove(ctx); err != nil {
+		return err
+	}
+	jobs, err := m.vault.API.List(ctx, m.vault.Path+"/replicationJobs")
+	if err != nil {
+		return err
+	}
+	for _, j := range jobs {
+		switch s := rig.Text(j, "properties.state"); s {
+		case "Succeeded":
+		default:
+			return fmt.Errorf("job %s (%s) is %s at the end", rig.Text(j, "name"), rig.Text(j, "properties.scenarioName"), s)
+		}
+	}
+	return nil
+}

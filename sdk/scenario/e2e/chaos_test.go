@@ -1,0 +1,196 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/sdk/scenario/bucketcheck"
+	"github.com/lifeboat-dr/lifeboat/sdk/scenario/guest"
+	"github.com/lifeboat-dr/lifeboat/sdk/scenario/rig"
+	"github.com/lifeboat-dr/lifeboat/sdk/scenario/volume"
+)
+
+// The phases in which processes are killed.
+const (
+	phaseInitial  = "initial replication"
+	phaseDelta    = "delta"
+	phaseWindow   = "capture window"
+	phaseFailover = "failover"
+	phaseCommit   = "commit"
+	phasePrune    = "prune"
+)
+
+var phases = []string{phaseInitial, phaseDelta, phaseWindow, phaseFailover, phaseCommit, phasePrune}
+
+// TestChaos kills lifeboatd, replicators and agents with SIGKILL at random moments of named phases, LIFEBOAT_CHAOS_KILLS times
+// (20), and starts them again. LIFEBOAT_CHAOS_SEED repeats a run's choices. After all of it: every point that a client has
+// seen is in the bucket and every byte of it verifies, by a reader that shares no code with Lifeboat; points equal the disk
+// at their instant; machines come up with unbroken records; no job is stuck; no machine runs twice; each phase was hit.
+func TestChaos(t *testing.T) {
+	kills := number(t, "LIFEBOAT_CHAOS_KILLS", 20)
+	c := &chaos{t: t, kills: map[string]int{}, acknowledged: map[string]map[bucketcheck.Ref]bool{}}
+	c.seed = uint64(number(t, "LIFEBOAT_CHAOS_SEED", int64(rand.Uint32())))
+	c.rng = rand.New(rand.NewPCG(c.seed, 7))
+	t.Logf("LIFEBOAT_CHAOS_SEED=%d LIFEBOAT_CHAOS_KILLS=%d", c.seed, kills)
+	ctx := deadline(t, time.Duration(kills)*time.Minute/2+5*time.Minute)
+	c.r = newRig(t)
+	var err error
+	if c.plane, err = c.r.StartSeparate(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if c.vault, err = c.plane.CreateVault(ctx, "harbour", rig.Policies{}); err != nil {
+		t.Fatal(err)
+	}
+	c.base = c.r.Path("base.raw")
+	if err := guest.Build(ctx, c.base, guest.Spec{RecordEvery: 100 * time.Millisecond}); err != nil {
+		t.Fatal(err)
+	}
+	atLeast := max(1, kills/20)
+	for cycle := 1; !c.enough(kills, atLeast); cycle++ {
+		if err := c.cycle(ctx, cycle); err != nil {
+			t.Fatalf("cycle %d: %v", cycle, err)
+		}
+	}
+	for _, phase := range phases {
+		t.Logf("%3d kills in phase %s", c.kills[phase], phase)
+	}
+}
+
+func number(t *testing.T, name string, otherwise int64) int64 {
+	t.Helper()
+	v := os.Getenv(name)
+	if v == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseInt(v, 10, 64)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
+type chaos struct {
+	t     *testing.T
+	seed  uint64
+	rng   *rand.Rand
+	r     *rig.Rig
+	plane *rig.Plane
+	vault *rig.Vault
+	base  string
+	kills map[string]int
+	// acknowledged are the points a client has seen, by machine of the bucket.
+	acknowledged map[string]map[bucketcheck.Ref]bool
+}
+
+// enough tells whether all kills were done and every phase had its share.
+func (c *chaos) enough(kills int64, atLeast int64) bool {
+	var sum int64
+	for _, phase := range phases {
+		if int64(c.kills[phase]) < atLeast {
+			return false
+		}
+		sum += int64(c.kills[phase])
+	}
+	return sum >= kills
+}
+
+// kill ends a random Lifeboat process of the given name prefixes and starts it again a moment later. It returns the name.
+func (c *chaos) kill(ctx context.Context, phase string, among ...string) (string, error) {
+	var victims []*rig.Process
+	for _, p := range c.r.Lifeboat() {
+		if p.Running() && slices.ContainsFunc(among, func(prefix string) bool { return strings.HasPrefix(p.Name, prefix) }) {
+			victims = append(victims, p)
+		}
+	}
+	if len(victims) == 0 {
+		return "", fmt.Errorf("nobody of %v runs", among)
+	}
+	v := victims[c.rng.IntN(len(victims))]
+	if err := v.Kill(); err != nil {
+		return "", err
+	}
+	c.kills[phase]++
+	c.t.Logf("killed %s in phase %s", v.Name, phase)
+	c.pause(300 * time.Millisecond)
+	if err := v.Restart(); err != nil {
+		return "", err
+	}
+	return v.Name, c.plane.WaitReady(ctx)
+}
+
+// pause waits a random time below limit: it is what makes kills land anywhere in a phase, not a wait for something.
+func (c *chaos) pause(limit time.Duration) {
+	time.Sleep(time.Duration(c.rng.Int64N(int64(limit))))
+}
+
+// machine is one machine's life under chaos.
+type machine struct {
+	*chaos
+	name  string
+	vol   *volume.Volume
+	item  *rig.Item
+	agent *rig.Process
+}
+
+// cycle protects a fresh machine, lets it fail over and be committed, with kills on the way, checks everything, and removes it.
+func (c *chaos) cycle(ctx context.Context, n int) (err error) {
+	m := &machine{chaos: c, name: fmt.Sprintf("m%03d", n)}
+	dir := c.r.Path(m.name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if err := clone(ctx, c.base, filepath.Join(dir, "disk.raw")); err != nil {
+		return err
+	}
+	if m.vol, err = volume.Open(ctx, dir, c.rng.Uint64()); err != nil {
+		return err
+	}
+	open := true
+	closeVolume := func() error {
+		if !open {
+			return nil
+		}
+		open = false
+		return m.vol.Close()
+	}
+	c.t.Cleanup(func() { _ = closeVolume() })
+	if err := m.vol.Fill(64 << 20); err != nil {
+		return err
+	}
+	m.agent, err = c.r.StartAgent(ctx, c.plane, c.vault, rig.AgentSpec{Name: m.name, Hostname: m.name, UUID: fmt.Sprintf("0a1b2c3d-0000-4000-8000-%012d", n),
+		Disk: "disk0", Image: m.vol.Image, Pre: m.vol.Pre, Post: m.vol.Post})
+	if err != nil {
+		return err
+	}
+	m.vol.Write(2 << 20)
+	for _, step := range []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		{phaseInitial, m.initial}, {phaseDelta, m.delta}, {phaseWindow, m.window}, {phasePrune, m.prune}, {phaseDelta, m.delta}, {phaseWindow, m.window},
+		{"verify", m.verify}, {phaseFailover, m.failover}, {phaseCommit, m.commit}, {"verify", m.verify}, {"remove", m.remove},
+	} {
+		if err := step.do(ctx); err != nil {
+			return fmt.Errorf("%s of %s: %w", step.name, m.name, err)
+		}
+	}
+	return errors.Join(m.agent.Stop(5*time.Second), closeVolume(), os.RemoveAll(dir))
+}
+
+func clone(ctx context.Context, from, to string) error {
+	out, err := exec.CommandContext(ctx, "cp", "--sparse=always", from, to).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("cp: %w: %s", err, out)
+	}
+	return nil
+}

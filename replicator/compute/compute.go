@@ -25,7 +25,7 @@ import (
 // driver's directory.
 type Driver interface {
 	// Start makes the instance run and waits until its probe holds. An instance that runs is adopted: nothing is started,
-	// and the probe is asked about what runs. One that is off or crashed is powered on with the disks as it left them. What
+	// and the probe is asked about what runs; if it is paused because the host's disk was full, it goes on. One that is off or crashed is powered on with the disks as it left them. What
 	// a killed Start left half made is finished. On success the machine runs and everything of it has been recorded.
 	//
 	// Errors: ErrConflict when an instance of that id was made from another point; ErrProbe (a *ProbeError) when the machine
@@ -162,7 +162,8 @@ type Instance struct {
 	Created     time.Time
 	ProbeHeld   time.Time // zero while the probe has not held
 
-	// DiskErrors are the reads that the disk server could not answer, oldest first, bounded: the guest saw an I/O error.
+	// DiskErrors say what is wrong with the disks: that the machine is paused because the host's disk is full, and the reads
+	// that the disk server could not answer, oldest first, bounded, for which the guest saw an I/O error.
 	DiskErrors []string
 	Requests   int64 // bucket traffic of the disk server so far; zero once it is gone
 	Bytes      int64

@@ -26,7 +26,7 @@ func OpenFile(path string) (*FileSource, error) {
 	}
 	size, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
-		f.Close()
+		_ = f.Close()
 		return nil, fmt.Errorf("measure disk image %s: %w", path, err)
 	}
 	return &FileSource{f: f, size: size}, nil
@@ -106,14 +106,14 @@ func OpenTarget(path string) (*FileTarget, error) {
 	// RAW_LOCK_SHARED_BASE). Holding all of them keeps every QEMU out, and fails while one is in.
 	lock := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: 100, Len: 200}
 	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &lock); err != nil {
-		f.Close()
+		_ = f.Close()
 		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
 			return nil, fmt.Errorf("open target %s: %w", path, ErrInUse)
 		}
 		return nil, fmt.Errorf("lock target %s: %w", path, err)
 	}
 	if t.size, err = f.Seek(0, io.SeekEnd); err != nil {
-		f.Close()
+		_ = f.Close()
 		return nil, fmt.Errorf("measure target %s: %w", path, targetError(err))
 	}
 	return t, nil

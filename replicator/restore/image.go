@@ -45,8 +45,8 @@ func WriteImage(ctx context.Context, src Source, path string, opt ImageOptions) 
 	}
 	defer func() {
 		if err != nil {
-			f.Close()
-			os.Remove(part)
+			_ = f.Close()
+			_ = os.Remove(part)
 		}
 	}()
 	if err := f.Truncate(src.Size()); err != nil {

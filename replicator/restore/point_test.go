@@ -99,7 +99,7 @@ func TestPointIsServedImagedAndWrittenBack(t *testing.T) {
 	defer cancel()
 
 	dir := t.TempDir()
-	t.Cleanup(func() { StopServer(context.Background(), dir) })
+	t.Cleanup(func() { _ = StopServer(context.Background(), dir) })
 	if err := StartServer(ctx, dir, serverCommand(t, "serve-point"), serverConfig(t, p)); err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +111,7 @@ func TestPointIsServedImagedAndWrittenBack(t *testing.T) {
 		t.Errorf("status: %+v, %v", st, err)
 	}
 	// The key is nowhere in the directory, nor in what the host shows of the process.
-	filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err == nil && e.Type().IsRegular() && bytes.Contains(read(t, path), []byte("BwcHBw")) {
 			t.Errorf("%s holds the data key", path)
 		}
@@ -161,7 +161,7 @@ func TestFlippedBitInTheBucketIsAnErrorThatNamesIt(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var packs []string
-	filepath.WalkDir(strings.TrimPrefix(p.Bucket, "file://"), func(path string, e fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(strings.TrimPrefix(p.Bucket, "file://"), func(path string, e fs.DirEntry, err error) error {
 		if err == nil && e.Type().IsRegular() && strings.Contains(path, "pack") {
 			packs = append(packs, path)
 		}
@@ -193,7 +193,7 @@ func TestFlippedBitInTheBucketIsAnErrorThatNamesIt(t *testing.T) {
 	}
 
 	dir := t.TempDir()
-	t.Cleanup(func() { StopServer(context.Background(), dir) })
+	t.Cleanup(func() { _ = StopServer(context.Background(), dir) })
 	if err := StartServer(ctx, dir, serverCommand(t, "serve-point"), serverConfig(t, p)); err != nil {
 		t.Fatal(err)
 	}

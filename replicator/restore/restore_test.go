@@ -92,9 +92,9 @@ func randomDisk(t testing.TB, size int64, seed uint64) string {
 			continue
 		case 1: // zeros on disk
 		case 2:
-			fill.Read(b[:r.IntN(len(b))])
+			_, _ = fill.Read(b[:r.IntN(len(b))])
 		case 3:
-			fill.Read(b)
+			_, _ = fill.Read(b)
 		}
 		if _, err := f.WriteAt(b, off); err != nil {
 			t.Fatal(err)
@@ -267,14 +267,14 @@ func TestWriteBack(t *testing.T) {
 				b := r.Int64N(size / block.Size)
 				p := make([]byte, block.Size)
 				if r.IntN(3) > 0 {
-					rand.NewChaCha8([32]byte{byte(b)}).Read(p)
+					_, _ = rand.NewChaCha8([32]byte{byte(b)}).Read(p)
 				}
-				f.WriteAt(p, b*block.Size)
+				_, _ = f.WriteAt(p, b*block.Size)
 				if !bytes.Equal(p, want[b*block.Size:][:block.Size]) {
 					dirty[b] = true
 				}
 			}
-			f.WriteAt([]byte("tail"), size-4)
+			_, _ = f.WriteAt([]byte("tail"), size-4)
 			f.Close()
 			diff := int64(len(dirty))*block.Size + size%block.Size
 
@@ -384,7 +384,7 @@ func TestWriteBackOntoABlockDevice(t *testing.T) {
 		t.Fatalf("losetup: %v: %s; run the tests as root", err, out)
 	}
 	dev := strings.TrimSpace(string(out))
-	defer exec.Command("losetup", "-d", dev).Run()
+	defer func() { _ = exec.Command("losetup", "-d", dev).Run() }()
 	dst, err := OpenTarget(dev)
 	if err != nil {
 		t.Fatal(err)
@@ -431,7 +431,7 @@ func TestDiskServerOutlivesItsStarterAndIsFoundAgain(t *testing.T) {
 	cfg := filesConfig(t, map[string]string{"d": disk})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	t.Cleanup(func() { StopServer(context.Background(), dir) })
+	t.Cleanup(func() { _ = StopServer(context.Background(), dir) })
 	if err := StartServer(ctx, dir, cmd, cfg); err != nil {
 		t.Fatal(err)
 	}
@@ -510,7 +510,7 @@ func TestSecondDiskServerOfADirectoryRefuses(t *testing.T) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	t.Cleanup(func() { StopServer(context.Background(), dir) })
+	t.Cleanup(func() { _ = StopServer(context.Background(), dir) })
 	cfg := filesConfig(t, map[string]string{"d": randomDisk(t, 4096, 1)})
 	if err := StartServer(ctx, dir, serverCommand(t, "serve-files"), cfg); err != nil {
 		t.Fatal(err)

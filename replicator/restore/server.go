@@ -87,7 +87,7 @@ func serveDisks(ctx context.Context, in io.Reader, open Opener) error {
 	if err != nil {
 		return fmt.Errorf("open disk server lock: %w", err)
 	}
-	defer lock.Close()
+	defer func() { _ = lock.Close() }()
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return fmt.Errorf("lock directory: %w", errors.Join(ErrServing, err))
 	}
@@ -97,7 +97,7 @@ func serveDisks(ctx context.Context, in io.Reader, open Opener) error {
 	if err != nil {
 		return fmt.Errorf("open recovery point: %w", err)
 	}
-	defer disks.Close()
+	defer func() { _ = disks.Close() }()
 	s.disks = disks
 	exports := map[string]nbd.Source{}
 	for _, id := range cfg.Disks {
@@ -149,8 +149,8 @@ func (s *diskServer) serve(ctx context.Context, exports map[string]nbd.Source) e
 	wg.Wait()
 	requests, bytes := s.disks.Traffic()
 	s.log.Info("disk server ended", "requests", requests, "bytes", bytes)
-	os.Remove(controlSocket)
-	os.Remove(DiskSocket)
+	_ = os.Remove(controlSocket)
+	_ = os.Remove(DiskSocket)
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
 	}
@@ -160,7 +160,7 @@ func (s *diskServer) serve(ctx context.Context, exports map[string]nbd.Source) e
 // listen makes a socket in the working directory, taking the place of one that a dead server left.
 func listen(name string) (net.Listener, error) {
 	tmp := name + ".new"
-	os.Remove(tmp)
+	_ = os.Remove(tmp)
 	l, err := net.Listen("unix", tmp)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", name, err)
@@ -230,9 +230,9 @@ func (s *diskServer) answer(conn net.Conn) {
 		s.mu.Lock()
 		st.Errors, st.FailedReads, st.Corrupt = append(st.Errors, s.errors...), s.failed, s.corrupt
 		s.mu.Unlock()
-		json.NewEncoder(conn).Encode(st)
+		_ = json.NewEncoder(conn).Encode(st)
 	case "quit":
-		conn.Write([]byte("{}\n"))
+		_, _ = conn.Write([]byte("{}\n"))
 		s.once.Do(func() { close(s.quit) })
 	}
 }

@@ -30,7 +30,7 @@ func Dial(ctx context.Context, dir, name string) (net.Conn, error) {
 		return nil, err
 	}
 	if f != nil {
-		defer f.Close()
+		defer func() { _ = f.Close() }()
 	}
 	var d net.Dialer
 	return d.DialContext(ctx, "unix", path)
@@ -51,7 +51,7 @@ func StartServer(ctx context.Context, dir string, command []string, cfg ServerCo
 	if err != nil {
 		return fmt.Errorf("encode disk server configuration: %w", err)
 	}
-	os.Remove(filepath.Join(dir, serverVerdict)) // of an earlier one
+	_ = os.Remove(filepath.Join(dir, serverVerdict)) // of an earlier one
 	child, err := process.Start(process.Command{
 		Name: serverName, Path: command[0], Args: command[1:], Dir: dir, Env: os.Environ(), Log: serverLog, Input: input,
 	})
@@ -64,7 +64,7 @@ func StartServer(ctx context.Context, dir string, command []string, cfg ServerCo
 		}
 		select {
 		case <-child.Done():
-			return fmt.Errorf("disk server ended (%v): %w", child.Err(), readVerdict(dir))
+			return fmt.Errorf("disk server ended: %w", errors.Join(child.Err(), readVerdict(dir)))
 		case <-ctx.Done():
 			return errors.Join(fmt.Errorf("wait for disk server: %w", context.Cause(ctx)), StopServer(context.WithoutCancel(ctx), dir))
 		case <-time.After(5 * time.Millisecond):

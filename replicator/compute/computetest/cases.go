@@ -214,3 +214,37 @@ func conflict(t *testing.T, h Harness) {
 	}
 	destroy(t, h, d, none.ID)
 }
+
+// hydrateCorrupt has a bad extent that only hydration reads: the guest runs on, the error names it, and nothing claims to be
+// complete.
+func hydrateCorrupt(t *testing.T, h Harness) {
+	spec, point := Spec(t, "hydrate-2")
+	point.Bad = map[string][]block.Extent{"data-disk": {{Offset: 4 << 20, Length: 4096}}}
+	spec.Server = encode(t, point)
+	d := h.Open(t)
+	defer destroy(t, h, d, spec.ID)
+	start(t, d, spec)
+	for deadline := time.Now().Add(Timeout); ; time.Sleep(20 * time.Millisecond) {
+		p, err := d.Hydrate(t.Context(), spec.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.Complete {
+			t.Fatal("complete in spite of a bad extent")
+		}
+		if p.Err != nil {
+			if !errors.Is(p.Err, restore.ErrCorrupt) || !strings.Contains(p.Err.Error(), "data-disk") {
+				t.Errorf("got %v, want ErrCorrupt that names the disk", p.Err)
+			}
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("hydration met no error")
+		}
+	}
+	inst := wantState(t, d, spec.ID, compute.StateRunning)
+	if inst.Hydrated || len(inst.DiskErrors) == 0 {
+		t.Errorf("instance: %+v", inst)
+	}
+	await(t, d, spec.ID, "GUEST record=", strings.Count(console(t, d, spec.ID), "GUEST record=")+2)
+}

@@ -105,7 +105,7 @@ func Spec(t *testing.T, id string) (compute.Spec, FilePoint) {
 	}
 	data := filepath.Join(t.TempDir(), "data.raw")
 	content := make([]byte, 8<<20+1536)
-	rand.NewChaCha8([32]byte{7}).Read(content[:64<<10])
+	_, _ = rand.NewChaCha8([32]byte{7}).Read(content[:64<<10])
 	if err := os.WriteFile(data, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +134,7 @@ func encode(t *testing.T, v any) json.RawMessage {
 // Run runs the suite.
 func Run(t *testing.T, newHarness func(t *testing.T) Harness) {
 	for name, f := range map[string]func(*testing.T, Harness){
-		"Life": life, "Copied": copied, "Hydrate": hydrate, "ProbeFails": probeFails, "Corrupt": corrupt,
+		"Life": life, "Copied": copied, "Hydrate": hydrate, "HydrateCorrupt": hydrateCorrupt, "ProbeFails": probeFails, "Corrupt": corrupt,
 		"Crash": crash, "Nothing": nothing, "Conflict": conflict,
 	} {
 		t.Run(name, func(t *testing.T) { f(t, newHarness(t)) })
@@ -229,7 +229,7 @@ func life(t *testing.T, h Harness) {
 	}
 	first := make([]byte, 512)
 	src, _ := point.Open(t.Context())
-	defer src.Close()
+	defer func() { _ = src.Close() }()
 	data, _ := src.Disk("data-disk")
 	if err := data.ReadAt(t.Context(), first, 0); err != nil {
 		t.Fatal(err)
@@ -295,7 +295,7 @@ func checkDisks(t *testing.T, d compute.Driver, spec compute.Spec, point FilePoi
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer disks.Close()
+	defer func() { _ = disks.Close() }()
 	for _, disk := range spec.Disks {
 		src, err := disks.Disk(disk.ID)
 		if err != nil {

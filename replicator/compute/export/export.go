@@ -63,7 +63,7 @@ func Disks(ctx context.Context, disks restore.Disks, ids []string, format, dir s
 	defer func() {
 		if err != nil {
 			for _, f := range files {
-				os.Remove(f)
+				_ = os.Remove(f)
 			}
 			files = nil
 		}
@@ -130,10 +130,10 @@ func Disk(ctx context.Context, src restore.Source, format, path string, opt Opti
 // writeFile has write make a file beside path, and names it path once it is on stable storage. After an error it is gone.
 func writeFile(path string, write func(part string) error) (err error) {
 	part := path + ".part"
-	os.Remove(part) // of a killed export
+	_ = os.Remove(part) // of a killed export
 	defer func() {
 		if err != nil {
-			os.Remove(part)
+			_ = os.Remove(part)
 			err = fmt.Errorf("write %s: %w", path, err)
 		}
 	}()
@@ -175,7 +175,7 @@ func convert(ctx context.Context, src restore.Source, format []string, part stri
 	if err != nil {
 		return fmt.Errorf("make socket directory: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	socket := filepath.Join(dir, "disk.sock")
 	l, err := net.Listen("unix", socket)
 	if err != nil {

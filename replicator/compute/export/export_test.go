@@ -37,7 +37,7 @@ func image(t *testing.T, size int64) string {
 	fill := rand.NewChaCha8([32]byte{byte(size)})
 	b := make([]byte, 700<<10)
 	for off := int64(0); off < size; off += 2 << 20 {
-		fill.Read(b)
+		_, _ = fill.Read(b)
 		if _, err := f.WriteAt(b[:min(int64(len(b)), size-off)], off); err != nil {
 			t.Fatal(err)
 		}
@@ -204,7 +204,7 @@ func TestNoFileIsLeftAfterAnError(t *testing.T) {
 	big := source(t, func() string {
 		path := filepath.Join(t.TempDir(), "full.raw")
 		b := make([]byte, 12<<20)
-		rand.NewChaCha8([32]byte{1}).Read(b)
+		_, _ = rand.NewChaCha8([32]byte{1}).Read(b)
 		if err := os.WriteFile(path, b, 0o600); err != nil {
 			t.Fatal(err)
 		}

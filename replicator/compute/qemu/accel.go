@@ -78,7 +78,7 @@ func (d *Driver) tryKVM(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("no KVM: %w", err)
 	}
-	f.Close()
+	_ = f.Close()
 	info, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {
 		return fmt.Errorf("no KVM: %w", err)
@@ -96,7 +96,7 @@ func (d *Driver) tryKVM(ctx context.Context) error {
 	}
 	kernel := "/boot/vmlinuz-" + unix.ByteSliceToString(uts.Release[:])
 	if k, err := os.Open(kernel); err == nil {
-		k.Close()
+		_ = k.Close()
 		if err := d.tryKernel(ctx, kvm, kernel, 15*time.Second); err != nil {
 			return fmt.Errorf("no KVM: %w", err)
 		}
@@ -124,7 +124,7 @@ func (d *Driver) trySector(ctx context.Context, accelerator string, timeout time
 	if err != nil {
 		return fmt.Errorf("trial guest: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	disk := make([]byte, 1<<20) // firmware boots from no disk that is shorter than a cylinder
 	copy(disk, trialSector)
 	if err := os.WriteFile(filepath.Join(dir, "disk"), disk, 0o600); err != nil {
@@ -139,7 +139,7 @@ func (d *Driver) tryKernel(ctx context.Context, accelerator, kernel string, time
 	if err != nil {
 		return fmt.Errorf("trial guest: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	return d.try(ctx, accelerator, dir, "Linux version", timeout, "-kernel", kernel, "-append", "console=ttyS0 panic=-1", "-no-reboot")
 }
 
@@ -158,21 +158,25 @@ func (d *Driver) try(ctx context.Context, accelerator, dir, word string, timeout
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("trial guest: %w", err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	var end error
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		end = cmd.Wait()
+	}()
 	for {
 		b, err := os.ReadFile(filepath.Join(dir, "serial"))
 		if err == nil && bytes.Contains(b, []byte(word)) {
 			cancel()
-			<-ended
+			<-ended // it was killed: how it ended tells nothing
 			return nil
 		}
 		select {
-		case err := <-ended:
+		case <-ended:
 			if ctx.Err() != nil {
 				return fmt.Errorf("a trial guest did not start within %v", timeout)
 			}
-			return fmt.Errorf("a trial guest ended: %w: %s", err, strings.TrimSpace(said.String()))
+			return fmt.Errorf("a trial guest ended: %w: %s", end, strings.TrimSpace(said.String()))
 		case <-time.After(10 * time.Millisecond):
 		}
 	}

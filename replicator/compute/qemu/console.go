@@ -37,7 +37,7 @@ func (d *Driver) Screenshot(ctx context.Context, id string, w io.Writer) error {
 	}
 	defer m.close()
 	path := filepath.Join(i.dir, screenFile)
-	defer os.Remove(path)
+	defer func() { _ = os.Remove(path) }()
 	// PPM is written by every QEMU; PNG only by some builds.
 	if err := m.do("screendump", map[string]any{"filename": screenFile}, nil); err != nil {
 		return fmt.Errorf("screenshot of instance %s: %w", id, err)
@@ -46,7 +46,7 @@ func (d *Driver) Screenshot(ctx context.Context, id string, w io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("screenshot of instance %s: %w", id, err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	img, err := decodePPM(f)
 	if err != nil {
 		return fmt.Errorf("screenshot of instance %s: %w", id, err)

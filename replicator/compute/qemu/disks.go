@@ -46,7 +46,7 @@ func (d *Driver) makeDisks(ctx context.Context, i instance, r *record, spec comp
 	if err != nil {
 		return fmt.Errorf("open recovery point: %w", err)
 	}
-	defer disks.Close()
+	defer func() { _ = disks.Close() }()
 	var before, total int64
 	for _, disk := range r.Disks {
 		total += disk.Size
@@ -233,7 +233,7 @@ func (d *Driver) openReader(ctx context.Context, m machine, drives []drive, writ
 		}
 		args = append(args, "--export", string(j))
 	}
-	os.Remove(filepath.Join(m.dir, readerSocket))
+	_ = os.Remove(filepath.Join(m.dir, readerSocket))
 	child, err := process.Start(process.Command{
 		Name: readerName, Path: d.cfg.StorageDaemon, Args: args, Dir: m.dir, Log: readerLog,
 		Env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + m.dir, "LC_ALL=C"},
@@ -277,7 +277,7 @@ func dialExport(ctx context.Context, dir, socket, export string) (*nbd.Client, e
 // Close ends the connections and the daemon, which flushes what was written.
 func (r *reader) Close() error {
 	for _, c := range r.clients {
-		c.Close()
+		_ = c.Close()
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), process.StopDeadline)
 	defer cancel()
@@ -288,8 +288,8 @@ func (r *reader) Close() error {
 	if err := p.Terminate(ctx, 10*time.Second); err != nil {
 		return err
 	}
-	os.Remove(filepath.Join(r.m.dir, readerSocket))
-	os.Remove(filepath.Join(r.m.dir, readerLog))
+	_ = os.Remove(filepath.Join(r.m.dir, readerSocket))
+	_ = os.Remove(filepath.Join(r.m.dir, readerLog))
 	return process.Forget(r.m.dir, readerName)
 }
 

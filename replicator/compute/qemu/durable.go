@@ -83,7 +83,7 @@ func lockFile(ctx context.Context, path string) (*fileLock, error) {
 				return &fileLock{f: f, path: path}, nil
 			}
 		}
-		f.Close()
+		_ = f.Close()
 		if err != nil && !errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
@@ -95,12 +95,12 @@ func lockFile(ctx context.Context, path string) (*fileLock, error) {
 	}
 }
 
-func (l *fileLock) unlock() { l.f.Close() }
+func (l *fileLock) unlock() { _ = l.f.Close() }
 
 // remove unlocks and leaves no file behind.
 func (l *fileLock) remove() error {
 	err := os.Remove(l.path)
-	l.f.Close()
+	_ = l.f.Close()
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}

@@ -147,7 +147,7 @@ func (h *homeMachine) inUse() error {
 			return fmt.Errorf("%w: disk %s: %w", compute.ErrRunning, disk.ID, err)
 		}
 		if err == nil {
-			t.Close()
+			_ = t.Close()
 		}
 	}
 	return nil
@@ -211,7 +211,7 @@ func (d *Driver) runHome(ctx context.Context, datastore, uuid string, began time
 	}
 	switch {
 	case p == on && rec.Boot != nil && rec.Boot.Up:
-		return h, rec, true, nil
+		return h, rec, true, h.resume(ctx)
 	case p != off:
 		if err := h.quit(ctx); err != nil {
 			return nil, home{}, false, err

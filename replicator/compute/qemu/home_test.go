@@ -3,6 +3,7 @@ package qemu
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -61,7 +62,7 @@ func TestHomeMachineLife(t *testing.T) {
 	store, folder := datastore(t)
 	cfg := Config{Dir: filepath.Join(t.TempDir(), "i"), Datastores: map[string]string{"ds[1]": store}}
 	d := open(t, cfg)
-	t.Cleanup(func() { machine{filepath.Join(folder, homeRun)}.kill(t.Context()) })
+	t.Cleanup(func() { _ = machine{filepath.Join(folder, homeRun)}.kill(context.Background()) })
 
 	h, err := d.FindHome(ctx, "", strings.ToLower(homeUUID))
 	if err != nil || h.Name != "web-1" || h.State != compute.StateStopped || h.Disks[0].Path != filepath.Join(folder, "system.raw") {
@@ -90,7 +91,7 @@ func TestHomeMachineLife(t *testing.T) {
 
 	// Write a point back onto both disks.
 	want := make([]byte, 16<<20)
-	rand.NewChaCha8([32]byte{9}).Read(want[1<<20 : 2<<20])
+	_, _ = rand.NewChaCha8([32]byte{9}).Read(want[1<<20 : 2<<20])
 	point := filepath.Join(t.TempDir(), "data.raw")
 	if err := os.WriteFile(point, want, 0o600); err != nil {
 		t.Fatal(err)
@@ -177,7 +178,7 @@ func TestHomeMachineThatSomebodyElseRuns(t *testing.T) {
 	defer other.Wait()
 	defer other.Process.Kill()
 	// It answers once its devices hold their disks.
-	io.WriteString(in, `{"execute":"qmp_capabilities"}`)
+	_, _ = io.WriteString(in, `{"execute":"qmp_capabilities"}`)
 	for lines := bufio.NewScanner(out); lines.Scan() && !strings.Contains(lines.Text(), `"return"`); {
 	}
 	if h, err := d.FindHome(ctx, "", homeUUID); err != nil || h.State != compute.StateRunning {

@@ -77,10 +77,9 @@ func (m machine) power(ctx context.Context) (power, error) {
 	if !p.Running() {
 		return off, nil
 	}
-	var st struct{ Status string }
-	err = ask(ctx, m.dir, qmpSocket, "query-status", nil, &st)
+	status, err := m.status(ctx)
 	switch {
-	case err == nil && st.Status == "shutdown":
+	case err == nil && status == "shutdown":
 		return halted, nil
 	case err == nil:
 		return on, nil
@@ -92,6 +91,26 @@ func (m machine) power(ctx context.Context) (power, error) {
 	return on, nil
 }
 
+// status is QEMU's own word for what the guest does.
+func (m machine) status(ctx context.Context) (string, error) {
+	var st struct{ Status string }
+	err := ask(ctx, m.dir, qmpSocket, "query-status", nil, &st)
+	return st.Status, err
+}
+
+// statusIOError is the status of a guest that QEMU has paused because a write to its overlay or image failed: the host's disk
+// is full. The guest has seen nothing of it and goes on where it was once there is room.
+const statusIOError = "io-error"
+
+// resume lets a guest go on that was paused by a full disk.
+func (m machine) resume(ctx context.Context) error {
+	status, err := m.status(ctx)
+	if err != nil || status != statusIOError {
+		return err
+	}
+	return ask(ctx, m.dir, qmpSocket, "cont", nil, nil)
+}
+
 // launch starts QEMU and returns when the guest runs. b tells where the console of this boot begins; launch fills in the rest.
 // When it fails, no QEMU is left.
 func (d *Driver) launch(ctx context.Context, m machine, hw job.Hardware, drives []drive, b *boot) (err error) {
@@ -99,7 +118,7 @@ func (d *Driver) launch(ctx context.Context, m machine, hw job.Hardware, drives 
 	if err != nil {
 		return err
 	}
-	os.Remove(filepath.Join(m.dir, qmpSocket)) // of an earlier boot: its presence must mean that this one listens
+	_ = os.Remove(filepath.Join(m.dir, qmpSocket)) // of an earlier boot: its presence must mean that this one listens
 	child, err := process.Start(process.Command{
 		Name: processName, Path: d.cfg.QEMU, Args: args, Dir: m.dir, Log: qemuLog,
 		Env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + m.dir, "TMPDIR=" + m.dir, "LC_ALL=C"},
@@ -324,7 +343,7 @@ func (m machine) quit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ask(ctx, m.dir, qmpSocket, "quit", nil, nil) // it may end before it answers
+	_ = ask(ctx, m.dir, qmpSocket, "quit", nil, nil) // it may end before it answers
 	grace, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	if err := p.Wait(grace); err != nil && ctx.Err() != nil {
@@ -344,7 +363,7 @@ func (m machine) kill(ctx context.Context) error {
 	if err := p.Kill(ctx); err != nil {
 		return fmt.Errorf("end qemu: %w", err)
 	}
-	os.Remove(filepath.Join(m.dir, qmpSocket))
+	_ = os.Remove(filepath.Join(m.dir, qmpSocket))
 	return process.Forget(m.dir, processName)
 }
 
@@ -357,7 +376,7 @@ func (m machine) awaitProbe(ctx context.Context, name string, b *boot, probe job
 	if err != nil {
 		return fmt.Errorf("open serial log: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	fail := func(reason string) error {
 		return &compute.ProbeError{Instance: name, Probe: probe, Waited: time.Since(begin), Reason: reason, Console: m.consoleTail(b, 1500)}
 	}

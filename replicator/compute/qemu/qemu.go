@@ -221,7 +221,7 @@ func (d *Driver) run(ctx context.Context, i instance, spec compute.Spec, began t
 		}
 	}
 	if p == on {
-		return r, true, nil
+		return r, true, i.resume(ctx)
 	}
 	if !r.Made {
 		if err := d.makeDisks(ctx, i, r, spec); err != nil {
@@ -440,8 +440,13 @@ func (d *Driver) Inspect(ctx context.Context, id string) (compute.Instance, erro
 		return compute.Instance{}, err
 	}
 	out.State = state(p, r.Boot, r.Stopped)
+	if p == on {
+		if status, err := i.status(ctx); err == nil && status == statusIOError {
+			out.DiskErrors = append(out.DiskErrors, "the machine is paused: its disks could not be written; make room on "+d.cfg.Dir+" and start it again")
+		}
+	}
 	if st, err := restore.Status(ctx, i.dir); err == nil {
-		out.Requests, out.Bytes, out.DiskErrors = st.Requests, st.Bytes, st.Errors
+		out.Requests, out.Bytes, out.DiskErrors = st.Requests, st.Bytes, append(out.DiskErrors, st.Errors...)
 	}
 	return out, nil
 }

@@ -82,7 +82,7 @@ func (c *Client) Size() int64 { return c.size }
 func (c *Client) Close() error {
 	c.sending.Lock()
 	c.conn.SetWriteDeadline(time.Now().Add(time.Second))
-	c.conn.Write(requestHead(cmdDisconnect, 0, 0, 0)) // a courtesy; the close below tells the same
+	_, _ = c.conn.Write(requestHead(cmdDisconnect, 0, 0, 0)) // a courtesy; the close below tells the same
 	c.sending.Unlock()
 	c.fail(ErrClosed)
 	<-c.done

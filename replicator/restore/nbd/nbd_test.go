@@ -62,20 +62,27 @@ func newMemory(size int64, seed uint64) *memory {
 	r := rand.NewChaCha8([32]byte{byte(seed)})
 	for off := int64(0); off < size; off += 1 << 18 {
 		if r.Uint64()%3 > 0 {
-			r.Read(m.b[off:min(off+int64(r.Uint64()%(1<<18)), size)])
+			_, _ = r.Read(m.b[off:min(off+int64(r.Uint64()%(1<<18)), size)])
 		}
 	}
 	return m
 }
 
-// serve exports the sources on a socket until the test ends, and returns the socket.
-func serve(t *testing.T, exports map[string]Source, opt Options) string {
+// socketDir makes a directory whose path is short enough for a socket's address, which that of t.TempDir need not be.
+func socketDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "nbd")
+	dir, err := os.MkdirTemp("", "nbd") //nolint:usetesting // see above
 	if err != nil {
 		t.Fatal(err)
 	}
-	sock := filepath.Join(dir, "s")
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// serve exports the sources on a socket until the test ends, and returns the socket.
+func serve(t *testing.T, exports map[string]Source, opt Options) string {
+	t.Helper()
+	sock := filepath.Join(socketDir(t), "s")
 	l, err := net.Listen("unix", sock)
 	if err != nil {
 		t.Fatal(err)
@@ -93,7 +100,6 @@ func serve(t *testing.T, exports map[string]Source, opt Options) string {
 		case <-time.After(10 * time.Second):
 			t.Error("server did not end")
 		}
-		os.RemoveAll(dir)
 	})
 	return sock
 }
@@ -232,11 +238,7 @@ func TestClient(t *testing.T) {
 }
 
 func TestClientWritesToQemu(t *testing.T) {
-	dir, err := os.MkdirTemp("", "nbd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
+	dir := socketDir(t)
 	img, sock := filepath.Join(dir, "i.qcow2"), filepath.Join(dir, "s")
 	command(t, "qemu-img", "create", "-q", "-f", "qcow2", img, "8M")
 	srv := exec.Command("qemu-nbd", "-f", "qcow2", "-x", "d", "-k", sock, img)
@@ -246,6 +248,7 @@ func TestClientWritesToQemu(t *testing.T) {
 	defer srv.Wait()
 	defer srv.Process.Kill()
 	var c *Client
+	var err error
 	for c == nil {
 		if c, err = Dial(t.Context(), "unix", sock, "d"); err != nil && t.Context().Err() != nil {
 			t.Fatal(err)
@@ -299,7 +302,7 @@ func TestServerRefusesWhatIsNoProtocol(t *testing.T) {
 			}
 			defer conn.Close()
 			conn.SetDeadline(time.Now().Add(5 * time.Second))
-			conn.Write(sent)
+			_, _ = conn.Write(sent)
 			if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Error("the connection was kept open")
 			}
@@ -324,7 +327,7 @@ func TestServerRefusesWhatIsNoProtocol(t *testing.T) {
 			}
 			defer conn.Close()
 			conn.SetDeadline(time.Now().Add(5 * time.Second))
-			conn.Write(tc.sent)
+			_, _ = conn.Write(tc.sent)
 			b := make([]byte, 18+10+16)
 			if _, err := io.ReadFull(conn, b); err != nil {
 				t.Fatal(err)

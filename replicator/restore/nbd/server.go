@@ -209,7 +209,7 @@ func (c *serverConn) option(opt uint32, data []byte, clientFlags uint32) (done b
 		_, err := c.conn.Write(reply)
 		return true, err
 	case optAbort:
-		c.answer(opt, repAck, nil) // the client may be gone already
+		_ = c.answer(opt, repAck, nil) // the client may be gone already
 		return false, errAborted
 	case optList:
 		if len(data) != 0 {

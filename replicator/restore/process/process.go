@@ -65,7 +65,7 @@ func Start(c Command) (*Child, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open log of %s: %w", c.Name, err)
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }()
 	cmd := exec.Command(c.Path, c.Args...)
 	cmd.Dir = c.Dir
 	cmd.Env = append(c.Env[:len(c.Env):len(c.Env)], mark(c.Dir, c.Name))
@@ -88,7 +88,7 @@ func Start(c Command) (*Child, error) {
 		err = p.record(c.Dir, c.Name)
 	}
 	if err != nil {
-		cmd.Process.Kill()
+		_ = cmd.Process.Kill()
 		<-child.done
 		return nil, fmt.Errorf("record %s: %w", c.Name, err)
 	}
@@ -153,7 +153,7 @@ func (p Process) Wait(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	for {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("wait for process %d: %w", p.PID, err)
@@ -199,7 +199,7 @@ func (p Process) signal(s unix.Signal) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	if err := unix.PidfdSendSignal(fd, s, nil, 0); err != nil && err != unix.ESRCH {
 		return fmt.Errorf("signal process %d: %w", p.PID, err)
 	}
@@ -220,7 +220,7 @@ func (p Process) open() (int, error) {
 	}
 	// The pid may have been reused before the open; what holds the fd is what has this start time after it.
 	if !p.Running() {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		return -1, ErrGone
 	}
 	return fd, nil
@@ -296,7 +296,7 @@ func LogTail(path string, n int64) string {
 	if err != nil {
 		return ""
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	st, err := f.Stat()
 	if err != nil {
 		return ""

@@ -59,7 +59,7 @@ func Disk(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("lock cache directory: %w", err)
 	}
-	defer lock.Close()
+	defer func() { _ = lock.Close() }()
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return "", fmt.Errorf("lock cache directory: %w", err)
 	}
@@ -72,7 +72,7 @@ func Disk(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("make build directory: %w", err)
 	}
-	defer os.RemoveAll(b.dir)
+	defer func() { _ = os.RemoveAll(b.dir) }()
 	built, err := b.build()
 	if err != nil {
 		return "", fmt.Errorf("build test guest: %w", err)
@@ -226,7 +226,7 @@ func (b *builder) disk(kernel, initrd string) (_ string, err error) {
 		return "", err
 	}
 	payload := make([]byte, 16<<20)
-	rand.NewChaCha8([32]byte{1}).Read(payload)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(payload)
 	for name, content := range map[string][]byte{
 		"boots": []byte("0\n"), "records": nil, "payload": payload,
 		"boot/extlinux.conf": []byte("SERIAL 0 115200\nDEFAULT l\nLABEL l\n LINUX /boot/vmlinuz\n INITRD /boot/initrd.gz\n APPEND console=tty0 console=ttyS0 quiet panic=-1\n"),

@@ -16,7 +16,7 @@ import (
 
 // Limits of format version 1.
 const (
-	MaxPlain    = 1 << 20   // plain bytes in a frame
+	MaxPlain    = 1 << 20 // plain bytes in a frame
 	MaxBlocks   = MaxPlain / block.Size
 	MaxRuns     = 4096      // runs in a frame
 	MaxRunTable = 128 << 10 // bytes of the run table

@@ -255,8 +255,7 @@ func (e *entryLeaf) add(r *Run) bool {
 	}
 	place, known := hole, true
 	if !r.Hole {
-		place, known = e.place[r.Pack], false
-		if _, known = e.place[r.Pack]; !known {
+		if place, known = e.place[r.Pack]; !known {
 			place = len(e.packs)
 		}
 	}

@@ -206,7 +206,6 @@ func runStory(t *testing.T, root string, plan *faultbucket.Plan, mayCorrupt bool
 // takes no time in the bubble.
 func TestEveryCallSiteMayFail(t *testing.T) {
 	t.Parallel()
-	calls := 0
 	inBubble := func(name string, plan *faultbucket.Plan, mayCorrupt bool) {
 		root := t.TempDir()
 		synctest.Test(t, func(t *testing.T) { runStory(t, root, plan, mayCorrupt) })
@@ -216,7 +215,7 @@ func TestEveryCallSiteMayFail(t *testing.T) {
 	}
 	count := faultbucket.New(1)
 	inBubble("none", count, false)
-	calls = len(count.Calls())
+	calls := len(count.Calls())
 	if calls < 40 {
 		t.Fatalf("the story makes %d calls, want more", calls)
 	}

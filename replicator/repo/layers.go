@@ -84,7 +84,7 @@ func (w *Writer) storeLayers(ctx context.Context, plans []plan) ([][]manifest.La
 	if err != nil {
 		return nil, fmt.Errorf("write map: %w", err)
 	}
-	defer os.Remove(f.Name())
+	defer func() { _ = os.Remove(f.Name()) }() // the next writer removes what stays
 	id := newID()
 	name := mapName(w.machine, w.gen, id)
 	m := manifest.NewMapWriter(f, w.r.keys.pages(w.machine, id), w.gen, id)

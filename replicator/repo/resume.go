@@ -136,7 +136,7 @@ func (w *Writer) openPack(path string) (*pack, *manifest.PackHeader, *os.File) {
 	n, err := readPackHeader(f, &w.r.rec, packName(w.machine, id), h)
 	if err != nil || h.Ordinal != ordinal {
 		w.r.opt.Logger.Warn("pack in the spool has no valid header", "item", w.machine, "pack", path, "err", err)
-		f.Close()
+		_ = f.Close() // nothing was written to it
 		return nil, nil, nil
 	}
 	k := &pack{id: id, ordinal: ordinal, path: path, cipher: w.r.keys.frames(w.machine, id), f: f, uploaded: make(chan struct{}), dirty: true}
@@ -166,7 +166,7 @@ func (w *Writer) recoverPack(k *pack, h *manifest.PackHeader) error {
 	buf := make([]byte, chunk.MaxFrame)
 	for {
 		n, err := k.f.ReadAt(buf, k.size.Load())
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
 		head, err := chunk.Parse(buf[:n])

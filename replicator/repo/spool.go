@@ -48,7 +48,7 @@ func openSpool(dir, machine string, gen int64) (*spool, error) {
 		return nil, err
 	}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		lock.Close()
+		_ = lock.Close()
 		return nil, fmt.Errorf("%w: spool %s is in use by another writer", ErrConflict, s.dir)
 	}
 	s.lock = lock

@@ -117,7 +117,7 @@ func (s store) read(ctx context.Context, name string, off, length int64) (p []by
 func (s store) fill(r io.Reader, p []byte) error {
 	n, err := io.ReadFull(r, p)
 	s.t.bytes.Add(int64(n))
-	if err == io.EOF { // nothing came, though something was promised
+	if errors.Is(err, io.EOF) { // nothing came, though something was promised
 		return io.ErrUnexpectedEOF
 	}
 	return err
@@ -142,7 +142,7 @@ func (s store) upload(ctx context.Context, name, file string) error {
 		if err != nil {
 			return err
 		}
-		defer f.Close()
+		defer func() { _ = f.Close() }() // it was only read
 		st, err := f.Stat()
 		if err != nil {
 			return err

@@ -63,11 +63,14 @@ type Control interface {
 	RepairReplication(ctx context.Context, ref control.Ref) (string, error)
 	RemoveItem(ctx context.Context, ref control.Ref, in control.RemoveInput) (string, error)
 	PurgeItem(ctx context.Context, ref control.Ref) (string, error)
+	CaptureNow(ctx context.Context, ref control.Ref) (string, error)
 	Item(ctx context.Context, ref control.Ref) (control.ItemView, error)
 	Items(ctx context.Context, ref control.Ref, f control.ItemFilter, p control.Paging) (control.Page[control.ItemView], error)
 
 	Point(ctx context.Context, ref control.Ref, pointID string) (dr.Point, error)
 	Points(ctx context.Context, ref control.Ref, p control.Paging) (control.Page[dr.Point], error)
+	VerifyPoint(ctx context.Context, ref control.Ref, pointID string) (string, error)
+	ExportPoint(ctx context.Context, ref control.Ref, pointID, format, directory string) (string, error)
 
 	Job(ctx context.Context, vaultID, jobID string) (control.JobView, error)
 	Jobs(ctx context.Context, vaultID string, f control.JobFilter, p control.Paging) (control.Page[control.JobView], error)
@@ -80,23 +83,4 @@ type Control interface {
 
 	Event(ctx context.Context, vaultID, name string) (dr.Event, error)
 	Events(ctx context.Context, vaultID string, f control.EventFilter, p control.Paging) (control.Page[dr.Event], error)
-}
-
-// What a control plane may offer beyond the field's operations. Where a Control lacks one, the operation is refused as
-// unimplemented.
-type (
-	capturer interface {
-		CaptureNow(ctx context.Context, ref control.Ref) (string, error)
-	}
-	verifier interface {
-		VerifyPoint(ctx context.Context, ref control.Ref, pointID string) (string, error)
-	}
-	exporter interface {
-		ExportPoint(ctx context.Context, ref control.Ref, pointID, format, directory string) (string, error)
-	}
-)
-
-func unserved(operation string) error {
-	return &dr.Error{Code: dr.CodeUnimplemented, Message: operation + " is not served by this control plane", PossibleCauses: "this version lacks it",
-		RecommendedAction: "wait for the policy's next recovery point, or use the tools of lifeboat-replicator at the bucket"}
 }

@@ -146,13 +146,7 @@ func (s *server) ReplicationProtectedItemsRepairReplication(w http.ResponseWrite
 }
 
 func (s *server) ReplicationProtectedItemsCaptureNow(w http.ResponseWriter, r *http.Request, _, _, _, _, _, _ string, _ oas.ReplicationProtectedItemsCaptureNowParams) {
-	onItem(s, w, r, func(ref control.Ref, _ none) (string, error) {
-		c, ok := s.control.(capturer)
-		if !ok {
-			return "", unserved("captureNow")
-		}
-		return c.CaptureNow(r.Context(), ref)
-	})
+	onItem(s, w, r, func(ref control.Ref, _ none) (string, error) { return s.control.CaptureNow(r.Context(), ref) })
 }
 
 func (s *server) ReplicationProtectedItemsOperationResult(w http.ResponseWriter, r *http.Request, _, _, _, _, _, _, _ string, _ oas.ReplicationProtectedItemsOperationResultParams) {

@@ -39,11 +39,7 @@ func (s *server) RecoveryPointsGet(w http.ResponseWriter, r *http.Request, _, _,
 
 func (s *server) RecoveryPointsVerify(w http.ResponseWriter, r *http.Request, _, _, _, _, _, _, _ string, _ oas.RecoveryPointsVerifyParams) {
 	s.change(w, r, func(c *scope) (string, error) {
-		v, ok := s.control.(verifier)
-		if !ok {
-			return "", unserved("verify")
-		}
-		return v.VerifyPoint(r.Context(), c.ref("replicatedProtectedItemName"), c.names["recoveryPointName"])
+		return s.control.VerifyPoint(r.Context(), c.ref("replicatedProtectedItemName"), c.names["recoveryPointName"])
 	}, s.point(r))
 }
 
@@ -53,11 +49,7 @@ func (s *server) RecoveryPointsExport(w http.ResponseWriter, r *http.Request, _,
 		if err != nil {
 			return "", err
 		}
-		e, ok := s.control.(exporter)
-		if !ok {
-			return "", unserved("export")
-		}
-		return e.ExportPoint(r.Context(), c.ref("replicatedProtectedItemName"), c.names["recoveryPointName"], string(in.Properties.Format), in.Properties.Directory)
+		return s.control.ExportPoint(r.Context(), c.ref("replicatedProtectedItemName"), c.names["recoveryPointName"], string(in.Properties.Format), in.Properties.Directory)
 	}, s.point(r))
 }
 

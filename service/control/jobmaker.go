@@ -24,6 +24,8 @@ type Request struct {
 	Policy       string // policy name of the next leg
 	Comments     string
 	Reason       string
+	Format       string // of exported disk images
+	Directory    string // where they are written, at the worker
 }
 
 // PointChoice says which point a failover uses when none is named.

@@ -216,7 +216,7 @@ func restart(tx store.Tx, j *job.Job, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if !j.SettledEarly {
+	if !j.SettledEarly && (j.Operation != "" || j.UndoOf != "") { // a job without an operation holds no place in the item's state
 		if j.UndoOf != "" {
 			if it.State.PendingJob != "" {
 				return &dr.Error{Code: dr.CodeConflict, Message: fmt.Sprintf("job %s is running on this machine", it.State.PendingJob), PossibleCauses: "another operation has not ended", RecommendedAction: "wait for it"}

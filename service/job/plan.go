@@ -38,6 +38,9 @@ const (
 	PlanPurge             = "purge"
 	PlanPrune             = "prune"
 	PlanCheckConsistency  = "checkConsistency"
+	PlanCapture           = "captureNow"
+	PlanVerifyPoint       = "verifyPoint"
+	PlanExportPoint       = "exportPoint"
 
 	PlanUpdateItem       = "updateItem"
 	PlanFinalize         = "finalizeProtection"
@@ -88,6 +91,10 @@ const (
 	StepFinish          = "FinishTask"
 	StepPrune           = "PruneRecoveryPointsTask"
 	StepReport          = "ReportRecoveryPointsTask"
+	StepCaptureNow      = "CaptureRecoveryPointTask"
+	StepVerify          = "VerifyRecoveryPointTask"
+	StepVerdict         = "VerificationVerdictTask"
+	StepExport          = "ExportRecoveryPointTask"
 )
 
 func step(id, name, friendly, kind string) Step { return Step{id, name, friendly, kind} }
@@ -209,6 +216,16 @@ var Plans = []Plan{
 	}},
 	{Name: PlanCheckConsistency, Scenario: "ConsistencyCheck", FriendlyName: "Check consistency", Steps: []Step{
 		step(StepReport, "VmReportRecoveryPoints", "Reporting recovery points", KindRepositoryReport),
+	}},
+	{Name: PlanCapture, Scenario: "CaptureRecoveryPoint", FriendlyName: "Capture a recovery point", Steps: []Step{
+		step(StepCaptureNow, "VmCaptureRecoveryPoint", "Capturing a recovery point", ""),
+	}},
+	{Name: PlanVerifyPoint, Scenario: "VerifyRecoveryPoint", FriendlyName: "Verify a recovery point", Steps: []Step{
+		step(StepVerify, "VmVerifyRecoveryPoint", "Reading every byte of the recovery point", KindPointVerify),
+		step(StepVerdict, "VmVerificationVerdict", "Judging what was read", ""),
+	}},
+	{Name: PlanExportPoint, Scenario: "ExportRecoveryPoint", FriendlyName: "Export a recovery point", Steps: []Step{
+		step(StepExport, "VmExportRecoveryPoint", "Writing disk images", KindPointExport),
 	}},
 
 	// What follows is done the moment it is asked for: the job records that it was.

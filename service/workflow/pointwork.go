@@ -1,0 +1,87 @@
+package workflow
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/service/control"
+	"github.com/lifeboat-dr/lifeboat/service/dr"
+	"github.com/lifeboat-dr/lifeboat/service/job"
+)
+
+func init() {
+	register(job.PlanCapture, job.StepCaptureNow, step{control: captureNow})
+	register(job.PlanVerifyPoint, job.StepVerify, step{payload: func(r *run) (any, error) {
+		return job.PointVerify{Machine: r.machine(), Point: ref(r.req.Point)}, nil
+	}})
+	register(job.PlanVerifyPoint, job.StepVerdict, step{control: verdict})
+	register(job.PlanExportPoint, job.StepExport, step{payload: func(r *run) (any, error) {
+		return job.PointExport{Machine: r.machine(), Point: ref(r.req.Point), Format: r.req.Format, Directory: r.req.Directory}, nil
+	}})
+}
+
+// turn is how long a capture waits for one that was asked for before it: the agent answers only the last request it sees.
+const turn = time.Minute
+
+// captureNow asks the agent for a capture and waits until its point is in the index.
+func captureNow(r *run) (outcome, error) {
+	if !dr.Replicates(r.item.State.Phase) || r.item.Fenced {
+		return failed(dr.CodeConflict, fmt.Sprintf("%s stopped replicating before the point was taken", r.item.FriendlyName), "it was failed over, or its protection ended", "look at the item's jobs"), nil
+	}
+	o, err := control.LoadObserved(r.tx, r.item.ID)
+	if err != nil {
+		return done, err
+	}
+	if r.work.CaptureID == "" {
+		if r.item.CaptureID != "" && r.item.CaptureID != o.LastCaptureID && r.waited() < turn {
+			return waiting, nil
+		}
+		newest, err := control.NewestPoint(r.tx, r.item.ID, nil)
+		if err != nil {
+			return done, err
+		}
+		if newest != nil {
+			r.work.Point = newest.Ref()
+		}
+		r.work.CaptureID = newID()
+		r.item.CaptureID = r.work.CaptureID
+		r.change()
+		return waiting, nil
+	}
+	// Whoever asked after us was answered by a later capture, which is as good.
+	if o.LastCaptureID == r.work.CaptureID || o.LastCaptureID != "" && o.LastCaptureID == r.item.CaptureID {
+		newest, err := control.NewestPoint(r.tx, r.item.ID, nil)
+		if err != nil {
+			return done, err
+		}
+		if newest != nil && newest.Ref() != r.work.Point {
+			return done, nil
+		}
+	}
+	if r.waited() > r.opt.CaptureWait+turn {
+		return failed(dr.CodeUnavailable, fmt.Sprintf("the agent of %s made no recovery point within %s", r.item.FriendlyName, r.waited().Round(time.Second)),
+			"the machine is down, its agent cannot reach its process server, or the capture was refused", "look at the item's health errors and at the agent's log, then ask again"), nil
+	}
+	return waiting, nil
+}
+
+// verdict fails the job when the worker found bytes that are not what was written.
+func verdict(r *run) (outcome, error) {
+	var out job.PointVerified
+	for _, t := range r.job.Tasks {
+		if t.ID == job.StepVerify {
+			var err error
+			if out, err = decode[job.PointVerified](t.Output); err != nil {
+				return done, err
+			}
+		}
+	}
+	if out.BadDisk == "" {
+		return done, nil
+	}
+	message := fmt.Sprintf("the recovery point is corrupt at bytes %d to %d of disk %s", out.BadStart, out.BadStart+out.BadBytes, out.BadDisk)
+	if err := r.note("PointCorrupt", dr.SeverityCritical, message); err != nil {
+		return done, err
+	}
+	return failed(dr.CodeCorrupt, message, "the bucket returned bytes other than those that were stored", "use the recovery point before it, and keep the bucket as it is for examination"), nil
+}

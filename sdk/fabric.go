@@ -42,6 +42,33 @@ func (c *Client) DeleteFabric(ctx context.Context, name string) (*Operation, err
 	return c.begin(c.api.ReplicationFabricsDelete(ctx, c.subscription, c.group, c.v, name, nil))
 }
 
+// ClearFabric takes the containers of a site off their policies, as its removal asks for. It does nothing while machines are
+// protected in it.
+func (c *Client) ClearFabric(ctx context.Context, name string) error {
+	containers, err := Collect(c.Containers(ctx, name))
+	if err != nil {
+		return err
+	}
+	for _, k := range containers {
+		if n := k.Properties.ProtectedItemCount; n != nil && *n > 0 {
+			return nil
+		}
+	}
+	for _, k := range containers {
+		ref := ContainerRef{name, k.Name}
+		mappings, err := Collect(c.Mappings(ctx, ref))
+		if err != nil {
+			return err
+		}
+		for _, m := range mappings {
+			if err := c.done(ctx)(c.DeleteMapping(ctx, ref, m.Name)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // CreateRegistrationKey makes a key with which one part of the site may enrol once. role is agent or replicator.
 func (c *Client) CreateRegistrationKey(ctx context.Context, fabric, role string) (RegistrationKey, error) {
 	in := oas.GenerateRegistrationKeyInput{Properties: oas.GenerateRegistrationKeyInputProperties{Role: oas.GenerateRegistrationKeyInputPropertiesRole(role)}}

@@ -76,6 +76,12 @@ func (c *Client) Mappings(ctx context.Context, in ContainerRef) iter.Seq2[Mappin
 	})
 }
 
+// DeleteMapping takes a container off a policy that none of its machines is under.
+func (c *Client) DeleteMapping(ctx context.Context, in ContainerRef, name string) (*Operation, error) {
+	body := oas.RemoveProtectionContainerMappingInput{}
+	return c.begin(c.api.ReplicationProtectionContainerMappingsDelete(ctx, c.subscription, c.group, c.v, in.Fabric, in.Name, name, nil, body))
+}
+
 func (c *Client) policyID(name string) string {
 	return c.ID(Segment{kindPolicy, nameOf(name)}).String()
 }

@@ -109,6 +109,9 @@ func (a *app) fabricCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if err := c.ClearFabric(ctx, args[0]); err != nil {
+			return err
+		}
 		op, err := c.DeleteFabric(ctx, args[0])
 		return done(ctx, op, err)
 	})

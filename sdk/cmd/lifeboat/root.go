@@ -86,7 +86,7 @@ func (a *app) command() *cobra.Command {
 		if c.HasSubCommands() && c != root {
 			c.Args = cobra.NoArgs
 			c.RunE = func(c *cobra.Command, _ []string) error {
-				return &usageError{"say what to do with a " + c.Name() + ": " + strings.Join(verbs(c), ", ")}
+				return &usageError{c.CommandPath() + " is followed by one of: " + strings.Join(verbs(c), ", ")}
 			}
 		}
 	})

@@ -36,7 +36,9 @@ func (a *app) vaultCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if key != "" {
+		if key == "" {
+			fmt.Fprintf(a.err, "Vault %s was there already; its recovery key is not shown again.\n", v.Name)
+		} else {
 			fmt.Fprintln(a.err, "Keep the recovery key away from this machine. It is not shown again, and reads the bucket when everything else is lost.")
 		}
 		columns := []column[newVault]{{"recovery key", func(n newVault) string { return n.RecoveryKey }}}

@@ -55,14 +55,18 @@ func (r *Rig) Lifeboat() []*Process {
 	return list
 }
 
-// StartEmbedded starts lifeboatd with everything in it.
-func (r *Rig) StartEmbedded(ctx context.Context) (*Plane, error) { return r.startPlane(ctx, false) }
+// StartEmbedded starts lifeboatd with everything in it. flags are added to its command line.
+func (r *Rig) StartEmbedded(ctx context.Context, flags ...string) (*Plane, error) {
+	return r.startPlane(ctx, false, flags)
+}
 
 // StartSeparate starts a Redis server and a lifeboatd without a replicator; CreateVault then adds two replicators, which are
 // processes of their own.
-func (r *Rig) StartSeparate(ctx context.Context) (*Plane, error) { return r.startPlane(ctx, true) }
+func (r *Rig) StartSeparate(ctx context.Context, flags ...string) (*Plane, error) {
+	return r.startPlane(ctx, true, flags)
+}
 
-func (r *Rig) startPlane(ctx context.Context, separate bool) (*Plane, error) {
+func (r *Rig) startPlane(ctx context.Context, separate bool, flags []string) (*Plane, error) {
 	bin, err := r.Bin("lifeboatd")
 	if err != nil {
 		return nil, err
@@ -93,7 +97,7 @@ func (r *Rig) startPlane(ctx context.Context, separate bool) (*Plane, error) {
 		args = append(args, "--datastore", p.DatastoreName+"="+p.Datastore)
 		args = append(args, data.flags("--replication-listen", "--replication-address")...)
 	}
-	if _, err := r.Start("lifeboatd", bin, args, nil); err != nil {
+	if _, err := r.Start("lifeboatd", bin, append(args, flags...), nil); err != nil {
 		return nil, err
 	}
 	if err := Until(ctx, "lifeboatd has made its token", func() (bool, error) {

@@ -32,6 +32,17 @@ func (c Codec) String() string {
 	return fmt.Sprintf("codec(%d)", uint8(c))
 }
 
+// ParseCodec reads the name of a codec that can be asked for.
+func ParseCodec(name string) (Codec, error) {
+	switch name {
+	case "zstd":
+		return Zstd, nil
+	case "s2":
+		return S2, nil
+	}
+	return Raw, fmt.Errorf("unknown compression %q: choose zstd or s2", name)
+}
+
 // The coders are shared by the whole process: they keep their tables between calls and both are safe for concurrent use.
 // A frame needs no checksum of the codec's: encryption authenticates it.
 var (

@@ -19,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/lifeboat-dr/lifeboat/replicator/chunk"
 	"github.com/lifeboat-dr/lifeboat/replicator/compute"
 	"github.com/lifeboat-dr/lifeboat/replicator/ingest"
 	"github.com/lifeboat-dr/lifeboat/replicator/relay"
@@ -58,7 +59,8 @@ type Config struct {
 	// several separated by commas when not everyone sees this host under the same one.
 	Data        net.Listener
 	DataAddress string
-	SpoolLimit  int64 // bytes; zero is ingest's default
+	SpoolLimit  int64       // bytes; zero is ingest's default
+	Codec       chunk.Codec // of what is stored; zero is the repository's default
 
 	// Control takes agents' control connections, passed on through DialServer; nil: no relay. Needed for the configuration
 	// server.
@@ -109,7 +111,7 @@ func New(cfg Config) (*Node, error) {
 	}
 	n := &Node{cfg: cfg, log: cfg.Log, synced: make(chan struct{}), poke: make(chan struct{}, 1)}
 	n.index = newIndex(cfg.Client, cfg.Log)
-	n.vaults = newVaults(cfg.Log)
+	n.vaults = newVaults(cfg.Codec, cfg.Log)
 	if cfg.Data != nil {
 		var err error
 		n.ingest, err = ingest.New(ingest.Config{Vault: n.vaults.byServerName, Dir: filepath.Join(cfg.StateDir, "spool"), SpoolLimit: cfg.SpoolLimit,

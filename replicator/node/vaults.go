@@ -14,6 +14,7 @@ import (
 
 	"gocloud.dev/blob"
 
+	"github.com/lifeboat-dr/lifeboat/replicator/chunk"
 	"github.com/lifeboat-dr/lifeboat/replicator/ingest"
 	"github.com/lifeboat-dr/lifeboat/replicator/localbucket"
 	"github.com/lifeboat-dr/lifeboat/replicator/repo"
@@ -24,7 +25,8 @@ import (
 
 // vaults holds the vaults that are served, open.
 type vaults struct {
-	log *slog.Logger
+	codec chunk.Codec
+	log   *slog.Logger
 
 	mu     sync.RWMutex
 	byID   map[string]*servedVault
@@ -39,8 +41,8 @@ type servedVault struct {
 	ingest  *ingest.Vault
 }
 
-func newVaults(log *slog.Logger) *vaults {
-	return &vaults{log: log, byID: map[string]*servedVault{}, byName: map[string]*servedVault{}}
+func newVaults(codec chunk.Codec, log *slog.Logger) *vaults {
+	return &vaults{codec: codec, log: log, byID: map[string]*servedVault{}, byName: map[string]*servedVault{}}
 }
 
 var _ worker.Vaults = (*vaults)(nil)
@@ -98,7 +100,7 @@ func (v *vaults) apply(ctx context.Context, desired []fleet.ServedVault) (gone [
 		if have != nil && have.content == content {
 			continue
 		}
-		fresh, err := openVault(ctx, d, content, have, v.log)
+		fresh, err := openVault(ctx, d, content, have, repo.Options{Codec: v.codec, Logger: v.log})
 		if err != nil {
 			errs = append(errs, fmt.Errorf("serve vault %s: %w", d.VaultId, err))
 			continue
@@ -136,7 +138,7 @@ func (v *vaults) apply(ctx context.Context, desired []fleet.ServedVault) (gone [
 }
 
 // openVault opens a vault, taking over the repository of have when only certificates changed.
-func openVault(ctx context.Context, d fleet.ServedVault, content string, have *servedVault, log *slog.Logger) (*servedVault, error) {
+func openVault(ctx context.Context, d fleet.ServedVault, content string, have *servedVault, opt repo.Options) (*servedVault, error) {
 	var key repo.Key
 	if len(d.DataKey) != len(key) {
 		return nil, fmt.Errorf("data key has %d bytes", len(d.DataKey))
@@ -160,7 +162,7 @@ func openVault(ctx context.Context, d fleet.ServedVault, content string, have *s
 		if s.bucket, err = localbucket.OpenURL(ctx, d.BucketUrl); err != nil {
 			return nil, err
 		}
-		r, err := repo.Open(ctx, s.bucket, d.VaultId, key, d.VaultFile, repo.Options{Logger: log})
+		r, err := repo.Open(ctx, s.bucket, d.VaultId, key, d.VaultFile, opt)
 		if err != nil {
 			return nil, errors.Join(err, s.bucket.Close())
 		}

@@ -35,6 +35,7 @@ type config struct {
 	Datastores          map[string]string `koanf:"datastores"`
 	StateDir            string            `koanf:"state-dir"`
 	ForwardPort         int               `koanf:"forward-port"`
+	Compression         string            `koanf:"compression"`
 	Hostname            string            `koanf:"hostname"`
 	Log                 string            `koanf:"log"`
 	Verbose             bool              `koanf:"verbose"`
@@ -61,6 +62,7 @@ func (c *config) flags(cmd *cobra.Command) {
 	f.StringToStringVar(&c.Datastores, "datastore", nil, "name=directory of machines that can be written back to; may be given again")
 	f.StringVar(&c.StateDir, "state-dir", "/var/lib/lifeboat-replicator", "directory of the replicator's state")
 	f.IntVar(&c.ForwardPort, "forward-port", 0, "TCP port of recovered machines to make reachable on a free loopback port")
+	f.StringVar(&c.Compression, "compression", "zstd", "of stored data: zstd (smaller) or s2 (less processor time)")
 	f.StringVar(&c.Hostname, "hostname", "", "name shown to people (default: the host's)")
 	f.StringVar(&c.Log, "log", "text", "format of the log on standard error: text or json")
 	f.BoolVar(&c.Verbose, "verbose", false, "log debug messages too")

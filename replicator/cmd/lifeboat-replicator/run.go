@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/lifeboat-dr/lifeboat/replicator/chunk"
 	"github.com/lifeboat-dr/lifeboat/replicator/compute/qemu"
 	"github.com/lifeboat-dr/lifeboat/replicator/node"
 	"github.com/lifeboat-dr/lifeboat/replicator/worker"
@@ -57,8 +58,12 @@ func run(ctx context.Context, c config) (err error) {
 		return err
 	}
 	defer closeIdle()
+	codec, err := chunk.ParseCodec(c.Compression)
+	if err != nil {
+		return err
+	}
 	cfg := node.Config{Client: client, Identity: identity, StateDir: c.StateDir, Hostname: c.Hostname, Site: c.Site, Roles: c.Roles, Version: version,
-		SpoolLimit: c.SpoolLimit, Datastores: c.Datastores, DialServer: dial, OpenQueue: openQueue, Log: log}
+		SpoolLimit: c.SpoolLimit, Codec: codec, Datastores: c.Datastores, DialServer: dial, OpenQueue: openQueue, Log: log}
 	if slices.Contains(c.Roles, node.RoleProcessServer) {
 		if cfg.Data, err = net.Listen("tcp", c.DataListen); err != nil {
 			return fmt.Errorf("listen for replication data: %w", err)

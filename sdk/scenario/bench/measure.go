@@ -68,3 +68,25 @@ func SpreadOf(costs []Cost) Spread {
 func (s Spread) String() string {
 	return fmt.Sprintf("%.2f s (%.2f to %.2f)", s.Median.Seconds(), s.Min.Seconds(), s.Max.Seconds())
 }
+
+// cpuTime reads how much processor time a running process has used, from fields 14 and 15 of its stat line (proc(5)).
+func cpuTime(pid int) (time.Duration, error) {
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, ok := strings.Cut(string(line), ") ")
+	fields := strings.Fields(rest)
+	if !ok || len(fields) < 13 {
+		return 0, fmt.Errorf("process %d has a strange stat line", pid)
+	}
+	var ticks int64
+	for _, field := range fields[11:13] {
+		n, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * time.Second / 100, nil
+}

@@ -27,6 +27,7 @@ type config struct {
 	Datastores         map[string]string `koanf:"datastores"`
 	NoReplicator       bool              `koanf:"no-replicator"`
 	ForwardPort        int               `koanf:"forward-port"`
+	Compression        string            `koanf:"compression"`
 	Log                string            `koanf:"log"`
 	Verbose            bool              `koanf:"verbose"`
 
@@ -46,6 +47,7 @@ func (c *config) flags(cmd *cobra.Command) {
 	f.StringToStringVar(&c.Datastores, "datastore", nil, "name=directory of production machines that can be written back to; may be given again")
 	f.BoolVar(&c.NoReplicator, "no-replicator", false, "run no replicator in this process")
 	f.IntVar(&c.ForwardPort, "forward-port", 0, "TCP port of recovered machines to make reachable on a free loopback port")
+	f.StringVar(&c.Compression, "compression", "zstd", "of stored data: zstd (smaller) or s2 (less processor time)")
 	f.StringVar(&c.Log, "log", "text", "format of the log on standard error: text or json")
 	f.BoolVar(&c.Verbose, "verbose", false, "log debug messages too")
 	f.String("config", "", "YAML file with these settings by their flag names (datastores and names in the plural); flags win")

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/lifeboat-dr/lifeboat/replicator/chunk"
 	"github.com/lifeboat-dr/lifeboat/replicator/compute/qemu"
 	"github.com/lifeboat-dr/lifeboat/replicator/node"
 	"github.com/lifeboat-dr/lifeboat/replicator/worker"
@@ -54,6 +55,10 @@ func embeddedNode(ctx context.Context, c config, svc *fleet.Service, dial node.D
 	if err != nil {
 		return nil, nil, err
 	}
+	codec, err := chunk.ParseCodec(c.Compression)
+	if err != nil {
+		return nil, nil, err
+	}
 	data, err := listenReplication(c.ReplicationListen, c.replicationAsked, log)
 	if err != nil {
 		return nil, nil, fmt.Errorf("listen for replication data: %w", err)
@@ -65,7 +70,7 @@ func embeddedNode(ctx context.Context, c config, svc *fleet.Service, dial node.D
 		}
 	}
 	cfg := node.Config{Client: client, Identity: identity, StateDir: state, Hostname: hostname, Site: dr.SiteRecovery, Roles: node.Roles, Version: version,
-		Data: data, DataAddress: strings.Join(addresses, ","), Datastores: c.Datastores, OpenQueue: openQueue, Log: log}
+		Data: data, DataAddress: strings.Join(addresses, ","), Datastores: c.Datastores, Codec: codec, OpenQueue: openQueue, Log: log}
 	if driver := computeDriver(c, state, log); driver != nil { // never a nil driver in a non-nil interface
 		cfg.Compute = driver
 	}

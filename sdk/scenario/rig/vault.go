@@ -2,7 +2,6 @@ package rig
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"path"
@@ -260,11 +259,6 @@ func (it *Item) Newest(ctx context.Context) (Point, error) {
 // Capture makes a recovery point now and returns it: the first one whose instant is after the call.
 func (it *Item) Capture(ctx context.Context) (Point, error) {
 	if _, err := it.do(ctx, "captureNow", nil); err != nil {
-		if se, ok := errors.AsType[*StatusError](err); ok && se.Status == 501 {
-			t := time.Now()
-			var p Point
-			return p, Until(ctx, "next point", func() (bool, error) { var err error; p, err = it.Newest(ctx); return p.Time.After(t), err })
-		}
 		return Point{}, err
 	}
 	return it.Newest(ctx)

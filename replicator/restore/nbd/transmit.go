@@ -142,23 +142,88 @@ func (c *serverConn) readPieces(ctx context.Context, q request) error {
 	defer c.s.memory.Release(piece)
 	buf := buffers.Get().(*[piece]byte)
 	defer buffers.Put(buf)
-	for off, end := q.off, q.off+q.length; off < end; {
-		// Pieces end at multiples of piece, so that a long read touches each stored frame once.
-		n := min(end-off, piece-off%piece)
-		if err := c.src.ReadAt(ctx, buf[:n], off); err != nil {
-			return c.readFailed(ctx, q, block.Extent{Offset: off, Length: n}, err)
+	end := q.off + q.length
+	data := block.Extent{Offset: q.off} // where data is; asked for when it is used up
+	if q.length < holesFrom {
+		data.Length = q.length
+	}
+	for off := q.off; off < end; {
+		if off >= data.End() {
+			var err error
+			if data, err = c.nextData(ctx, off, end); err != nil {
+				return c.readFailed(ctx, q, block.Extent{Offset: off, Length: end - off}, err)
+			}
 		}
-		var flags uint16
-		if off+n == end {
-			flags = replyDone
+		var n int64
+		var err error
+		if off < data.Offset {
+			n = data.Offset - off
+			err = c.sendHole(q, off, n, off+n == end)
+		} else {
+			// Pieces end at multiples of piece, so that a long read touches each stored frame once.
+			n = min(data.End()-off, piece-off%piece)
+			if err := c.src.ReadAt(ctx, buf[:n], off); err != nil {
+				return c.readFailed(ctx, q, block.Extent{Offset: off, Length: n}, err)
+			}
+			err = c.sendData(q, off, buf[:n], off+n == end)
 		}
-		head := binary.BigEndian.AppendUint64(chunkHead(q, flags, chunkOffsetData, 8+n), uint64(off))
-		if err := c.send(head, buf[:n]); err != nil {
+		if err != nil {
 			return err
 		}
 		off += n
 	}
 	return nil
+}
+
+// holesFrom is the length from which a read first asks where data is: holes then cost neither reading nor copying, which is
+// most of the work of filling a sparse disk.
+const holesFrom = 64 << 10
+
+// nextData returns the next data in [off, end), empty at end when there is none. Holes shorter than a block group are data: a
+// chunk each would cost more than their zeros.
+func (c *serverConn) nextData(ctx context.Context, off, end int64) (block.Extent, error) {
+	data := block.Extent{Offset: end}
+	for at := off; at < end; {
+		e, ok, err := c.src.Next(ctx, at)
+		if err != nil {
+			return block.Extent{}, err
+		}
+		if !ok || e.Offset >= end {
+			break
+		}
+		start := max(e.Offset, at)
+		switch {
+		case data.Length == 0 && start-off < holesFrom:
+			data.Offset = off
+		case data.Length == 0:
+			data.Offset = start
+		case start-data.End() >= holesFrom:
+			return data, nil
+		}
+		if e.End() <= at {
+			return block.Extent{}, errors.New("source returned an extent before the one asked for")
+		}
+		data.Length = min(e.End(), end) - data.Offset
+		at = data.End()
+	}
+	return data, nil
+}
+
+func (c *serverConn) sendData(q request, off int64, p []byte, last bool) error {
+	head := chunkHead(q, doneIf(last), chunkOffsetData, 8+int64(len(p)))
+	return c.send(binary.BigEndian.AppendUint64(head, uint64(off)), p)
+}
+
+func (c *serverConn) sendHole(q request, off, length int64, last bool) error {
+	head := binary.BigEndian.AppendUint64(chunkHead(q, doneIf(last), chunkOffsetHole, 12), uint64(off))
+	return c.send(binary.BigEndian.AppendUint32(head, uint32(length)), nil)
+}
+
+func doneIf(last bool) uint16 {
+	if last {
+		return replyDone
+	}
+	return 0
 }
 
 func (c *serverConn) readFailed(ctx context.Context, q request, e block.Extent, err error) error {

@@ -126,6 +126,10 @@ func scan(mark string) (Process, error) {
 		}
 		for v := range bytes.SplitSeq(env, []byte{0}) {
 			if bytes.Equal(v, want) {
+				// Its children have inherited the mark; it alone leads its session.
+				if sid, err := unix.Getsid(pid); err != nil || sid != pid {
+					continue
+				}
 				if p, err := lookup(pid); err == nil && p.Running() {
 					return p, nil
 				}

@@ -1,0 +1,147 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func start(t *testing.T, dir, script string) *Child {
+	t.Helper()
+	c, err := Start(Command{Name: "p", Path: "/bin/sh", Args: []string{"-c", script}, Dir: dir, Env: os.Environ(), Log: "p.log"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = c.Kill(context.Background())
+		<-c.Done()
+	})
+	return c
+}
+
+func bounded(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func TestLifeOfAProcess(t *testing.T) {
+	ctx, dir := bounded(t), t.TempDir()
+	c := start(t, dir, "echo said; sleep 2 & exec sleep 60")
+	if sid, err := unix.Getsid(c.PID); err != nil || sid != c.PID {
+		t.Errorf("session %d of process %d: %v", sid, c.PID, err)
+	}
+	if p, err := Find(dir, "p"); err != nil || p != c.Process {
+		t.Errorf("found %+v, %v; want %+v", p, err, c.Process)
+	}
+	if p, err := Find(dir, "other"); err != nil || p != (Process{}) {
+		t.Errorf("found %+v, %v under another name", p, err)
+	}
+	// Without its pid file, and with one that lies.
+	for _, pid := range []string{"", "{", `{"pid":1,"start":1,"boot":""}`} {
+		if err := os.WriteFile(filepath.Join(dir, "p.pid"), []byte(pid), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if p, err := Find(dir, "p"); err != nil || p != c.Process {
+			t.Errorf("pid file %q: found %+v, %v", pid, p, err)
+		}
+	}
+	if !c.Running() {
+		t.Error("not running")
+	}
+	short, cancel := context.WithTimeout(ctx, 30*time.Millisecond)
+	defer cancel()
+	if err := c.Wait(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("wait for a running process: %v", err)
+	}
+	if err := c.Kill(ctx); err != nil {
+		t.Fatal(err)
+	}
+	<-c.Done()
+	if c.Running() || c.Err() == nil {
+		t.Errorf("after kill: running %v, ended with %v", c.Running(), c.Err())
+	}
+	if err := errors.Join(c.Kill(ctx), c.Wait(ctx), c.Terminate(ctx, time.Second), (Process{}).Kill(ctx)); err != nil {
+		t.Errorf("ending what has ended: %v", err)
+	}
+	if p, err := Find(dir, "p"); err != nil || p != (Process{}) {
+		t.Errorf("found %+v, %v after its end", p, err)
+	}
+	if got := LogTail(filepath.Join(dir, "p.log"), 100); got != "said" {
+		t.Errorf("log %q", got)
+	}
+}
+
+func TestTerminate(t *testing.T) {
+	ctx := bounded(t)
+	end := func(trap string) *Child {
+		dir := t.TempDir()
+		c := start(t, dir, "trap '"+trap+"' TERM; echo ready; while :; do sleep 0.01; done")
+		for LogTail(filepath.Join(dir, "p.log"), 10) != "ready" && ctx.Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		if err := c.Terminate(ctx, 500*time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+		<-c.Done()
+		return c
+	}
+	polite, stubborn := end("exit 0"), end("")
+	if polite.Err() != nil {
+		t.Errorf("the polite one ended with %v", polite.Err())
+	}
+	if stubborn.Err() == nil || !strings.Contains(stubborn.Err().Error(), "killed") {
+		t.Errorf("the stubborn one ended with %v", stubborn.Err())
+	}
+}
+
+func TestAPidThatWasReusedIsNobodys(t *testing.T) {
+	ctx := bounded(t)
+	c := start(t, t.TempDir(), "exec sleep 60")
+	old := c.Process
+	old.Start--
+	rebooted := c.Process
+	rebooted.Boot = "another"
+	for _, p := range []Process{old, rebooted} {
+		if p.Running() {
+			t.Errorf("%+v is taken for %+v", c.Process, p)
+		}
+		if err := p.Kill(ctx); err != nil {
+			t.Error(err)
+		}
+	}
+	if !c.Running() {
+		t.Error("another process was killed")
+	}
+}
+
+func TestStartOfAProgramThatIsNotThere(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := Start(Command{Name: "p", Path: "/no/such/program", Dir: dir, Log: "p.log"}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := Start(Command{Name: "p", Path: "/bin/true", Dir: filepath.Join(dir, "none"), Log: "p.log"}); err == nil {
+		t.Error("started in a directory that is not there")
+	}
+}
+
+func TestInputGoesThroughThePipeOnly(t *testing.T) {
+	ctx, dir := bounded(t), t.TempDir()
+	c, err := Start(Command{Name: "p", Path: "/bin/sh", Args: []string{"-c", "cat"}, Dir: dir, Log: "p.log", Input: []byte("through the pipe")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Wait(ctx); err != nil {
+		t.Fatal(err)
+	}
+	<-c.Done()
+	if got := LogTail(filepath.Join(dir, "p.log"), 100); got != "through the pipe" {
+		t.Errorf("the process read %q", got)
+	}
+}

@@ -9,12 +9,11 @@ import (
 
 	"github.com/lifeboat-dr/lifeboat/service/control"
 	"github.com/lifeboat-dr/lifeboat/service/dr"
-	"github.com/lifeboat-dr/lifeboat/service/job"
 	"github.com/lifeboat-dr/lifeboat/service/store"
 )
 
 func TestAWholeLife(t *testing.T) {
-	w := newWorld(t)
+	w := newRedisWorld(t)
 	w.engine(w.store)
 	wholeLife(w)
 }
@@ -69,12 +68,12 @@ func wholeLife(w *world) {
 
 	w.ask(w.control.PlannedFailover(w.ctx, w.ref, noLoss))
 	v = w.item()
-	if !w.home.running || w.running() != 1 || v.Item.ActiveUUID != homeUUID || v.Item.PlannedFailoverStatus != "Succeeded" || w.homePoint != (job.PointRef(v.Item.FailoverPoint)) {
-		t.Fatalf("got %+v, home disks at %+v, want the machine home", v.Item, w.homePoint)
+	if on, at := w.homeNow(); !on || w.running() != 1 || v.Item.ActiveUUID != homeUUID || v.Item.PlannedFailoverStatus != "Succeeded" || at != v.Item.FailoverPoint {
+		t.Fatalf("got %+v, home disks at %+v, want the machine home", v.Item, at)
 	}
 	w.ask(w.control.FailoverCancel(w.ctx, w.ref))
 	v = w.item()
-	if w.home.running || w.running() != 1 || v.Item.State.Phase != dr.PhaseProtected || v.Item.Generation != 3 || v.Item.Fenced || v.Item.ActiveUUID == homeUUID {
+	if on, _ := w.homeNow(); on || w.running() != 1 || v.Item.State.Phase != dr.PhaseProtected || v.Item.Generation != 3 || v.Item.Fenced || v.Item.ActiveUUID == homeUUID {
 		t.Fatalf("got %+v, want the replica active again on generation 3", v.Item)
 	}
 	w.ask(w.control.PlannedFailover(w.ctx, w.ref, noLoss))

@@ -96,11 +96,8 @@ func TestAPlannedFailoverThatFailsKeepsTheReplicaActive(t *testing.T) {
 			if v.Item.State.Phase != dr.PhaseProtected || v.Item.Fenced || v.Item.Generation != c.generation || v.Item.ActiveUUID != replica || v.Item.PlannedFailoverStatus != "Failed" {
 				t.Fatalf("got %+v, want the replica %s active on generation %d", v.Item, replica, c.generation)
 			}
-			w.mu.Lock()
-			home := w.home.running
-			w.mu.Unlock()
-			if home || w.running() != 1 {
-				t.Errorf("got home running %v and %d machines, want the replica alone", home, w.running())
+			if home, _ := w.homeNow(); home || w.running() != 1 {
+				t.Errorf("got home running %v and %d machines running, want the replica alone", home, w.running())
 			}
 			w.ask(w.control.PlannedFailover(w.ctx, w.ref, noLoss))
 		})
@@ -127,8 +124,7 @@ func TestRetriesEnd(t *testing.T) {
 }
 
 func TestAQueueThatForgotEverythingCostsTimeOnly(t *testing.T) {
-	w := newWorld(t)
-	// No engine yet: the job waits in SQL. One engine puts its first task out and dies with the queue's memory.
+	w := newRedisWorld(t)
 	stop := w.engine(w.store)
 	w.enable()
 	w.waitPhase(dr.LegInMageRcm, dr.PhaseProtected)

@@ -84,10 +84,22 @@ type bothSides interface {
 	queue.Workers
 }
 
-// newWorld makes a world in real time, on the embedded queue, with an engine that is in a hurry.
+// hurry is for engines in real time.
+var hurry = workflow.Options{Tick: 20 * time.Millisecond, Housekeeping: 50 * time.Millisecond, RetryFirst: 10 * time.Millisecond, RetryMost: 50 * time.Millisecond}
+
+// newWorld makes a world in real time, with an engine that is in a hurry.
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	t.Parallel() // most of the time is spent waiting
+	ctx, stop := context.WithTimeout(t.Context(), 2*patience)
+	t.Cleanup(stop)
+	return makeWorld(ctx, t, newMemQueue(300*time.Millisecond), 15*time.Millisecond, hurry)
+}
+
+// newRedisWorld is newWorld on the queue of the embedded shape.
+func newRedisWorld(t *testing.T) *world {
+	t.Helper()
+	t.Parallel()
 	srv, err := embedded.Start()
 	if err != nil {
 		t.Fatal(err)
@@ -99,8 +111,7 @@ func newWorld(t *testing.T) *world {
 	})
 	ctx, stop := context.WithTimeout(t.Context(), 2*patience)
 	t.Cleanup(stop)
-	w := makeWorld(ctx, t, redisqueue.New(srv.Client(), redisqueue.Options{Lease: 300 * time.Millisecond}), 15*time.Millisecond, workflow.Options{
-		Tick: 20 * time.Millisecond, Housekeeping: 50 * time.Millisecond, RetryFirst: 10 * time.Millisecond, RetryMost: 50 * time.Millisecond})
+	w := makeWorld(ctx, t, redisqueue.New(srv.Client(), redisqueue.Options{Lease: 300 * time.Millisecond}), 15*time.Millisecond, hurry)
 	w.flush = func() error { return srv.Client().FlushAll(ctx).Err() }
 	return w
 }
@@ -122,6 +133,7 @@ func makeWorld(ctx context.Context, t *testing.T, q bothSides, round time.Durati
 		MakeVault: func(string) (control.VaultSecrets, string, error) {
 			return control.VaultSecrets{DataKey: make([]byte, 32)}, "recovery-key", nil
 		}})
+	w.build()
 	var wg sync.WaitGroup
 	run, cancel := context.WithCancel(ctx)
 	for range 2 {
@@ -135,7 +147,6 @@ func makeWorld(ctx context.Context, t *testing.T, q bothSides, round time.Durati
 			t.Error(err)
 		}
 	})
-	w.build()
 	return w
 }
 
@@ -578,6 +589,13 @@ func (w *world) killHome() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.home.running = false
+}
+
+// homeNow tells whether the production machine runs, and which point its disks were written from.
+func (w *world) homeNow() (bool, dr.PointRef) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.home.running, dr.PointRef(w.homePoint)
 }
 
 // running counts machines that run on a network others can reach.

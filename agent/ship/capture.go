@@ -106,6 +106,10 @@ func (s *session) count(which func(*disk) bool) (n int) {
 func (s *session) retry(ctx context.Context, err error, try int) error {
 	f := Fault{Code: "precondition_failed"}
 	switch {
+	case errors.Is(err, quiesce.ErrExpired), errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+		f.Message = "the freeze deadline passed before the last pass was read; the filesystems were thawed and the capture refused"
+		f.Causes, f.Action = "The disks are slow, or large for a tracker that reads them whole.", "Raise the policy's freeze limit."
+		return &refusal{&f}
 	case errors.Is(err, errSpoolFull):
 		f.Message = fmt.Sprintf("write rate too high: in %d tries more than %d MiB changed between the last pass and the freeze", try, s.p.cfg.SpoolBytes>>20)
 		f.Causes, f.Action = "The machine writes faster than its changes can be read.", "Protect it at a quieter time, give it faster disks, or leave busy scratch disks out."
@@ -125,10 +129,6 @@ func (s *session) retry(ctx context.Context, err error, try int) error {
 				return context.Cause(ctx)
 			}
 		}
-	case errors.Is(err, quiesce.ErrExpired), errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
-		f.Message = "the freeze deadline passed before the last pass was read; the filesystems were thawed and the capture refused"
-		f.Causes, f.Action = "The disks are slow, or large for a tracker that reads them whole.", "Raise the policy's freeze limit."
-		return &refusal{&f}
 	default:
 		return err
 	}

@@ -1,7 +1,9 @@
 package ship
 
+import "time"
+
 // OnWindow has f called at the end of each last pass, while the machine stands still.
 func (p *Protector) OnWindow(f func()) { p.inWindow = f }
 
-// DeadmanPID returns the dead-man's process id.
-func (p *Protector) DeadmanPID() int { return p.guard.PID() }
+// Hurry has a refused capture tried again at once.
+func (p *Protector) Hurry() { p.patience = 100 * time.Millisecond }

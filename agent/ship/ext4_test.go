@@ -122,13 +122,7 @@ func (m *machine) write() {
 // are unbroken, at least as many as were synced when the capture was asked for.
 func checkImage(t *testing.T, image []byte, atLeast int64) int64 {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "point.img")
-	if err := os.WriteFile(path, image, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command("e2fsck", "-fn", path).CombinedOutput(); err != nil {
-		t.Fatalf("filesystem of the point is not clean: %v\n%s", err, out)
-	}
+	path := checkFilesystem(t, image)
 	dump := filepath.Join(t.TempDir(), "records")
 	command(t, "debugfs", "-R", fmt.Sprintf("dump /records %s", dump), path)
 	b := read(t, dump)
@@ -143,6 +137,19 @@ func checkImage(t *testing.T, image []byte, atLeast int64) int64 {
 		t.Fatalf("the point holds %d records, %d were synced before it", got, atLeast)
 	}
 	return got
+}
+
+// checkFilesystem fails unless the image is a clean filesystem without a journal to replay. It returns where it wrote the image.
+func checkFilesystem(t *testing.T, image []byte) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "point.img")
+	if err := os.WriteFile(path, image, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("e2fsck", "-fn", path).CombinedOutput(); err != nil {
+		t.Fatalf("filesystem of the point is not clean: %v\n%s", err, out)
+	}
+	return path
 }
 
 func TestPointsOfALiveFilesystemAreItsInstants(t *testing.T) {

@@ -191,6 +191,7 @@ func (s *site) run(cfg ship.Config, want fleet.Protection, before func(*ship.Pro
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	p.Hurry()
 	if before != nil {
 		before(p)
 	}

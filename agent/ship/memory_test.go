@@ -19,6 +19,7 @@ type memory struct {
 	closed map[int64]bool
 	open   *memoryWriter    // the newest writer, whose work its successor resumes
 	put    map[string]int64 // bytes put, by disk
+	asked  int              // requests for sums
 }
 
 type memoryPoint struct {
@@ -97,6 +98,9 @@ func (w *memoryWriter) Base() *ingest.PointRef {
 }
 
 func (w *memoryWriter) Sums(_ context.Context, disk string, first int64, dst []block.Sum) error {
+	w.m.mu.Lock()
+	w.m.asked++
+	w.m.mu.Unlock()
 	key := w.m.SumKey(w.machine, disk)
 	for i := range dst {
 		off := (first + int64(i)) * block.Size

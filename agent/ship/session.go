@@ -151,7 +151,7 @@ func (s *session) run(ctx context.Context) error {
 			s.p.log.Warn("capture refused", "err", err)
 			s.p.status.complain(err)
 			s.phase(ph)
-			notBefore = time.Now().Add(min(s.interval(), refusedWait))
+			notBefore = time.Now().Add(min(s.interval(), s.p.patience))
 			continue
 		}
 		ph = fleet.Delta

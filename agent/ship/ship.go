@@ -79,6 +79,7 @@ type Protector struct {
 	want fleet.Protection
 
 	inWindow func()                   // called at the end of the last pass, while all stands; for tests
+	patience time.Duration            // refusedWait, and less in tests
 	trackers map[string]track.Tracker // by disk; Run's goroutine
 	replica  int                      // index of the replicator to try next
 	shutDown bool
@@ -98,6 +99,7 @@ func New(cfg Config, want fleet.Protection) (*Protector, error) {
 	p := &Protector{
 		cfg: cfg, log: cfg.Log.With("item", want.MachineId), machine: want.MachineId, want: want,
 		guard: quiesce.NewGuard(cfg.Log, cfg.Deadman...), notify: make(chan struct{}, 1), trackers: map[string]track.Tracker{},
+		patience: refusedWait,
 	}
 	var err error
 	if p.memo, err = readMemo(p.path("protection.json")); err != nil {

@@ -37,7 +37,7 @@ var itemColumns = []column[sdk.Item]{
 	{"name", func(i sdk.Item) string { return i.Name }},
 	{"state", itemState},
 	{"health", func(i sdk.Item) string { return i.Properties.ReplicationHealth }},
-	{"active", func(i sdk.Item) string { return i.Properties.ActiveLocation }},
+	{"runs at", runsAt},
 	{"rpo lag", func(i sdk.Item) string {
 		if lag := replicationOf(i).lag; lag != nil && !replicationOf(i).lastPoint.IsZero() {
 			return (time.Duration(*lag) * time.Second).String()
@@ -52,6 +52,21 @@ var itemColumns = []column[sdk.Item]{
 		}
 		return ref.Fabric
 	}},
+}
+
+// recoverySite is what the field calls this server's own site.
+const recoverySite = "Microsoft Azure"
+
+// runsAt names the site where the machine runs. The field's activeLocation changes its sense with the direction.
+func runsAt(i sdk.Item) string {
+	site := i.Properties.PrimaryFabricFriendlyName
+	if i.Properties.ActiveLocation == "Recovery" {
+		site = i.Properties.RecoveryFabricFriendlyName
+	}
+	if site == recoverySite {
+		return "recovery site"
+	}
+	return site
 }
 
 // itemState is the state for people, with the progress of a first copy.

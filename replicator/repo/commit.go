@@ -122,7 +122,7 @@ func (r *Repository) NewWriter(ctx context.Context, machine string, gen int64, d
 	if err != nil {
 		return nil, err
 	}
-	w := &Writer{r: r, machine: machine, gen: gen, src: r.source(machine, r.s.t), gate: make(chan struct{}, 1), head: h.seq}
+	w := &Writer{r: r, machine: machine, gen: gen, src: r.source(machine, r.s.t), gate: make(chan struct{}, 1), head: h.seq, limits: defaultLimits}
 	if base != nil {
 		w.base = &PointRef{base.Generation, base.Sequence}
 	}

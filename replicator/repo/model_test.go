@@ -33,6 +33,7 @@ type model struct {
 	dirty bool
 	sizes map[string]int64 // of pack files when they were synced
 	ahead time.Duration    // of the model's clock
+	small bool             // the writers' limits are
 }
 
 func (m *model) now() time.Time { return time.Now().Add(m.ahead) }
@@ -47,6 +48,9 @@ func (m *model) must(err error) {
 func (m *model) open() {
 	w, err := m.v.NewWriter(context.Background(), m.g.machine, m.gen, m.g.disks, repo.WriterOptions{Dir: m.dir, Workers: 2})
 	m.must(err)
+	if m.small {
+		w.Shrink()
+	}
 	m.w = w
 	if (m.last == nil) != (w.Base() == nil) || m.last != nil && *w.Base() != *m.last {
 		m.Fatalf("base: got %v, want %v", w.Base(), m.last)
@@ -224,7 +228,7 @@ func TestEveryPointShowsTheBytesOfItsInstant(t *testing.T) {
 		b := memblob.OpenBucket(nil)
 		defer b.Close()
 		seed := rapid.Uint64().Draw(rt, "seed")
-		m := &model{T: rt, rng: rand.New(rand.NewPCG(seed, 1)), gen: 1,
+		m := &model{T: rt, small: rapid.Bool().Draw(rt, "small limits"), rng: rand.New(rand.NewPCG(seed, 1)), gen: 1,
 			points: make(map[repo.PointRef]*guest),
 			g:      newGuest("vm", repo.DiskInfo{ID: "a", Size: 2<<20 + 1536}, repo.DiskInfo{ID: "b", Size: 300 * block.Size})}
 		m.v = openVault(t, b, repo.Options{CacheBytes: 1 << 20, Now: m.now})

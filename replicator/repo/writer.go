@@ -44,6 +44,7 @@ type Writer struct {
 	spills   int     // counts how often mem moved into layers
 	changed  int64
 	packed   int64
+	limits   limits
 	err      error // the writer is of no use any more
 	closed   bool
 }
@@ -60,12 +61,19 @@ const (
 	// MaxPut is the most bytes one Put takes.
 	MaxPut = 1 << 20
 
-	packTarget  = 48 << 20 // bytes of a pack
-	heldBlocks  = 512 << 10
-	heldRuns    = 256 << 10
-	spoolPacks  = 32 // sealed packs in the spool that no session record lists
 	zeroAtATime = regionBlocks * 64
 )
+
+// limits bound what a writer holds.
+type limits struct {
+	pack   int64 // bytes of a pack, give or take a frame
+	blocks int   // in memory
+	runs   int   // in memory
+	packs  int   // sealed ones in the spool that no session record lists
+}
+
+// defaultLimits hold 2 GiB of plain data: 8 MiB of sums, at most 4 MiB of runs, at most 1.5 GiB of spool.
+var defaultLimits = limits{pack: 48 << 20, blocks: 512 << 10, runs: 256 << 10, packs: 32}
 
 func (w *Writer) lock(ctx context.Context) error {
 	select {
@@ -284,7 +292,7 @@ func (w *Writer) makeRoom(ctx context.Context) error {
 	for _, d := range w.disks {
 		runs += d.mem.runs
 	}
-	if len(w.held.sums) < heldBlocks && runs < heldRuns && len(w.packs) < spoolPacks {
+	if len(w.held.sums) < w.limits.blocks && runs < w.limits.runs && len(w.packs) < w.limits.packs {
 		return nil
 	}
 	return w.checkpoint(ctx)
@@ -342,7 +350,7 @@ func (w *Writer) addData(ctx context.Context, d *writerDisk, first int64, sums [
 
 // submit sends the current frame on its way, into a new pack when the current one has enough.
 func (w *Writer) submit() error {
-	if w.pack != nil && (w.pack.size.Load()+w.pack.inFlight.Load()+chunk.MaxPlain > packTarget || w.pack.next == chunk.MaxFrames) {
+	if w.pack != nil && (w.pack.size.Load()+w.pack.inFlight.Load()+chunk.MaxPlain > w.limits.pack || w.pack.next == chunk.MaxFrames) {
 		w.sealPack()
 	}
 	if w.pack == nil {

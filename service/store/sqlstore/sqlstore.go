@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math/rand/v2"
 	"net/url"
 	"sync"
 	"time"
@@ -131,7 +132,7 @@ func (s *Store) View(ctx context.Context, fn func(store.Tx) error) error {
 
 // Update implements store.Store. On PostgreSQL fn runs again when the engine could not serialize it.
 func (s *Store) Update(ctx context.Context, fn func(store.Tx) error) error {
-	const tries = 10
+	const tries = 100 // with the waits below about ten seconds
 	for try := 1; ; try++ {
 		kinds, err := s.updateOnce(ctx, fn)
 		if err == nil {
@@ -144,7 +145,7 @@ func (s *Store) Update(ctx context.Context, fn func(store.Tx) error) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(time.Duration(try) * 5 * time.Millisecond):
+		case <-time.After(rand.N(time.Duration(min(try, 20)) * 10 * time.Millisecond)): // apart from those we collided with
 		}
 	}
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/api"
 	"github.com/lifeboat-dr/lifeboat/service/control"
 	"github.com/lifeboat-dr/lifeboat/service/fleet"
+	"github.com/lifeboat-dr/lifeboat/service/keyfile"
 	"github.com/lifeboat-dr/lifeboat/service/queue/embedded"
 	"github.com/lifeboat-dr/lifeboat/service/queue/redisqueue"
 	"github.com/lifeboat-dr/lifeboat/service/store"
@@ -42,11 +43,11 @@ func run(ctx context.Context, c config) (err error) {
 	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
 		return fmt.Errorf("make data directory: %w", err)
 	}
-	seal, err := openSealer(filepath.Join(c.DataDir, "secret.key"))
+	seal, err := keyfile.Open(filepath.Join(c.DataDir, "secret.key"))
 	if err != nil {
 		return err
 	}
-	stops.add("sealer", seal.keeper.Close)
+	stops.add("sealer", seal.Close)
 	db, err := openStore(ctx, c)
 	if err != nil {
 		return err

@@ -67,6 +67,7 @@ func all[T any](t *testing.T, p *runtime.Pager[T]) (pages []T) {
 const fabricName, itemName = "site1", "web01"
 
 func TestTheAzureSDKDrivesAWholeLife(t *testing.T) {
+	t.Parallel()
 	s, st := newStage(t)
 	ctx := t.Context()
 	cred, opt := s.azure()

@@ -9,6 +9,7 @@ import (
 )
 
 func TestRouterAndDocumentAgreeBothWays(t *testing.T) {
+	t.Parallel()
 	s := newSite(t).server
 	routed := map[string]bool{}
 	err := chi.Walk(s.model(), func(method, route string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
@@ -33,6 +34,7 @@ func TestRouterAndDocumentAgreeBothWays(t *testing.T) {
 // Every operation is reached by its own path in any case, and answers an authenticated caller who names nothing that exists
 // with 404, not with a page of the router: the path was understood.
 func TestEveryOperationIsServedWithoutCase(t *testing.T) {
+	t.Parallel()
 	site := newSite(t)
 	for key, op := range site.server.doc.operations {
 		method, path := key[:len(key)-len(op.path)-1], op.path
@@ -92,6 +94,7 @@ func exampleOf(t *testing.T, op operation) string {
 }
 
 func TestTheDocumentIsServedToAnyone(t *testing.T) {
+	t.Parallel()
 	site := newSite(t)
 	for path, want := range map[string]string{"/openapi.json": "application/json", "/openapi.yaml": "application/yaml"} {
 		a := site.send("", "GET", path+"?no-version", "")

@@ -122,10 +122,10 @@ func rcmDetails(c *scope, v control.ItemView) oas.InMageRcmReplicationDetails {
 	}
 	d.MobilityAgentDetails = oas.InMageRcmMobilityAgentDetails{Version: o.AgentVersion, LatestVersion: o.AgentVersion, LastHeartbeatUtc: o.LastHeartbeat,
 		IsUpgradeable: "false", ReasonsBlockingUpgrade: []string{"AlreadyOnLatestVersion"}}
-	for n, k := range i.Disks {
+	for _, k := range i.Disks {
 		progress, name := diskProgress(v, k.ID)
 		disk := oas.InMageRcmProtectedDiskDetails{DiskId: k.ID, DiskName: name, IsOSDisk: boolText(k.IsOSDisk), CapacityInBytes: ptr(k.SizeBytes), DiskState: "Protected",
-			IsInitialReplicationComplete: boolText(!initial.running), DiskType: diskType(set, k.ID, n), LogStorageAccountId: logAccount(set, k.ID)}
+			IsInitialReplicationComplete: boolText(!initial.running), DiskType: diskType(set, k.ID), LogStorageAccountId: logAccount(set, k.ID)}
 		if initial.running {
 			disk.DiskState = "InitialReplicationPending"
 			disk.IrDetails = syncDetails(o, progress)
@@ -242,7 +242,7 @@ func syncDetails(o dr.Observed, p dr.DiskProgress) oas.InMageRcmSyncDetails {
 }
 
 // diskType and logAccount echo the settings of one disk.
-func diskType(set oas.InMageRcmEnableProtectionInput, id string, _ int) string {
+func diskType(set oas.InMageRcmEnableProtectionInput, id string) string {
 	for _, d := range set.DisksToInclude {
 		if d.DiskId == id {
 			return string(d.DiskType)

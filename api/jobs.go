@@ -18,7 +18,7 @@ const (
 	scenarioTestFailover      = "TestFailover"
 	scenarioPlannedFailover   = "PlannedFailover"
 	scenarioUnplannedFailover = "UnplannedFailover"
-	scenarioApplyPoint        = "ChangeRecoveryPoint"
+	scenarioApplyPoint        = "ApplyRecoveryPoint"
 	scenarioReprotect         = "SwitchReplicationGroupProtection"
 )
 
@@ -62,7 +62,10 @@ func jobError(j job.Job, e job.Error) oas.JobErrorDetails {
 func taskBody(j job.Job, t job.Task) oas.ASRTask {
 	out := oas.ASRTask{TaskId: t.ID, Name: t.Name, FriendlyName: t.FriendlyName, State: string(t.State), StateDescription: string(t.State), StartTime: t.Started, EndTime: t.Ended,
 		TaskType: "TaskDetails", AllowedActions: []string{}, Errors: []oas.JobErrorDetails{}}
-	if t.State == job.Succeeded {
+	switch {
+	case t.Description != "":
+		out.StateDescription = t.Description
+	case t.State == job.Succeeded:
 		out.StateDescription = "Completed"
 	}
 	must(out.CustomDetails.FromPlainTaskDetails(oas.PlainTaskDetails{InstanceType: "TaskDetails"}))

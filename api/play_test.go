@@ -28,6 +28,7 @@ type stage struct {
 	instances map[string]job.Hardware // those that run
 	homeRuns  bool
 	agent     string
+	captured  string // the last capture that was asked for and made
 }
 
 const (
@@ -121,7 +122,7 @@ func (st *stage) report(ctx context.Context, agent, uuid string) error {
 			continue
 		}
 		o := dr.Observed{Item: i.ID, Generation: i.Generation, Phase: "delta", ProgressPercent: 100, LastCaptureID: i.CaptureID}
-		if p, ok := st.ship(string(i.ID), i.Generation); ok {
+		if p, ok := st.ship(string(i.ID), i.Generation, i.CaptureID); ok {
 			if err := st.site.control.RecordPoints(ctx, i.Vault, i.ID, []dr.Point{p}, false); err != nil {
 				return err
 			}
@@ -133,13 +134,15 @@ func (st *stage) report(ctx context.Context, agent, uuid string) error {
 	return st.site.control.AgentSeen(ctx, agent, "0.1.0", m, observed)
 }
 
-func (st *stage) ship(machine string, gen int64) (dr.Point, bool) {
+// ship makes a few points of a generation, and one for every capture that is asked for.
+func (st *stage) ship(machine string, gen int64, capture string) (dr.Point, bool) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	n, open := st.points[machine][gen]
-	if !open || st.closed[machine][gen] || n >= 3 {
+	if !open || st.closed[machine][gen] || n >= 3 && capture == st.captured {
 		return dr.Point{}, false
 	}
+	st.captured = capture
 	st.points[machine][gen] = n + 1
 	return dr.Point{Generation: gen, Sequence: n + 1, Time: time.Now().UTC(), Consistency: dr.CrashConsistent, ChangedBytes: 4096, StoredBytes: 1024}, true
 }
@@ -152,14 +155,27 @@ func (st *stage) work(ctx context.Context) {
 		if err != nil || d == nil {
 			continue
 		}
-		out, err := json.Marshal(st.do(d.Message))
-		if err != nil {
-			st.site.t.Errorf("encode the output of %s: %v", d.Kind, err)
+		result := queue.Result{TaskID: d.TaskID, JobID: d.JobID, Token: d.Token}
+		if result.Failure = st.fault(d.Message); result.Failure == nil {
+			if result.Output, err = json.Marshal(st.do(d.Message)); err != nil {
+				st.site.t.Errorf("encode the output of %s: %v", d.Kind, err)
+			}
 		}
-		if err := st.queue.Finish(ctx, d, queue.Result{TaskID: d.TaskID, JobID: d.JobID, Token: d.Token, Output: out}); err != nil && !errors.Is(err, queue.ErrLeaseLost) && ctx.Err() == nil {
+		if err := st.queue.Finish(ctx, d, result); err != nil && !errors.Is(err, queue.ErrLeaseLost) && ctx.Err() == nil {
 			st.site.t.Errorf("finish %s: %v", d.Kind, err)
 		}
 	}
+}
+
+// Directories that an export fails in.
+const fullDirectory = "/full"
+
+// fault is what goes wrong with a task.
+func (st *stage) fault(m queue.Message) *queue.Failure {
+	if m.Kind == job.KindPointExport && decode[job.PointExport](st, m).Directory == fullDirectory {
+		return &queue.Failure{Code: string(dr.CodeExhausted), Message: "there is no space left in " + fullDirectory, PossibleCauses: "the disk is full", RecommendedAction: "free space or choose another directory"}
+	}
+	return nil
 }
 
 func decode[T any](st *stage, m queue.Message) (p T) {

@@ -10,6 +10,7 @@ import (
 
 // Bad input, as a table: every refusal is an ARM error that says what is wrong, why, and what to do, and changes nothing.
 func TestBadInputIsRefusedClearly(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	c := s.furnish()
 	machine, _ := s.enrol(c)
@@ -109,6 +110,12 @@ func (s *site) snapshot(container string) string {
 		container + "/replicationProtectableItems", vaultURL + "/replicationJobs"} {
 		out += string(s.must(http.StatusOK, "GET", path, "").raw)
 	}
+	return out + s.itemStates()
+}
+
+// itemStates is what operations change of every item.
+func (s *site) itemStates() (out string) {
+	s.t.Helper()
 	items := s.must(http.StatusOK, "GET", vaultURL+"/replicationProtectedItems", "")
 	for i := 0; items.at(fmt.Sprintf("value.%d.name", i)) != nil; i++ {
 		for _, f := range []string{"name", "properties.protectionState", "properties.currentScenario.jobId", "properties.allowedOperations", "properties.policyId"} {
@@ -119,6 +126,7 @@ func (s *site) snapshot(container string) string {
 }
 
 func TestInputIsTakenAsClientsSendIt(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	c := s.furnish()
 	for _, test := range []struct{ name, method, path, body string }{
@@ -143,6 +151,7 @@ func TestInputIsTakenAsClientsSendIt(t *testing.T) {
 
 // A request without Accept and Content-Type is what the official client polls with.
 func TestMissingHeadersAreNoReasonToRefuse(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	req, err := http.NewRequest("PUT", s.web.URL+vaultURL+"?api-version="+testVersion, strings.NewReader(vaultIn))
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 )
 
 func TestVaultIsMadeOnceAndShowsItsRecoveryKeyOnce(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	first := s.must(201, "PUT", vaultURL, vaultIn)
 	if got := first.header.Get("Lifeboat-Recovery-Key"); got != "RECOVERY-KEY" {
@@ -36,6 +37,7 @@ func TestVaultIsMadeOnceAndShowsItsRecoveryKeyOnce(t *testing.T) {
 }
 
 func TestVaultDeleteAnswersByVersion(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	for version, want := range map[string]int{"2023-04-01": 200, "2024-01-01": 200, "2024-04-01": 204, "2026-07-01": 204} {
 		s.must(201, "PUT", vaultURL, vaultIn)
@@ -46,6 +48,7 @@ func TestVaultDeleteAnswersByVersion(t *testing.T) {
 }
 
 func TestAcceptedOperationCanBePolledBothWays(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.must(201, "PUT", vaultURL, vaultIn)
 	// The caller's spelling comes back in names, and its version in every URL.
@@ -81,6 +84,7 @@ func TestAcceptedOperationCanBePolledBothWays(t *testing.T) {
 }
 
 func TestResultOfARemovalIsNothingEvenWhenTheParentIsGone(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	c := s.furnish()
 	removal := s.must(202, "POST", c+"/replicationProtectionContainerMappings/m1/remove", `{"properties":{}}`)
@@ -95,6 +99,7 @@ func TestResultOfARemovalIsNothingEvenWhenTheParentIsGone(t *testing.T) {
 }
 
 func TestPutAgainChangesNothing(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	c := s.furnish()
 	for path, in := range map[string]string{fabricURL: fabricIn, vaultURL + "/replicationPolicies/p1": policyIn, c + "/replicationProtectionContainerMappings/m1": mappingIn()} {
@@ -109,6 +114,7 @@ func TestPutAgainChangesNothing(t *testing.T) {
 }
 
 func TestListsAreCutIntoPages(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, func(c *Config) { c.PageSize = 2 })
 	s.must(201, "PUT", vaultURL, vaultIn)
 	want := []string{}
@@ -145,6 +151,7 @@ func TestListsAreCutIntoPages(t *testing.T) {
 }
 
 func TestFiltersAreThoseThatClientsSend(t *testing.T) {
+	t.Parallel()
 	for text, want := range map[string]filter{
 		"":             {},
 		" Name eq 'a'": {"name": {"a"}},
@@ -178,6 +185,7 @@ func FuzzFilter(f *testing.F) {
 }
 
 func TestJobsAndEventsAreFiltered(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.furnish()
 	all := s.must(200, "GET", vaultURL+"/replicationJobs", "")
@@ -209,6 +217,7 @@ func TestJobsAndEventsAreFiltered(t *testing.T) {
 }
 
 func TestRolesMayDoWhatTheDocumentSays(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	c := s.furnish()
 	for _, test := range []struct {
@@ -242,6 +251,7 @@ func TestRolesMayDoWhatTheDocumentSays(t *testing.T) {
 }
 
 func TestURLsAreThoseOfTheProxyInFront(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, func(c *Config) { c.TrustForwarded = true })
 	s.must(201, "PUT", vaultURL, vaultIn)
 	a := s.send(RoleContributor, "PUT", fabricURL, fabricIn, "X-Forwarded-Proto", "https", "X-Forwarded-Host", "dr.example.org, inner", "X-Forwarded-Prefix", "/arm/")
@@ -257,6 +267,7 @@ func TestURLsAreThoseOfTheProxyInFront(t *testing.T) {
 }
 
 func TestAnswersAreCompressedForThoseWhoAsk(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	r := httptest.NewRequest("GET", "/openapi.json", nil)
 	r.Header.Set("Accept-Encoding", "gzip")
@@ -276,6 +287,7 @@ func TestAnswersAreCompressedForThoseWhoAsk(t *testing.T) {
 }
 
 func TestNamesMayHoldWhatURLsEscape(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.must(201, "PUT", vaultURL, vaultIn)
 	name := "p 1;50%(old)"
@@ -295,6 +307,7 @@ func TestNamesMayHoldWhatURLsEscape(t *testing.T) {
 }
 
 func TestNamespaceIsRegistered(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	for _, req := range [][2]string{{"GET", ""}, {"POST", "/register"}} {
 		a := s.send(RoleOperator, req[0], "/subscriptions/sub/providers/Microsoft.RecoveryServices"+req[1]+"?api-version=2019-05-01", "")
@@ -305,6 +318,7 @@ func TestNamespaceIsRegistered(t *testing.T) {
 }
 
 func TestAPanicIsA500WithoutItsText(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	h := s.server.envelope(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("secret detail") }))
 	w := httptest.NewRecorder()

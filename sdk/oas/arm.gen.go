@@ -207,12 +207,12 @@ type A2AUpdateContainerMappingInputAutomationAccountAuthenticationType string
 
 // ASRTask A part of a job. All tasks are listed from the start, later ones NotStarted.
 type ASRTask struct {
-	AllowedActions []string `json:"allowedActions,omitempty,omitzero"`
+	AllowedActions []string `json:"allowedActions"`
 
 	// CustomDetails Details by kind of task.
 	CustomDetails TaskTypeDetails   `json:"customDetails,omitempty,omitzero"`
 	EndTime       time.Time         `json:"endTime,omitempty,omitzero"`
-	Errors        []JobErrorDetails `json:"errors,omitempty,omitzero"`
+	Errors        []JobErrorDetails `json:"errors"`
 	FriendlyName  string            `json:"friendlyName,omitempty,omitzero"`
 
 	// GroupTaskCustomDetails A task made of tasks.
@@ -384,7 +384,7 @@ type DraDetails struct {
 	BiosId                    string        `json:"biosId,omitempty,omitzero"`
 	ForwardProtectedItemCount *int32        `json:"forwardProtectedItemCount,omitempty"`
 	Health                    string        `json:"health,omitempty,omitzero"`
-	HealthErrors              []HealthError `json:"healthErrors,omitempty,omitzero"`
+	HealthErrors              []HealthError `json:"healthErrors"`
 	Id                        string        `json:"id,omitempty,omitzero"`
 	LastHeartbeatUtc          time.Time     `json:"lastHeartbeatUtc,omitempty,omitzero"`
 	Name                      string        `json:"name,omitempty,omitzero"`
@@ -490,7 +490,7 @@ type EventProperties struct {
 	// EventType VmHealth, JobStatus, ServerHealth or AgentHealth.
 	EventType    string        `json:"eventType,omitempty,omitzero"`
 	FabricId     string        `json:"fabricId,omitempty,omitzero"`
-	HealthErrors []HealthError `json:"healthErrors,omitempty,omitzero"`
+	HealthErrors []HealthError `json:"healthErrors"`
 
 	// ProviderSpecificDetails Details by provider.
 	ProviderSpecificDetails EventProviderSpecificDetails `json:"providerSpecificDetails,omitempty,omitzero"`
@@ -573,7 +573,7 @@ type FabricProperties struct {
 
 	// Health Normal, Warning, Critical or None.
 	Health             string        `json:"health,omitempty,omitzero"`
-	HealthErrorDetails []HealthError `json:"healthErrorDetails,omitempty,omitzero"`
+	HealthErrorDetails []HealthError `json:"healthErrorDetails"`
 
 	// InternalIdentifier A GUID; another one if the fabric is made again.
 	InternalIdentifier string `json:"internalIdentifier,omitempty,omitzero"`
@@ -599,7 +599,7 @@ type FailoverDirection string
 type FailoverJobDetails struct {
 	AffectedObjectDetails map[string]string                         `json:"affectedObjectDetails,omitempty,omitzero"`
 	InstanceType          string                                    `json:"instanceType"`
-	ProtectedItemDetails  []FailoverReplicationProtectedItemDetails `json:"protectedItemDetails,omitempty,omitzero"`
+	ProtectedItemDetails  []FailoverReplicationProtectedItemDetails `json:"protectedItemDetails"`
 }
 
 // FailoverReplicationProtectedItemDetails A machine of the failover.
@@ -775,7 +775,7 @@ type HyperVSiteDetails struct {
 
 // HyperVVirtualMachineDetails A VM of a Hyper-V host.
 type HyperVVirtualMachineDetails struct {
-	DiskDetails            []DiskDetails `json:"diskDetails,omitempty,omitzero"`
+	DiskDetails            []DiskDetails `json:"diskDetails"`
 	Generation             string        `json:"generation,omitempty,omitzero"`
 	HasFibreChannelAdapter string        `json:"hasFibreChannelAdapter,omitempty,omitzero"`
 	HasPhysicalDisk        string        `json:"hasPhysicalDisk,omitempty,omitzero"`
@@ -1019,7 +1019,7 @@ type InMageRcmFabricCreationInput struct {
 
 // InMageRcmFabricSpecificDetails The replicators of the site, by role, and the agents enrolled.
 type InMageRcmFabricSpecificDetails struct {
-	AgentDetails    []AgentDetails        `json:"agentDetails,omitempty,omitzero"`
+	AgentDetails    []AgentDetails        `json:"agentDetails"`
 	ControlPlaneUri string                `json:"controlPlaneUri,omitempty,omitzero"`
 	DataPlaneUri    string                `json:"dataPlaneUri,omitempty,omitzero"`
 	Dras            []DraDetails          `json:"dras,omitempty,omitzero"`
@@ -1028,15 +1028,15 @@ type InMageRcmFabricSpecificDetails struct {
 	PhysicalSiteId  string                `json:"physicalSiteId,omitempty,omitzero"`
 
 	// ProcessServers Replicators that take replication data.
-	ProcessServers []ProcessServerDetails `json:"processServers,omitempty,omitzero"`
+	ProcessServers []ProcessServerDetails `json:"processServers"`
 	PushInstallers []RcmComponentDetails  `json:"pushInstallers,omitempty,omitzero"`
 
 	// RcmProxies Replicators that relay the agents' control traffic.
-	RcmProxies        []RcmComponentDetails `json:"rcmProxies,omitempty,omitzero"`
+	RcmProxies        []RcmComponentDetails `json:"rcmProxies"`
 	ReplicationAgents []RcmComponentDetails `json:"replicationAgents,omitempty,omitzero"`
 
 	// ReprotectAgents Replicators that can write home disks in failback (master targets).
-	ReprotectAgents    []ReprotectAgentDetails `json:"reprotectAgents,omitempty,omitzero"`
+	ReprotectAgents    []ReprotectAgentDetails `json:"reprotectAgents"`
 	ServiceContainerId string                  `json:"serviceContainerId,omitempty,omitzero"`
 	ServiceEndpoint    string                  `json:"serviceEndpoint,omitempty,omitzero"`
 	ServiceResourceId  string                  `json:"serviceResourceId,omitempty,omitzero"`
@@ -1083,7 +1083,7 @@ type InMageRcmFailbackMobilityAgentDetails struct {
 	LastHeartbeatUtc                     time.Time `json:"lastHeartbeatUtc,omitempty,omitzero"`
 	LatestUpgradableVersionWithoutReboot string    `json:"latestUpgradableVersionWithoutReboot,omitempty,omitzero"`
 	LatestVersion                        string    `json:"latestVersion,omitempty,omitzero"`
-	ReasonsBlockingUpgrade               []string  `json:"reasonsBlockingUpgrade,omitempty,omitzero"`
+	ReasonsBlockingUpgrade               []string  `json:"reasonsBlockingUpgrade"`
 	Version                              string    `json:"version,omitempty,omitzero"`
 }
 
@@ -1169,7 +1169,7 @@ type InMageRcmFailbackReplicationDetails struct {
 	MobilityAgentDetails     InMageRcmFailbackMobilityAgentDetails   `json:"mobilityAgentDetails,omitempty,omitzero"`
 	MultiVmGroupName         string                                  `json:"multiVmGroupName,omitempty,omitzero"`
 	OsType                   string                                  `json:"osType,omitempty,omitzero"`
-	ProtectedDisks           []InMageRcmFailbackProtectedDiskDetails `json:"protectedDisks,omitempty,omitzero"`
+	ProtectedDisks           []InMageRcmFailbackProtectedDiskDetails `json:"protectedDisks"`
 	ReprotectAgentId         string                                  `json:"reprotectAgentId,omitempty,omitzero"`
 	ReprotectAgentName       string                                  `json:"reprotectAgentName,omitempty,omitzero"`
 	ResyncProcessedBytes     *int64                                  `json:"resyncProcessedBytes,omitempty"`
@@ -1183,7 +1183,7 @@ type InMageRcmFailbackReplicationDetails struct {
 	TargetDataStoreName    string                        `json:"targetDataStoreName,omitempty,omitzero"`
 	TargetVmName           string                        `json:"targetVmName,omitempty,omitzero"`
 	TargetvCenterId        string                        `json:"targetvCenterId,omitempty,omitzero"`
-	VmNics                 []InMageRcmFailbackNicDetails `json:"vmNics,omitempty,omitzero"`
+	VmNics                 []InMageRcmFailbackNicDetails `json:"vmNics"`
 }
 
 // InMageRcmFailbackReprotectInput Replicates towards the recovery site again.
@@ -1220,7 +1220,7 @@ type InMageRcmMobilityAgentDetails struct {
 	LatestAgentReleaseDate               string    `json:"latestAgentReleaseDate,omitempty,omitzero"`
 	LatestUpgradableVersionWithoutReboot string    `json:"latestUpgradableVersionWithoutReboot,omitempty,omitzero"`
 	LatestVersion                        string    `json:"latestVersion,omitempty,omitzero"`
-	ReasonsBlockingUpgrade               []string  `json:"reasonsBlockingUpgrade,omitempty,omitzero"`
+	ReasonsBlockingUpgrade               []string  `json:"reasonsBlockingUpgrade"`
 	Version                              string    `json:"version,omitempty,omitzero"`
 }
 
@@ -1363,7 +1363,7 @@ type InMageRcmReplicationDetails struct {
 	ProcessServerId          string                          `json:"processServerId,omitempty,omitzero"`
 	ProcessServerName        string                          `json:"processServerName,omitempty,omitzero"`
 	ProcessorCoreCount       *int32                          `json:"processorCoreCount,omitempty"`
-	ProtectedDisks           []InMageRcmProtectedDiskDetails `json:"protectedDisks,omitempty,omitzero"`
+	ProtectedDisks           []InMageRcmProtectedDiskDetails `json:"protectedDisks"`
 	ResyncProcessedBytes     *int64                          `json:"resyncProcessedBytes,omitempty"`
 	ResyncProgressHealth     string                          `json:"resyncProgressHealth,omitempty,omitzero"`
 	ResyncProgressPercentage *int32                          `json:"resyncProgressPercentage,omitempty"`
@@ -1394,8 +1394,8 @@ type InMageRcmReplicationDetails struct {
 	TargetVmSize            string                            `json:"targetVmSize,omitempty,omitzero"`
 	TargetVmTags            []UserCreatedResourceTag          `json:"targetVmTags,omitempty,omitzero"`
 	TestNetworkId           string                            `json:"testNetworkId,omitempty,omitzero"`
-	UnprotectedDisks        []InMageRcmUnProtectedDiskDetails `json:"unprotectedDisks,omitempty,omitzero"`
-	VmNics                  []InMageRcmNicDetails             `json:"vmNics,omitempty,omitzero"`
+	UnprotectedDisks        []InMageRcmUnProtectedDiskDetails `json:"unprotectedDisks"`
+	VmNics                  []InMageRcmNicDetails             `json:"vmNics"`
 }
 
 // InMageRcmReprotectInput Replicates back towards production.
@@ -1551,12 +1551,12 @@ type JobProperties struct {
 	ActivityId string `json:"activityId,omitempty,omitzero"`
 
 	// AllowedActions Cancel, Restart, Resume.
-	AllowedActions []string `json:"allowedActions,omitempty,omitzero"`
+	AllowedActions []string `json:"allowedActions"`
 
 	// CustomDetails Details by kind of job.
 	CustomDetails JobDetails        `json:"customDetails,omitempty,omitzero"`
 	EndTime       time.Time         `json:"endTime,omitempty,omitzero"`
-	Errors        []JobErrorDetails `json:"errors,omitempty,omitzero"`
+	Errors        []JobErrorDetails `json:"errors"`
 	FriendlyName  string            `json:"friendlyName,omitempty,omitzero"`
 	ScenarioName  string            `json:"scenarioName,omitempty,omitzero"`
 	StartTime     time.Time         `json:"startTime,omitempty,omitzero"`
@@ -1567,7 +1567,7 @@ type JobProperties struct {
 	TargetInstanceType string    `json:"targetInstanceType,omitempty,omitzero"`
 	TargetObjectId     string    `json:"targetObjectId,omitempty,omitzero"`
 	TargetObjectName   string    `json:"targetObjectName,omitempty,omitzero"`
-	Tasks              []ASRTask `json:"tasks,omitempty,omitzero"`
+	Tasks              []ASRTask `json:"tasks"`
 }
 
 // JobStatusEventDetails defines model for JobStatusEventDetails.
@@ -1761,7 +1761,7 @@ type ProcessServerDetails struct {
 	Fqdn                               string        `json:"fqdn,omitempty,omitzero"`
 	FreeSpacePercentage                *float64      `json:"freeSpacePercentage,omitempty"`
 	Health                             string        `json:"health,omitempty,omitzero"`
-	HealthErrors                       []HealthError `json:"healthErrors,omitempty,omitzero"`
+	HealthErrors                       []HealthError `json:"healthErrors"`
 	HistoricHealth                     string        `json:"historicHealth,omitempty,omitzero"`
 	Id                                 string        `json:"id,omitempty,omitzero"`
 	IpAddresses                        []string      `json:"ipAddresses,omitempty,omitzero"`
@@ -1806,13 +1806,13 @@ type ProtectableItemProperties struct {
 	FriendlyName  string                `json:"friendlyName,omitempty,omitzero"`
 
 	// ProtectionReadinessErrors What must happen before the machine can be protected.
-	ProtectionReadinessErrors []string `json:"protectionReadinessErrors,omitempty,omitzero"`
+	ProtectionReadinessErrors []string `json:"protectionReadinessErrors"`
 
 	// ProtectionStatus Unprotected or Protected.
 	ProtectionStatus              string   `json:"protectionStatus,omitempty,omitzero"`
 	RecoveryServicesProviderId    string   `json:"recoveryServicesProviderId,omitempty,omitzero"`
 	ReplicationProtectedItemId    string   `json:"replicationProtectedItemId,omitempty,omitzero"`
-	SupportedReplicationProviders []string `json:"supportedReplicationProviders,omitempty,omitzero"`
+	SupportedReplicationProviders []string `json:"supportedReplicationProviders"`
 }
 
 // ProtectionContainer A group of machines in a fabric.
@@ -1853,7 +1853,7 @@ type ProtectionContainerMappingCollection struct {
 // ProtectionContainerMappingProperties defines model for ProtectionContainerMappingProperties.
 type ProtectionContainerMappingProperties struct {
 	Health                                string                                            `json:"health,omitempty,omitzero"`
-	HealthErrorDetails                    []HealthError                                     `json:"healthErrorDetails,omitempty,omitzero"`
+	HealthErrorDetails                    []HealthError                                     `json:"healthErrorDetails"`
 	PolicyFriendlyName                    string                                            `json:"policyFriendlyName,omitempty,omitzero"`
 	PolicyId                              string                                            `json:"policyId,omitempty,omitzero"`
 	ProviderSpecificDetails               ProtectionContainerMappingProviderSpecificDetails `json:"providerSpecificDetails,omitempty,omitzero"`
@@ -1908,7 +1908,7 @@ type RcmComponentDetails struct {
 	FabricObjectId           string        `json:"fabricObjectId,omitempty,omitzero"`
 	Fqdn                     string        `json:"fqdn,omitempty,omitzero"`
 	Health                   string        `json:"health,omitempty,omitzero"`
-	HealthErrors             []HealthError `json:"healthErrors,omitempty,omitzero"`
+	HealthErrors             []HealthError `json:"healthErrors"`
 	Id                       string        `json:"id,omitempty,omitzero"`
 	LastHeartbeatUtc         time.Time     `json:"lastHeartbeatUtc,omitempty,omitzero"`
 	Name                     string        `json:"name,omitempty,omitzero"`
@@ -1990,7 +1990,7 @@ type RecoveryServicesProviderCollection struct {
 
 // RecoveryServicesProviderProperties defines model for RecoveryServicesProviderProperties.
 type RecoveryServicesProviderProperties struct {
-	AllowedScenarios []string `json:"allowedScenarios,omitempty,omitzero"`
+	AllowedScenarios []string `json:"allowedScenarios"`
 
 	// AuthenticationIdentityDetails Identity of an application.
 	AuthenticationIdentityDetails IdentityProviderDetails `json:"authenticationIdentityDetails,omitempty,omitzero"`
@@ -2005,7 +2005,7 @@ type RecoveryServicesProviderProperties struct {
 	FabricFriendlyName                     string                  `json:"fabricFriendlyName,omitempty,omitzero"`
 	FabricType                             string                  `json:"fabricType,omitempty,omitzero"`
 	FriendlyName                           string                  `json:"friendlyName,omitempty,omitzero"`
-	HealthErrorDetails                     []HealthError           `json:"healthErrorDetails,omitempty,omitzero"`
+	HealthErrorDetails                     []HealthError           `json:"healthErrorDetails"`
 	LastHeartBeat                          time.Time               `json:"lastHeartBeat,omitempty,omitzero"`
 	MachineId                              string                  `json:"machineId,omitempty,omitzero"`
 	MachineName                            string                  `json:"machineName,omitempty,omitzero"`
@@ -2072,7 +2072,7 @@ type ReplicationProtectedItemProperties struct {
 	ActiveLocation string `json:"activeLocation,omitempty,omitzero"`
 
 	// AllowedOperations What may be asked for now. Anything else is answered with 409.
-	AllowedOperations []string `json:"allowedOperations,omitempty,omitzero"`
+	AllowedOperations []string `json:"allowedOperations"`
 
 	// CurrentScenario The operation that runs on the resource; scenarioName None when idle.
 	CurrentScenario    CurrentScenarioDetails `json:"currentScenario,omitempty,omitzero"`
@@ -2082,7 +2082,7 @@ type ReplicationProtectedItemProperties struct {
 	FailoverHealth                         string        `json:"failoverHealth,omitempty,omitzero"`
 	FailoverRecoveryPointId                string        `json:"failoverRecoveryPointId,omitempty,omitzero"`
 	FriendlyName                           string        `json:"friendlyName,omitempty,omitzero"`
-	HealthErrors                           []HealthError `json:"healthErrors,omitempty,omitzero"`
+	HealthErrors                           []HealthError `json:"healthErrors"`
 	LastSuccessfulFailoverTime             time.Time     `json:"lastSuccessfulFailoverTime,omitempty,omitzero"`
 	LastSuccessfulTestFailoverTime         time.Time     `json:"lastSuccessfulTestFailoverTime,omitempty,omitzero"`
 	PolicyFriendlyName                     string        `json:"policyFriendlyName,omitempty,omitzero"`
@@ -2138,7 +2138,7 @@ type ReprotectAgentDetails struct {
 	FabricObjectId       string        `json:"fabricObjectId,omitempty,omitzero"`
 	Fqdn                 string        `json:"fqdn,omitempty,omitzero"`
 	Health               string        `json:"health,omitempty,omitzero"`
-	HealthErrors         []HealthError `json:"healthErrors,omitempty,omitzero"`
+	HealthErrors         []HealthError `json:"healthErrors"`
 	Id                   string        `json:"id,omitempty,omitzero"`
 	LastDiscoveryInUtc   time.Time     `json:"lastDiscoveryInUtc,omitempty,omitzero"`
 	LastHeartbeatUtc     time.Time     `json:"lastHeartbeatUtc,omitempty,omitzero"`
@@ -2151,7 +2151,7 @@ type ReprotectAgentDetails struct {
 // ResourceHealthSummary Resources of one kind, counted by health.
 type ResourceHealthSummary struct {
 	CategorizedResourceCounts map[string]int32     `json:"categorizedResourceCounts,omitempty,omitzero"`
-	Issues                    []HealthErrorSummary `json:"issues,omitempty,omitzero"`
+	Issues                    []HealthErrorSummary `json:"issues"`
 	ResourceCount             *int32               `json:"resourceCount,omitempty"`
 }
 
@@ -2304,7 +2304,7 @@ type TestFailoverJobDetails struct {
 	NetworkFriendlyName   string                                    `json:"networkFriendlyName,omitempty,omitzero"`
 	NetworkName           string                                    `json:"networkName,omitempty,omitzero"`
 	NetworkType           string                                    `json:"networkType,omitempty,omitzero"`
-	ProtectedItemDetails  []FailoverReplicationProtectedItemDetails `json:"protectedItemDetails,omitempty,omitzero"`
+	ProtectedItemDetails  []FailoverReplicationProtectedItemDetails `json:"protectedItemDetails"`
 	TestFailoverStatus    string                                    `json:"testFailoverStatus,omitempty,omitzero"`
 }
 
@@ -2430,7 +2430,7 @@ type VMwareVirtualMachineDetails struct {
 
 	// DiscoveryType vCenter or physical.
 	DiscoveryType           string              `json:"discoveryType,omitempty,omitzero"`
-	DiskDetails             []InMageDiskDetails `json:"diskDetails,omitempty,omitzero"`
+	DiskDetails             []InMageDiskDetails `json:"diskDetails"`
 	InstanceType            string              `json:"instanceType"`
 	IpAddress               string              `json:"ipAddress,omitempty,omitzero"`
 	OsType                  string              `json:"osType,omitempty,omitzero"`
@@ -2482,7 +2482,7 @@ type VaultHealthProperties struct {
 
 	// ProtectedItemsHealth Resources of one kind, counted by health.
 	ProtectedItemsHealth ResourceHealthSummary `json:"protectedItemsHealth,omitempty,omitzero"`
-	VaultErrors          []HealthError         `json:"vaultErrors,omitempty,omitzero"`
+	VaultErrors          []HealthError         `json:"vaultErrors"`
 }
 
 // VaultList One page of vaults.

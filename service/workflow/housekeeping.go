@@ -110,7 +110,8 @@ func startPrune(tx store.Tx, id dr.ItemID, e *Engine) error {
 	if dr.CodeOf(err) == dr.CodeNotFound {
 		return nil
 	}
-	if err != nil || it.Generation == 0 || it.State.PendingJob != "" {
+	// After a failover retention stands still: the reprotect builds on the chosen point, which need not be the newest.
+	if err != nil || it.Generation == 0 || it.State.PendingJob != "" || !dr.Replicates(it.State.Phase) {
 		return err
 	}
 	open, err := control.OpenJobs(tx)

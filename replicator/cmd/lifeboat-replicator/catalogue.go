@@ -26,16 +26,18 @@ type catalogueVault struct {
 	ID       string             `json:"id"`
 	Machines []catalogueMachine `json:"machines"`
 
-	file []byte
-	key  repo.Key
+	file        []byte
+	key         repo.Key
+	recoveryKey string
 }
 
 type catalogueMachine struct {
 	ID          string                `json:"id"`
 	Name        string                `json:"name"`
-	Hardware    fleet.Machine         `json:"hardware"`
+	Hardware    fleet.Machine         `json:"hardware"` // as its newest point describes it
 	Generations []catalogueGeneration `json:"generations"`
 	Points      []cataloguePoint      `json:"points"` // oldest first
+	homeUUID    string                // in its oldest description
 	// Problem tells why the machine's log cannot be read whole.
 	Problem string `json:"problem,omitempty"`
 }
@@ -134,7 +136,7 @@ func readCatalogue(ctx context.Context, url, recoveryKey string) (c catalogue, e
 	}
 	var others error
 	for _, id := range ids {
-		v := catalogueVault{ID: id, Machines: []catalogueMachine{}}
+		v := catalogueVault{ID: id, Machines: []catalogueMachine{}, recoveryKey: recoveryKey}
 		if v.file, err = repo.VaultFile(ctx, b, id); err != nil {
 			return catalogue{}, fmt.Errorf("read vault %s: %w", id, err)
 		}
@@ -187,6 +189,9 @@ func readMachine(ctx context.Context, r *repo.Repository, id string) catalogueMa
 			var h fleet.Machine
 			if json.Unmarshal(p.Hardware, &h) == nil {
 				m.Hardware, m.Name = h, h.Hostname
+				if m.homeUUID == "" {
+					m.homeUUID = h.ProductUuid
+				}
 			}
 		}
 	}

@@ -48,7 +48,7 @@ func (s *Service) PutFabric(ctx context.Context, ref Ref, in FabricInput) (strin
 
 // ensureContainer makes the one container that an InMageRcm fabric or a Hyper-V site has.
 func ensureContainer(tx store.Tx, f dr.Fabric, now time.Time) error {
-	name := ""
+	var name string
 	switch f.Kind {
 	case dr.FabricInMageRcm:
 		name = f.Name + "-container"

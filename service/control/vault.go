@@ -156,6 +156,9 @@ func (s *Service) DeleteVault(ctx context.Context, key dr.VaultKey) error {
 		if len(in) > 0 {
 			return inUse("vault", v.Name, in, "remove the protected items, then the fabrics, then the vault")
 		}
+		if err := deleteJobs(tx, v.ID); err != nil {
+			return err
+		}
 		for _, k := range []store.Kind{KindPolicy, KindMapping, KindContainer, KindProtectable, KindProvider, KindVaultSetting, KindJob, KindEvent, KindRequest} {
 			if err := deleteUnder(tx, k, v.ID+"/"); err != nil {
 				return err
@@ -169,6 +172,26 @@ func (s *Service) DeleteVault(ctx context.Context, key dr.VaultKey) error {
 			return err
 		}
 		return tx.Delete(KindVault, vaultKey(key), v.Version)
+	})
+}
+
+// deleteJobs forgets what hangs on a vault's jobs besides the jobs themselves; those still running find nothing to go on with.
+func deleteJobs(tx store.Tx, vault string) error {
+	if err := tx.List(KindOpenJob, "", "", 0, func(key string, _ int64, decode func(any) error) error {
+		var of string
+		if err := decode(&of); err != nil || of != vault {
+			return err
+		}
+		return tx.Delete(KindOpenJob, key, -1)
+	}); err != nil {
+		return err
+	}
+	return tx.List(KindJob, vault+"/", "", 0, func(_ string, _ int64, decode func(any) error) error {
+		var j struct{ ID string }
+		if err := decode(&j); err != nil {
+			return err
+		}
+		return deleteUnder(tx, KindArtifact, j.ID+"/")
 	})
 }
 

@@ -2,6 +2,7 @@ package workflow_test
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/service/dr"
 	"github.com/lifeboat-dr/lifeboat/service/job"
 	"github.com/lifeboat-dr/lifeboat/service/queue"
+	"github.com/lifeboat-dr/lifeboat/service/store"
 )
 
 var (
@@ -144,11 +146,7 @@ func TestAQueueThatForgotEverythingCostsTimeOnly(t *testing.T) {
 
 func TestACancelledFailoverIsUndone(t *testing.T) {
 	w := protectedWorld(t)
-	hold := make([]queue.Failure, 1000)
-	for i := range hold {
-		hold[i] = away
-	}
-	w.fail(job.KindInstanceStart, hold...)
+	w.fail(job.KindInstanceStart, slices.Repeat([]queue.Failure{away}, 1000)...)
 	id, err := w.control.UnplannedFailover(w.ctx, w.ref, lost)
 	if err != nil {
 		t.Fatal(err)
@@ -171,11 +169,7 @@ func TestACancelledFailoverIsUndone(t *testing.T) {
 
 func TestPurgeIsTheWayOutOfARunningJob(t *testing.T) {
 	w := protectedWorld(t)
-	hold := make([]queue.Failure, 1000)
-	for i := range hold {
-		hold[i] = away
-	}
-	w.fail(job.KindPointPin, hold...)
+	w.fail(job.KindPointPin, slices.Repeat([]queue.Failure{away}, 1000)...)
 	running, err := w.control.UnplannedFailover(w.ctx, w.ref, lost)
 	if err != nil {
 		t.Fatal(err)
@@ -264,5 +258,27 @@ func TestRepairOpensALogThatAFailedUndoLeftClosed(t *testing.T) {
 	v = w.item()
 	if v.Item.Fenced || v.Item.Generation != 2 || v.Item.ResyncID == "" {
 		t.Errorf("got %+v, want generation 2 open and a comparison asked for", v.Item)
+	}
+}
+
+func TestAVaultMayGoWhileAPurgeStillCleansUp(t *testing.T) {
+	w := protectedWorld(t)
+	w.fail(job.KindGenerationClose, slices.Repeat([]queue.Failure{away}, 1000)...)
+	w.ask(w.control.PurgeItem(w.ctx, w.ref))
+	mapping := w.ref
+	mapping.Name = "m"
+	w.ask(w.control.RemoveMapping(w.ctx, mapping))
+	w.ask(w.control.RemoveFabric(w.ctx, w.ref))
+	if err := w.control.DeleteVault(w.ctx, dr.VaultKey{Subscription: "s", ResourceGroup: "g", Name: "v"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.store.View(w.ctx, func(tx store.Tx) error {
+		open, err := control.OpenJobs(tx)
+		if len(open) > 0 {
+			t.Errorf("got open jobs %v of a vault that is gone", open)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
 	}
 }

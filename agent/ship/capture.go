@@ -67,15 +67,18 @@ func (s *session) capture(ctx context.Context, want fleet.Protection) error {
 			Message: fmt.Sprintf("comparing the disks takes %s, longer than the filesystems may be frozen (%s); nothing was frozen", took.Round(time.Second), limit),
 			Causes:  "The disks are large or slow for a tracker that reads them whole.", Action: "Raise the policy's freeze limit, or protect fewer disks."}}
 	}
-	mem, err := newSpool(s.p.cfg.SpoolBytes)
-	if err != nil {
-		return &refusal{err}
-	}
+	mem := &spool{limit: s.p.cfg.SpoolBytes}
 	defer mem.close()
+	if s.count(frozen) > 0 {
+		if err := mem.grow(firstSpool); err != nil {
+			return &refusal{err}
+		}
+	}
 	var warn error // a point was made, but not all was as it should be
 	for try := 1; ; try++ {
 		var instant time.Time
 		var epochs []int64
+		var err error
 		instant, epochs, warn, err = s.window(ctx, mem, app, limit)
 		if err == nil {
 			if app = app && warn == nil; app {
@@ -83,8 +86,13 @@ func (s *session) capture(ctx context.Context, want fleet.Protection) error {
 			}
 			return s.deliver(ctx, want, mem, instant, epochs, string(fleet.CrashConsistent), warn)
 		}
-		if err := s.retry(ctx, err, try); err != nil {
-			return err
+		if rerr := s.retry(ctx, err, try); rerr != nil {
+			return rerr
+		}
+		if errors.Is(err, errSpoolFull) {
+			if err := mem.grow(2 * mem.size()); err != nil {
+				return &refusal{err}
+			}
 		}
 		mem.reset()
 		if _, err := s.passes(ctx, func(*disk) bool { return true }); err != nil {

@@ -16,7 +16,8 @@ var errSpoolFull = errors.New("ship: more changed than fits into memory")
 // spool holds what the last pass finds while the filesystems are frozen: memory that was touched before, and cannot be swapped
 // out to a disk where that is allowed. Safe for concurrent use by a pass.
 type spool struct {
-	mem []byte
+	limit int64
+	mem   []byte
 
 	mu      sync.Mutex // guards the rest
 	used    int        // bytes of mem
@@ -29,14 +30,26 @@ type kept struct {
 	c    scan.Change
 }
 
-func newSpool(limit int64) (*spool, error) {
-	mem, err := unix.Mmap(-1, 0, int(limit), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_POPULATE)
+// firstSpool is how much memory a spool starts with. It grows when a window needed more.
+const firstSpool = 8 << 20
+
+// grow makes the spool empty and as large as asked for, but not beyond its limit.
+func (s *spool) grow(size int64) error {
+	size = min(size, s.limit)
+	if size == s.size() {
+		return nil
+	}
+	s.close()
+	mem, err := unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_POPULATE)
 	if err != nil {
-		return nil, fmt.Errorf("reserve %d bytes for the freeze window: %w", limit, err)
+		return fmt.Errorf("reserve %d bytes for the freeze window: %w", size, err)
 	}
 	_ = unix.Mlock(mem) // only a help: without it the machine's swap may take part
-	return &spool{mem: mem, changes: make([]kept, 0, 1024)}, nil
+	s.mem, s.changes = mem, make([]kept, 0, 1024)
+	return nil
 }
+
+func (s *spool) size() int64 { return int64(len(s.mem)) }
 
 // keep copies a change.
 func (s *spool) keep(disk int, c *scan.Change) error {
@@ -72,4 +85,10 @@ func (s *spool) each(f func(disk int, c *scan.Change) error) error {
 
 func (s *spool) reset() { s.used, s.weight, s.changes = 0, 0, s.changes[:0] }
 
-func (s *spool) close() { _ = unix.Munmap(s.mem) }
+func (s *spool) close() {
+	if s.mem != nil {
+		_ = unix.Munmap(s.mem)
+		s.mem = nil
+	}
+	s.reset()
+}

@@ -62,6 +62,8 @@ type Result struct {
 	WayBack      time.Duration // reprotect until Protected
 	BytesWayBack int64         // changed bytes of the points on the way home
 	FailBack     time.Duration // request until the first line of userspace at home
+	Again        time.Duration // reprotect at home until Protected
+	BytesAgain   int64         // changed bytes of the first point after it
 	FinalRecords int64         // on the home disk at the end
 	Screenshot   string        // path, when Evidence was given
 	Serial       string        // path
@@ -102,7 +104,7 @@ func Play(ctx context.Context, s Stage, opt Options) (Result, error) {
 		do   func(context.Context) error
 	}{
 		{"start the source", p.start}, {"protect", p.protect}, {"drill", p.drill}, {"lose and recover", p.failover},
-		{"reprotect", p.reprotect}, {"bring home", p.failback}, {"check the home disk", p.checkHome},
+		{"reprotect", p.reprotect}, {"bring home", p.failback}, {"protect again", p.again}, {"check the home disk", p.checkHome},
 	} {
 		if err := step.do(ctx); err != nil {
 			return p.res, fmt.Errorf("%s: %w", step.name, err)

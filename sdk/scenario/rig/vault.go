@@ -130,23 +130,26 @@ func (v *Vault) RegistrationKey(ctx context.Context, role string) (key, caSHA256
 	return Text(o, "registrationKey"), Text(o, "caSha256"), Text(o, "controlAddress"), err
 }
 
-// MasterTarget returns the id of a replicator that reaches a datastore of production machines, once one says so.
+// MasterTarget returns the id of the replicator that was heard of last among those that reach a datastore of production
+// machines, once there is one.
 func (v *Vault) MasterTarget(ctx context.Context, datastore string) (id string, err error) {
-	return id, Until(ctx, "a master target reaches datastore "+datastore, func() (bool, error) {
+	err = Until(ctx, "a master target reaches datastore "+datastore, func() (bool, error) {
 		o, err := v.API.Get(ctx, v.Fabric)
 		if err != nil {
 			return false, err
 		}
+		heard := ""
 		agents, _ := At(o, "properties.customDetails.reprotectAgents").([]any)
 		for _, a := range agents {
 			o, _ := a.(Object)
 			stores, _ := o["accessibleDatastores"].([]any)
-			if slices.Contains(stores, any(datastore)) {
-				id = Text(o, "id")
+			if slices.Contains(stores, any(datastore)) && Text(o, "lastHeartbeatUtc") > heard {
+				id, heard = Text(o, "id"), Text(o, "lastHeartbeatUtc")
 			}
 		}
 		return id != "", nil
 	})
+	return id, err
 }
 
 // Discover adds a machine by address.

@@ -128,6 +128,7 @@ func report(res life.Result, disk int64) {
 		{"lost", fmt.Sprintf("%d of %d records, all written after the newest recovery point", res.LostRecords, res.WrittenAtHome)},
 		{"moved home", fmt.Sprintf("%s, Protected the other way after %s", life.Size(res.BytesWayBack), life.Round(res.WayBack))},
 		{"failback", fmt.Sprintf("up at home %s after the request, nothing lost", life.Round(res.FailBack))},
+		{"protected again", fmt.Sprintf("after %s, %s moved", life.Round(res.Again), life.Size(res.BytesAgain))},
 		{"at the end", fmt.Sprintf("%d records at home, numbers dense, every checksum right", res.FinalRecords)},
 		{"screenshot", res.Screenshot},
 	} {

@@ -115,8 +115,11 @@ type Spec struct {
 	// Hydrate fills lazily served disks behind the running machine, so that it comes to need nothing but itself.
 	Hydrate bool
 
-	Probe job.Probe
+	Probe job.Probe // zero Timeout: DefaultProbeTimeout
 }
+
+// DefaultProbeTimeout is how long an instance may take to come up when nothing is said about it.
+const DefaultProbeTimeout = 5 * time.Minute
 
 // Disk is one disk of a machine.
 type Disk struct {

@@ -113,7 +113,7 @@ func TestKilledStartAndDestroyAreFinishedByTheNext(t *testing.T) {
 			t.Errorf("list after a killed %s: %v", what, err)
 		}
 	}
-	for range 5 {
+	for range 3 {
 		for range 4 {
 			killed("start", 160*time.Millisecond)
 		}

@@ -21,8 +21,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
-	"slices"
 	"strings"
 	"time"
 
@@ -94,69 +92,6 @@ func New(cfg Config) (*Driver, error) {
 	return &Driver{cfg: cfg, log: cfg.Logger}, nil
 }
 
-// record is instance.json.
-type record struct {
-	Version  int            `json:"version"`
-	ID       string         `json:"id"`
-	Machine  string         `json:"machine"`
-	Point    job.PointRef   `json:"point"`
-	Hardware job.Hardware   `json:"hardware"`
-	Disks    []compute.Disk `json:"disks"`
-	Copied   bool           `json:"copied"`
-	Hydrate  bool           `json:"hydrate"`
-	Created  time.Time      `json:"created"`
-
-	Made     bool   `json:"made"`     // every disk is there
-	Hydrated []bool `json:"hydrated"` // by disk: its overlay stands alone and is on stable storage
-	Stopped  bool   `json:"stopped"`  // off, and the disks are complete
-	Boot     *boot  `json:"boot,omitempty"`
-}
-
-const (
-	recordFile    = "instance.json"
-	recordVersion = 1
-	locksDir      = ".locks"
-)
-
-// standsAlone tells whether nothing is read from the recovery point any more.
-func (r *record) standsAlone() bool { return r.Copied || !slices.Contains(r.Hydrated, false) }
-
-// instance is an instance's directory.
-type instance struct {
-	machine
-	id string
-}
-
-var validID = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}$`)
-
-func (d *Driver) instance(id string) (instance, error) {
-	if !validID.MatchString(id) {
-		return instance{}, fmt.Errorf("instance id %q is not valid", id)
-	}
-	return instance{machine{filepath.Join(d.cfg.Dir, id)}, id}, nil
-}
-
-func (i instance) load() (*record, error) {
-	r := new(record)
-	err := readRecord(filepath.Join(i.dir, recordFile), r)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("instance %s: %w", i.id, compute.ErrNotFound)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if r.Version != recordVersion {
-		return nil, fmt.Errorf("instance %s: record version %d is not known", i.id, r.Version)
-	}
-	return r, nil
-}
-
-func (i instance) save(r *record) error { return writeRecord(filepath.Join(i.dir, recordFile), r) }
-
-func (d *Driver) lock(ctx context.Context, id string) (*fileLock, error) {
-	return lockFile(ctx, filepath.Join(d.cfg.Dir, locksDir, id))
-}
-
 // Start implements compute.Driver. Starting holds the instance's lock; waiting for the probe does not, so that a machine that
 // does not come up can be looked at, stopped and destroyed meanwhile.
 func (d *Driver) Start(ctx context.Context, spec compute.Spec) (compute.Started, error) {
@@ -164,6 +99,9 @@ func (d *Driver) Start(ctx context.Context, spec compute.Spec) (compute.Started,
 	i, err := d.instance(spec.ID)
 	if err != nil {
 		return compute.Started{}, err
+	}
+	if spec.Probe.Timeout == 0 {
+		spec.Probe.Timeout = compute.DefaultProbeTimeout
 	}
 	r, adopted, err := d.run(ctx, i, spec, began)
 	if err != nil {
@@ -216,7 +154,7 @@ func (d *Driver) run(ctx context.Context, i instance, spec compute.Spec, began t
 		return nil, false, err
 	}
 	if !r.standsAlone() {
-		if err := d.serve(ctx, i, r, spec); err != nil {
+		if err := d.serveDisks(ctx, i, r, spec.Server); err != nil {
 			return nil, false, err
 		}
 	}
@@ -250,47 +188,7 @@ func (d *Driver) run(ctx context.Context, i instance, spec compute.Spec, began t
 	return r, false, nil
 }
 
-// claim finds the instance's record, or makes it.
-func (d *Driver) claim(i instance, spec compute.Spec) (*record, error) {
-	r, err := i.load()
-	if err == nil {
-		if r.Machine != spec.Machine || r.Point != spec.Point {
-			return nil, fmt.Errorf("%w: machine %s, point %d/%d", compute.ErrConflict, r.Machine, r.Point.Generation, r.Point.Sequence)
-		}
-		return r, nil
-	}
-	if !errors.Is(err, compute.ErrNotFound) {
-		return nil, err
-	}
-	if len(spec.Disks) == 0 {
-		return nil, errors.New("the machine has no disks")
-	}
-	for _, disk := range spec.Disks {
-		if disk.Size <= 0 || disk.Size%512 != 0 {
-			return nil, fmt.Errorf("disk %s: size %d is not a positive multiple of 512", disk.ID, disk.Size)
-		}
-	}
-	if err := os.MkdirAll(i.dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make instance directory: %w", err)
-	}
-	if err := syncDir(d.cfg.Dir); err != nil {
-		return nil, fmt.Errorf("make instance directory: %w", err)
-	}
-	r = &record{
-		Version: recordVersion, ID: i.id, Machine: spec.Machine, Point: spec.Point, Hardware: spec.Hardware, Disks: spec.Disks,
-		Copied: spec.Copied, Hydrate: spec.Hydrate, Created: time.Now().UTC(),
-	}
-	if !r.Copied {
-		r.Hydrated = make([]bool, len(r.Disks))
-	}
-	return r, i.save(r)
-}
-
-// serve makes sure that the disk server runs.
-func (d *Driver) serve(ctx context.Context, i instance, r *record, spec compute.Spec) error {
-	return d.serveDisks(ctx, i, r, spec.Server)
-}
-
+// serveDisks makes sure that the disk server runs.
 func (d *Driver) serveDisks(ctx context.Context, i instance, r *record, source []byte) error {
 	if _, err := restore.Status(ctx, i.dir); err == nil {
 		return nil

@@ -1,8 +1,8 @@
 // Package restore turns a recovery point into disks: lazily served ones (a disk server process that speaks NBD), image files,
 // and write-back onto a machine's home disks, where only what differs is written.
 //
-// It reads points through Source and never through a repository type, so that every byte passes the verification of whoever
-// implements Source; it must never hand out a byte that Source did not vouch for, and never write outside its target.
+// It reads points through Source; only point.go knows the repository. Every byte passes the verification of whoever implements
+// Source. It must never hand out a byte that Source did not vouch for, and never write outside its target.
 package restore
 
 import (

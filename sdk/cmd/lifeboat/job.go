@@ -79,7 +79,7 @@ func (a *app) showJob(j sdk.Job) error {
 		p := t.Progress
 		progress := p.Note
 		if p.TotalBytes != nil && *p.TotalBytes > 0 {
-			progress = strings.TrimSpace(fmt.Sprintf("%s of %s %s", name(bytes(p.DoneBytes), "0 B"), bytes(p.TotalBytes), note(p.Note)))
+			progress = strings.TrimSpace(fmt.Sprintf("%s of %s %s", name(sizeOf(p.DoneBytes), "0 B"), sizeOf(p.TotalBytes), note(p.Note)))
 		}
 		rows = append(rows, []string{name(t.FriendlyName, t.Name), t.State, dash(took), dash(progress)})
 	}

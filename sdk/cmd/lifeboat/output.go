@@ -228,8 +228,8 @@ func when(t time.Time) string {
 	return t.UTC().Format(time.RFC3339)
 }
 
-// bytes prints a size in binary units.
-func bytes(n *int64) string {
+// sizeOf prints a size in binary units.
+func sizeOf(n *int64) string {
 	if n == nil {
 		return ""
 	}

@@ -17,8 +17,8 @@ var pointColumns = []column[sdk.Point]{
 	{"consistency", func(p sdk.Point) string { return p.Properties.RecoveryPointType }},
 	{"generation", func(p sdk.Point) string { return number(p.Properties.Generation) }},
 	{"sequence", func(p sdk.Point) string { return number(p.Properties.Sequence) }},
-	{"changed", func(p sdk.Point) string { return bytes(p.Properties.ChangedBytes) }},
-	{"stored", func(p sdk.Point) string { return bytes(p.Properties.StoredBytes) }},
+	{"changed", func(p sdk.Point) string { return sizeOf(p.Properties.ChangedBytes) }},
+	{"stored", func(p sdk.Point) string { return sizeOf(p.Properties.StoredBytes) }},
 }
 
 func number(n *int64) string {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/lifeboat-dr/lifeboat/sdk"
+	"github.com/lifeboat-dr/lifeboat/sdk/oas"
 )
 
 // waiting is how a command treats the operation it starts.
@@ -67,7 +68,7 @@ func (a *app) await(ctx context.Context, timeout time.Duration, op *sdk.Operatio
 		end()
 	}
 	if f, ok := a.err.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		p = &bars{w: a.err}
+		p = &bars{lines: lines{w: a.err}}
 	} else {
 		p = &lines{w: a.err}
 	}
@@ -106,7 +107,7 @@ func (l *lines) show(j sdk.Job) {
 		l.tasks[t.TaskId] = t.State
 		moved := ""
 		if p := t.Progress; t.State == "Succeeded" && p.DoneBytes != nil && *p.DoneBytes > 0 {
-			moved = ", " + bytes(p.DoneBytes)
+			moved = ", " + sizeOf(p.DoneBytes)
 		}
 		fmt.Fprintf(l.w, "%s  task %s: %s%s\n", now, name(t.FriendlyName, t.Name), t.State, moved)
 	}
@@ -114,55 +115,79 @@ func (l *lines) show(j sdk.Job) {
 
 func (l *lines) end() {}
 
-// bars draws the running task on a terminal: bytes, rate and time left when it counts bytes, a spinner when it does not.
+// bars prints the same on a terminal, and under it the running task that counts bytes as a bar with bytes, rate and time left.
+// Rate and time are reckoned here: a bar's own would take what was done before anyone looked for the work of an instant.
 type bars struct {
-	w     io.Writer
+	lines
 	task  string
 	total int64
 	bar   *progressbar.ProgressBar
+	seen  []sample
 }
 
+// sample is how far a task was at an instant.
+type sample struct {
+	at   time.Time
+	done int64
+}
+
+// window is how many looks, a second apart, a rate is taken over.
+const window = 15
+
 func (b *bars) show(j sdk.Job) {
-	for _, t := range j.Properties.Tasks {
-		if t.State != "InProgress" {
-			continue
-		}
-		total, doneBytes := int64(-1), int64(0)
-		if t.Progress.TotalBytes != nil && *t.Progress.TotalBytes > 0 {
-			total = *t.Progress.TotalBytes
-		}
-		if t.Progress.DoneBytes != nil {
-			doneBytes = *t.Progress.DoneBytes
-		}
-		if b.bar == nil || t.TaskId != b.task || (total < 0) != (b.total < 0) {
-			b.end()
-			b.task, b.total, b.bar = t.TaskId, total, newBar(b.w, total)
-		}
-		if total > 0 && total != b.total {
-			b.total = total
-			b.bar.ChangeMax64(total)
-		}
-		b.bar.Describe(name(t.FriendlyName, t.Name) + note(t.Progress.Note))
-		// A terminal that went away is no reason to stop waiting.
-		if total > 0 {
-			_ = b.bar.Set64(min(doneBytes, total))
-		} else {
-			_ = b.bar.Add(1)
-		}
-		return
+	if b.bar != nil {
+		_ = b.bar.Clear() // of a terminal that went away nothing is drawn, which is no reason to stop waiting
 	}
+	b.lines.show(j)
+	for _, t := range j.Properties.Tasks {
+		if t.State == "InProgress" && t.Progress.TotalBytes != nil && *t.Progress.TotalBytes > 0 {
+			b.draw(t)
+			return
+		}
+	}
+	b.bar = nil
+}
+
+func (b *bars) draw(t oas.ASRTask) {
+	total, moved := *t.Progress.TotalBytes, int64(0)
+	if t.Progress.DoneBytes != nil {
+		moved = min(max(0, *t.Progress.DoneBytes), total)
+	}
+	if b.bar == nil || t.TaskId != b.task {
+		b.task, b.total, b.bar, b.seen = t.TaskId, total, newBar(b.w, total), nil
+	}
+	if total != b.total {
+		b.total = total
+		b.bar.ChangeMax64(total)
+	}
+	b.bar.Describe(name(t.FriendlyName, t.Name) + note(t.Progress.Note) + "  " + sizeText(float64(moved)) + " of " + sizeText(float64(total)) + b.rate(moved, total))
+	_ = b.bar.Set64(moved) // as in show
+}
+
+// rate tells bytes a second and the time left, once two looks allow it.
+func (b *bars) rate(moved, total int64) string {
+	b.seen = append(b.seen, sample{time.Now(), moved})
+	if len(b.seen) > window {
+		b.seen = b.seen[1:]
+	}
+	first := b.seen[0]
+	took := time.Since(first.at).Seconds()
+	if took <= 0 || moved <= first.done {
+		return ""
+	}
+	perSecond := float64(moved-first.done) / took
+	left := time.Duration(float64(total-moved) / perSecond * float64(time.Second))
+	return fmt.Sprintf(", %s/s, %s left", sizeText(perSecond), left.Round(time.Second))
 }
 
 func newBar(w io.Writer, total int64) *progressbar.ProgressBar {
-	bytesShown := total > 0
-	return progressbar.NewOptions64(total, progressbar.OptionSetWriter(w), progressbar.OptionShowBytes(bytesShown), progressbar.OptionUseIECUnits(true),
-		progressbar.OptionShowTotalBytes(bytesShown), progressbar.OptionSetPredictTime(bytesShown), progressbar.OptionSetElapsedTime(true), progressbar.OptionSetWidth(24), progressbar.OptionClearOnFinish(),
-		progressbar.OptionSpinnerType(14), progressbar.OptionThrottle(100*time.Millisecond))
+	return progressbar.NewOptions64(total, progressbar.OptionSetWriter(w), progressbar.OptionSetPredictTime(false), progressbar.OptionSetElapsedTime(false),
+		progressbar.OptionSetWidth(24), progressbar.OptionShowDescriptionAtLineEnd(), progressbar.OptionSetRenderBlankState(false))
 }
 
 func (b *bars) end() {
 	if b.bar != nil {
-		_ = b.bar.Clear() // as above
+		_ = b.bar.Clear() // as in show
 		b.bar = nil
 	}
 }

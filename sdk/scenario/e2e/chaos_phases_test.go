@@ -6,20 +6,17 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/sdk/scenario/bucketcheck"
-	"github.com/lifeboat-dr/lifeboat/sdk/scenario/record"
 	"github.com/lifeboat-dr/lifeboat/sdk/scenario/rig"
 	"github.com/lifeboat-dr/lifeboat/sdk/scenario/volume"
 )
 
 // initial protects the machine and kills while the first copy travels.
 func (m *machine) initial(ctx context.Context) error {
-	protectable, err := m.vault.WaitProtectable(ctx, m.name)
+	protectable, err := m.enrol(ctx, m.r, m.plane, m.vault, m.uuid)
 	if err != nil {
 		return err
 	}
@@ -125,7 +122,7 @@ func (m *machine) failover(ctx context.Context) error {
 	if err := m.acknowledge(ctx); err != nil {
 		return err
 	}
-	before := m.serials()
+	before := serials(m.r.Dir)
 	job, err := m.item.Begin(ctx, "unplannedFailover", rig.UnplannedFailoverInput(""))
 	if err != nil {
 		return err
@@ -146,45 +143,19 @@ func (m *machine) failover(ctx context.Context) error {
 	if _, err := m.vault.Wait(ctx, job); err != nil {
 		return err
 	}
-	var started []string
-	for path := range m.serials() {
-		if !before[path] {
-			started = append(started, path)
-		}
+	console, err := newConsole(m.r.Dir, before)
+	if err != nil {
+		return err
 	}
-	if len(started) != 1 {
-		return fmt.Errorf("the failover started %d machines: %v", len(started), started)
-	}
-	console := rig.Follow(started[0])
 	defer console.Close()
-	up, verdict, _, err := console.WaitUp(ctx, 0)
+	written, err := m.records()
 	if err != nil {
 		return err
 	}
-	data, err := os.ReadFile(m.r.Path(m.name, "mnt", volume.RecordsFile))
-	if err != nil {
-		return err
+	if err := bootsWith(ctx, console, written); err != nil {
+		return fmt.Errorf("point %d/%d: %w", point.Generation, point.Sequence, err)
 	}
-	run, err := record.Verify(bytes.NewReader(data))
-	if err != nil {
-		return err
-	}
-	if want := fmt.Sprintf("records=%d last=%s", run.Count, run.Last.Sum); !strings.Contains(up.Text, want) || !strings.Contains(verdict.Text, "RECORDS-OK") {
-		return fmt.Errorf("the machine from point %d says %q and %q, want %s", point.Sequence, up.Text, verdict.Text, want)
-	}
-	_, err = console.WaitRecords(ctx, 3)
-	return err
-}
-
-func (m *machine) serials() map[string]bool {
-	found := map[string]bool{}
-	_ = filepath.WalkDir(m.r.Dir, func(path string, d os.DirEntry, err error) error {
-		if err == nil && d.Name() == "serial.log" {
-			found[path] = true
-		}
-		return nil
-	})
-	return found
+	return nil
 }
 
 // commit kills while the failover is accepted. The machine must run on, once.

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,9 +13,7 @@ import (
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/sdk/scenario/bucketcheck"
-	"github.com/lifeboat-dr/lifeboat/sdk/scenario/guest"
 	"github.com/lifeboat-dr/lifeboat/sdk/scenario/rig"
-	"github.com/lifeboat-dr/lifeboat/sdk/scenario/volume"
 )
 
 // The phases in which processes are killed.
@@ -51,10 +47,6 @@ func TestChaos(t *testing.T) {
 	if c.vault, err = c.plane.CreateVault(ctx, "harbour", rig.Policies{}); err != nil {
 		t.Fatal(err)
 	}
-	c.base = c.r.Path("base.raw")
-	if err := guest.Build(ctx, c.base, guest.Spec{RecordEvery: 100 * time.Millisecond}); err != nil {
-		t.Fatal(err)
-	}
 	atLeast := max(1, kills/20)
 	for cycle := 1; !c.enough(kills, atLeast); cycle++ {
 		if err := c.cycle(ctx, cycle); err != nil {
@@ -86,7 +78,6 @@ type chaos struct {
 	r     *rig.Rig
 	plane *rig.Plane
 	vault *rig.Vault
-	base  string
 	kills map[string]int
 	// acknowledged are the points a client has seen, by machine of the bucket.
 	acknowledged map[string]map[bucketcheck.Ref]bool
@@ -136,40 +127,19 @@ func (c *chaos) pause(limit time.Duration) {
 // machine is one machine's life under chaos.
 type machine struct {
 	*chaos
-	name  string
-	vol   *volume.Volume
-	item  *rig.Item
-	agent *rig.Process
+	*hull
+	uuid string
+	item *rig.Item
 }
 
 // cycle protects a fresh machine, lets it fail over and be committed, with kills on the way, checks everything, and removes it.
 func (c *chaos) cycle(ctx context.Context, n int) (err error) {
-	m := &machine{chaos: c, name: fmt.Sprintf("m%03d", n)}
-	dir := c.r.Path(m.name)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	m := &machine{chaos: c, uuid: fmt.Sprintf("0a1b2c3d-0000-4000-8000-%012d", n)}
+	if m.hull, err = buildHull(ctx, c.r, fmt.Sprintf("m%03d", n), c.rng.Uint64()); err != nil {
 		return err
 	}
-	if err := clone(ctx, c.base, filepath.Join(dir, "disk.raw")); err != nil {
-		return err
-	}
-	if m.vol, err = volume.Open(ctx, dir, c.rng.Uint64()); err != nil {
-		return err
-	}
-	open := true
-	closeVolume := func() error {
-		if !open {
-			return nil
-		}
-		open = false
-		return m.vol.Close()
-	}
-	c.t.Cleanup(func() { _ = closeVolume() })
+	c.t.Cleanup(func() { _ = m.close() })
 	if err := m.vol.Fill(64 << 20); err != nil {
-		return err
-	}
-	m.agent, err = c.r.StartAgent(ctx, c.plane, c.vault, rig.AgentSpec{Name: m.name, Hostname: m.name, UUID: fmt.Sprintf("0a1b2c3d-0000-4000-8000-%012d", n),
-		Disk: "disk0", Image: m.vol.Image, Pre: m.vol.Pre, Post: m.vol.Post})
-	if err != nil {
 		return err
 	}
 	m.vol.Write(2 << 20)
@@ -184,13 +154,5 @@ func (c *chaos) cycle(ctx context.Context, n int) (err error) {
 			return fmt.Errorf("%s of %s: %w", step.name, m.name, err)
 		}
 	}
-	return errors.Join(m.agent.Stop(5*time.Second), closeVolume(), os.RemoveAll(dir))
-}
-
-func clone(ctx context.Context, from, to string) error {
-	out, err := exec.CommandContext(ctx, "cp", "--sparse=always", from, to).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("cp: %w: %s", err, out)
-	}
-	return nil
+	return errors.Join(m.close(), os.RemoveAll(m.dir))
 }

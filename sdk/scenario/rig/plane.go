@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 )
@@ -18,7 +19,8 @@ type Plane struct {
 	Datastore     string // directory of the production machines
 	DatastoreName string // its name at the master target
 
-	rig *Rig
+	rig    *Rig
+	bucket string
 	// separate planes get their replicators with the vault whose keys they enrol with.
 	separate bool
 }
@@ -82,6 +84,12 @@ func (r *Rig) startPlane(ctx context.Context, separate bool, flags []string) (*P
 			return nil, err
 		}
 	}
+	p.bucket = filepath.Join(p.DataDir, "bucket")
+	for i, f := range flags {
+		if f == "--bucket" {
+			p.bucket = strings.TrimPrefix(flags[i+1], "file://")
+		}
+	}
 	args := []string{"--data-dir", p.DataDir, "--listen", p.Address, "--name", guestHost}
 	if separate {
 		redis, err := r.StartRedis(ctx)
@@ -100,16 +108,23 @@ func (r *Rig) startPlane(ctx context.Context, separate bool, flags []string) (*P
 	if _, err := r.Start("lifeboatd", bin, append(args, flags...), nil); err != nil {
 		return nil, err
 	}
+	return p, p.Reopen(ctx)
+}
+
+// Reopen reads lifeboatd's token and authority again, for a data directory that was made anew, and waits until it answers.
+func (p *Plane) Reopen(ctx context.Context) error {
+	lifeboatd := p.rig.Process("lifeboatd")
 	if err := Until(ctx, "lifeboatd has made its token", func() (bool, error) {
-		if !r.Process("lifeboatd").Running() {
-			return false, fmt.Errorf("lifeboatd ended:\n%s", r.Process("lifeboatd").Tail(10))
+		if !lifeboatd.Running() {
+			return false, fmt.Errorf("lifeboatd ended:\n%s", lifeboatd.Tail(10))
 		}
+		var err error
 		p.API, err = OpenAPI(p.DataDir, p.Address)
 		return err == nil, nil
 	}); err != nil {
-		return nil, err
+		return err
 	}
-	return p, p.WaitReady(ctx)
+	return p.WaitReady(ctx)
 }
 
 // WaitReady waits until lifeboatd answers.
@@ -119,7 +134,7 @@ func (p *Plane) WaitReady(ctx context.Context) error {
 }
 
 // Bucket returns the directory of the bucket.
-func (p *Plane) Bucket() string { return p.DataDir + "/bucket" }
+func (p *Plane) Bucket() string { return p.bucket }
 
 // listener is a port for replication data, which is reached under two names: this host's own agents and agents inside emulated
 // machines.

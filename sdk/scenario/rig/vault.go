@@ -74,6 +74,28 @@ func createVault(ctx context.Context, a *API, name string, p Policies) (*Vault, 
 	return v, v.run(ctx, http.MethodPut, v.Container+"/replicationProtectionContainerMappings/mapping", Object{"policyId": v.Policy, "targetProtectionContainerId": "Microsoft Azure"})
 }
 
+// RebuiltVaults returns the vaults that a catalogue rebuild put into lifeboatd's store, each with its protected machines. Their
+// recovery keys are not known to anyone but the user.
+func RebuiltVaults(ctx context.Context, a *API) (map[*Vault][]*Item, error) {
+	vaults, err := a.List(ctx, "/subscriptions/00000000-0000-0000-0000-000000000000/providers/Microsoft.RecoveryServices/vaults")
+	if err != nil {
+		return nil, err
+	}
+	found := map[*Vault][]*Item{}
+	for _, o := range vaults {
+		v := &Vault{API: a, Path: Text(o, "id")}
+		items, err := a.List(ctx, v.Path+"/replicationProtectedItems")
+		if err != nil {
+			return nil, err
+		}
+		found[v] = nil
+		for _, it := range items {
+			found[v] = append(found[v], &Item{Vault: v, Name: Text(it, "properties.friendlyName"), Path: Text(it, "id")})
+		}
+	}
+	return found, nil
+}
+
 // run does a long-running operation to its end.
 func (v *Vault) run(ctx context.Context, method, resource string, properties Object) error {
 	var body any

@@ -32,6 +32,12 @@ func Machine(c Config, disks []Disk) fleet.Machine {
 		BootId:        readString(c.path("/proc/sys/kernel/random"), "boot_id"),
 		Disks:         make([]fleet.Disk, 0, len(disks)),
 	}
+	if c.CPUs > 0 {
+		m.CpuCount = c.CPUs
+	}
+	if c.MemoryBytes > 0 {
+		m.MemoryBytes = c.MemoryBytes
+	}
 	if m.Hostname == "" {
 		m.Hostname, _ = os.Hostname()
 	}

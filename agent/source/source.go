@@ -28,6 +28,8 @@ type Config struct {
 	Platform    string  // vm or physical, instead of what is found
 	ProductUUID string  // instead of the firmware's
 	Hostname    string  // instead of the kernel's
+	CPUs        int     // instead of this host's: an image file is a disk of some other machine
+	MemoryBytes int64   // the same
 	Root        string  // of sys, proc, dev and etc; empty for the machine's own
 }
 

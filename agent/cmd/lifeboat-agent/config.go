@@ -31,6 +31,8 @@ type file struct {
 	Hostname            string        `koanf:"hostname"`
 	Platform            string        `koanf:"platform"`
 	ProductUUID         string        `koanf:"productUuid"`
+	CPUs                int           `koanf:"cpus"`
+	MemoryBytes         int64         `koanf:"memoryBytes"`
 	Disks               []diskEntry   `koanf:"disks"`
 	Scripts             scriptEntries `koanf:"scripts"`
 	// Shutdown is the command by which a fenced machine shuts itself down, when lifeboatd says that it shall.
@@ -123,7 +125,7 @@ func (c *file) guest() guest.Config {
 	g := guest.Config{
 		StateDir: c.StateDir, RegistrationKey: c.RegistrationKey, Shutdown: c.Shutdown,
 		Server:  identity.Server{Address: c.Server, CAFile: c.CAFile, CASHA256: c.CASHA256},
-		Source:  source.Config{Platform: c.Platform, ProductUUID: c.ProductUUID, Hostname: c.Hostname},
+		Source:  source.Config{Platform: c.Platform, ProductUUID: c.ProductUUID, Hostname: c.Hostname, CPUs: c.CPUs, MemoryBytes: c.MemoryBytes},
 		Scripts: quiesce.Scripts{Pre: c.Scripts.Pre, Post: c.Scripts.Post, Timeout: c.Scripts.Timeout},
 	}
 	for _, d := range c.Disks {

@@ -74,7 +74,6 @@ type lifeboatd struct {
 	renewed  int
 	csrs     map[string]bool
 	lose     int // answers to enrolments that get lost
-	refuse   int // status to refuse enrolments with
 	reports  []fleet.AgentReport
 	desired  fleet.AgentDesired
 	changed  chan struct{}

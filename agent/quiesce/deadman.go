@@ -49,7 +49,7 @@ func RunDeadman() error {
 	if !ok {
 		return errors.New("dead-man: descriptor 3 is no socket")
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	locked := byte(1)
 	if unix.Mlockall(unix.MCL_CURRENT|unix.MCL_FUTURE) != nil {
 		locked = 0

@@ -57,7 +57,7 @@ func (g *Guard) start() error {
 		return fmt.Errorf("make the dead-man's socket: %w", err)
 	}
 	ours, theirs := os.NewFile(uintptr(fds[0]), "dead-man"), os.NewFile(uintptr(fds[1]), "dead-man")
-	defer theirs.Close()
+	defer func() { _ = theirs.Close() }()
 	c, err := net.FileConn(ours)
 	err = errors.Join(err, ours.Close())
 	if err != nil {

@@ -40,7 +40,7 @@ const (
 
 // site is a replicator with one vault, and what it takes to be its agent.
 type site struct {
-	t        *testing.T
+	t        testing.TB
 	ca       *x509.Certificate
 	caKey    *ecdsa.PrivateKey
 	pool     *x509.CertPool
@@ -57,7 +57,7 @@ type site struct {
 	points []ingest.Point
 }
 
-func newSite(t *testing.T, r ingest.Repository) *site {
+func newSite(t testing.TB, r ingest.Repository) *site {
 	t.Helper()
 	s := &site{t: t, dir: t.TempDir(), log: testLog(t)}
 	s.caKey = must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
@@ -78,6 +78,12 @@ func newSite(t *testing.T, r ingest.Repository) *site {
 	return s
 }
 
+func randomBytes(n int) []byte {
+	b := make([]byte, n)
+	rand.Read(b)
+	return b
+}
+
 func must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)
@@ -85,7 +91,7 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-func testLog(t *testing.T) *slog.Logger {
+func testLog(t testing.TB) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
@@ -172,7 +178,7 @@ func (s *site) want(disks []source.Disk) fleet.Protection {
 // agent is a Protector in this process.
 type agent struct {
 	*ship.Protector
-	t    *testing.T
+	t    testing.TB
 	want fleet.Protection
 	stop func()
 	n    int
@@ -236,7 +242,7 @@ func (a *agent) capture() fleet.ProtectionStatus {
 	return a.await("point", func(s fleet.ProtectionStatus) bool { return s.LastCaptureId == a.want.CaptureId })
 }
 
-func disksOf(t *testing.T, c source.Config) []source.Disk {
+func disksOf(t testing.TB, c source.Config) []source.Disk {
 	t.Helper()
 	d, err := source.Disks(c)
 	if err != nil {

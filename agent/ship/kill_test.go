@@ -101,7 +101,7 @@ func TestKilledAgentShipsOnlyWhatIsMissing(t *testing.T) {
 
 func TestKilledReplicatorLosesAtMostAWindow(t *testing.T) {
 	t.Parallel()
-	const size, window = 192 << 20, 32 << 20
+	const size, window = 384 << 20, 64 << 20
 	path := noise(t, size)
 	s := newSite(t, nil) // its certificates, not its server
 	s.stop()

@@ -76,7 +76,7 @@ func (c Config) platform() fleet.MachinePlatform {
 	}
 	f, err := os.Open(c.path("/proc/cpuinfo"))
 	if err == nil {
-		defer f.Close()
+		defer func() { _ = f.Close() }()
 		for sc := bufio.NewScanner(f); sc.Scan(); {
 			if k, v, ok := strings.Cut(sc.Text(), ":"); ok && strings.TrimSpace(k) == "flags" {
 				if strings.Contains(" "+v+" ", " hypervisor ") {

@@ -21,7 +21,7 @@ func readMounts(path string) ([]mount, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	var out []mount
 	sc := bufio.NewScanner(f)
 	sc.Buffer(nil, 1<<20)

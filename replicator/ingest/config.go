@@ -27,7 +27,7 @@ type Config struct {
 	// SpoolLimit bounds the bytes, over all sessions, that were taken in and are not in a bucket yet. When it is reached,
 	// sessions bring theirs to the bucket before they read on, so agents wait. 0 means 2 GiB.
 	SpoolLimit int64
-	// Window is how many bytes an agent may have in flight without acknowledgement. 0 means 32 MiB.
+	// Window is how many bytes an agent may have in flight without acknowledgement. 0 means 64 MiB.
 	Window int64
 	// Committed is told every point after its log entry is durable and before the agent hears of it. It must not block: it
 	// runs on the session's goroutine. May be nil.

@@ -15,7 +15,7 @@ import (
 
 const (
 	defaultSpoolLimit = 2 << 30
-	defaultWindow     = 32 << 20
+	defaultWindow     = 64 << 20
 
 	helloTimeout  = 20 * time.Second // from accept to a verified Hello
 	maxHandshakes = 128              // connections that have not shown a certificate yet; more are closed at once

@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	syncBytes = 8 << 20               // taken in since the last sync: sync now
-	syncDelay = 50 * time.Millisecond // the longest a byte waits for its acknowledgement to be due
+	syncBytes = 16 << 20               // taken in since the last sync: sync now
+	syncDelay = 100 * time.Millisecond // the longest a byte waits for its acknowledgement to be due
 
 	heartbeatEvery = 10 * time.Second
 	silenceLimit   = 60 * time.Second // a peer that says nothing for so long is gone

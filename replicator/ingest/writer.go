@@ -7,12 +7,16 @@ import (
 	"github.com/lifeboat-dr/lifeboat/replicator/repo"
 )
 
-// What ingest shares with the repository is the repository's.
+// The types that ingest shares with the repository are the repository's.
 type (
-	Point    = repo.Point
+	// Point is a committed recovery point.
+	Point = repo.Point
+	// PointRef is a place in a machine's point log.
 	PointRef = repo.PointRef
+	// DiskInfo names a disk of a machine.
 	DiskInfo = repo.DiskInfo
-	Commit   = repo.Commit
+	// Commit is what a point carries beside its disks' content.
+	Commit = repo.Commit
 )
 
 // Repository is the part of the repository that ingest uses.

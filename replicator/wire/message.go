@@ -182,5 +182,5 @@ func (*Heartbeat) keeps() bool   { return false }
 func (*Error) keeps() bool       { return false }
 func (*Grant) keeps() bool       { return false }
 
-func (d *Data) setSequence(n uint64) { d.Sequence = n }
-func (z *Zero) setSequence(n uint64) { z.Sequence = n }
+func (m *Data) setSequence(n uint64) { m.Sequence = n }
+func (m *Zero) setSequence(n uint64) { m.Sequence = n }

@@ -19,6 +19,7 @@ type pruning struct {
 	keep     Retention
 	now      time.Time
 	stats    PruneStats
+	last     int64 // generation
 	sessions []*manifest.Session
 	gens     []genLog
 	kept     map[PointRef]bool
@@ -50,18 +51,18 @@ func (r *Repository) Prune(ctx context.Context, machine string, keep Retention, 
 
 // read reads sessions before logs: a session that is gone by then is in a log.
 func (p *pruning) read(ctx context.Context) error {
-	last, err := p.r.lastGeneration(ctx, p.machine)
-	if err != nil {
+	var err error
+	if p.last, err = p.r.lastGeneration(ctx, p.machine); err != nil {
 		return err
 	}
-	for gen := int64(1); gen <= last; gen++ {
+	for gen := int64(1); gen <= p.last; gen++ {
 		s, err := p.r.readSession(ctx, p.machine, gen)
 		if err != nil {
 			return err
 		}
 		p.sessions = append(p.sessions, s)
 	}
-	for gen := int64(1); gen <= last; gen++ {
+	for gen := int64(1); gen <= p.last; gen++ {
 		if err := p.readLog(ctx, gen); err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
@@ -112,8 +113,7 @@ func (p *pruning) pinned(ctx context.Context) (map[PointRef]bool, error) {
 		}
 	}
 	// A generation may have been opened since the logs were read.
-	last := int64(len(p.gens))
-	if e, _, err := p.r.entry(ctx, p.r.s, p.machine, last+1, 0); err == nil && e.Base != nil {
+	if e, _, err := p.r.entry(ctx, p.r.s, p.machine, p.last+1, 0); err == nil && e.Base != nil {
 		out[PointRef(*e.Base)] = true
 	} else if err != nil && !errors.Is(err, ErrNotFound) {
 		return nil, err

@@ -232,3 +232,36 @@ func TestLayersStayFewHoweverManyPoints(t *testing.T) {
 		t.Errorf("the first block of the 120th point cost %d requests and %d bytes", n, bytes)
 	}
 }
+
+func TestReaderOfAPointThatIsSweptIsToldSo(t *testing.T) {
+	t.Parallel()
+	v := newVault(t, repo.Options{CacheBytes: 1})
+	g := newGuest("vm", repo.DiskInfo{ID: "a", Size: 64 << 10})
+	mustOpen(t, v, "vm", 1, nil)
+	w := mustWriter(t, v, g, 1, t.TempDir())
+	refs, guests := series(t, v, w, g, 30, t0, time.Minute)
+	s, err := v.OpenPoint(t.Context(), "vm", refs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := s.Disk("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 64<<10)
+	for _, c := range []struct {
+		ahead time.Duration
+		want  error
+	}{{0, nil}, {2 * time.Hour, repo.ErrNotFound}} {
+		if _, err := v.Prune(t.Context(), "vm", repo.Retention{}, time.Now().Add(c.ahead)); err != nil {
+			t.Fatal(err)
+		}
+		err := d.ReadAt(t.Context(), got, 0)
+		if !errors.Is(err, c.want) || errors.Is(err, repo.ErrCorrupt) {
+			t.Errorf("read %v after the point was pruned: got %v, want %v", c.ahead, err, c.want)
+		}
+		if err == nil && firstDifference(got, guests[0].bytes["a"]) >= 0 {
+			t.Error("the point shows other bytes")
+		}
+	}
+}

@@ -24,6 +24,7 @@ type Snapshot struct {
 func (r *Repository) OpenPoint(ctx context.Context, machine string, ref PointRef) (*Snapshot, error) {
 	t := new(traffic)
 	src := r.source(machine, t)
+	src.point = ref
 	e, err := r.point(ctx, src.s, machine, ref)
 	if err != nil {
 		return nil, err

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/lifeboat-dr/lifeboat/replicator/block"
+	"github.com/lifeboat-dr/lifeboat/replicator/chunk"
 	"github.com/lifeboat-dr/lifeboat/replicator/manifest"
 )
 
@@ -15,6 +17,7 @@ type source struct {
 	s       store
 	machine string
 	cache   *cache
+	point   PointRef // being read; zero for a writer
 }
 
 func (r *Repository) source(machine string, t *traffic) *source {
@@ -25,8 +28,8 @@ func (r *Repository) source(machine string, t *traffic) *source {
 func (o *source) Page(ctx context.Context, l *manifest.Layer, tree manifest.Tree, level int, ref manifest.PageRef) (*manifest.Page, error) {
 	name := mapName(o.machine, l.Generation, l.Map)
 	v, err := o.cache.get(ctx, cacheKey{l.Map, ref.Ordinal, true}, func() (any, int64, error) {
-		stored, err := o.read(ctx, name, ref.Offset, ref.Length)
-		if err != nil {
+		stored := make([]byte, ref.Length)
+		if err := o.read(ctx, name, ref.Offset, stored); err != nil {
 			return nil, 0, err
 		}
 		p, err := manifest.NewPageCipher(o.r.keys.pages(o.machine, l.Map)).Open(&ref, stored, tree, level)
@@ -49,8 +52,10 @@ func (o *source) Page(ctx context.Context, l *manifest.Layer, tree manifest.Tree
 func (o *source) frame(ctx context.Context, run *manifest.Run) ([]byte, error) {
 	name := packName(o.machine, run.Pack)
 	v, err := o.cache.get(ctx, cacheKey{object: run.Pack, number: uint32(run.FrameIndex)}, func() (any, int64, error) {
-		stored, err := o.read(ctx, name, int64(run.FrameOffset), int64(run.FrameLength))
-		if err != nil {
+		buf := storedPool.Get().(*[]byte)
+		defer storedPool.Put(buf)
+		stored := (*buf)[:run.FrameLength]
+		if err := o.read(ctx, name, int64(run.FrameOffset), stored); err != nil {
 			return nil, 0, err
 		}
 		p, err := o.r.keys.frames(o.machine, run.Pack).Open(stored, uint32(run.FrameIndex))
@@ -69,14 +74,25 @@ func (o *source) frame(ctx context.Context, run *manifest.Run) ([]byte, error) {
 	return p, nil
 }
 
-// read reads a piece of a pack or map, which has to be there.
-func (o *source) read(ctx context.Context, name string, off, length int64) ([]byte, error) {
-	p, err := o.s.read(ctx, name, off, length)
-	if errors.Is(err, ErrNotFound) {
-		return nil, &CorruptError{Machine: o.machine, Object: name, Err: errors.New("the object is missing")}
+// read reads a piece of a pack or map, which has to be there unless the point was pruned while it was being read.
+func (o *source) read(ctx context.Context, name string, off int64, p []byte) error {
+	err := o.s.read(ctx, name, off, p)
+	if !errors.Is(err, ErrNotFound) {
+		return err
 	}
-	return p, err
+	if o.point.Sequence > 0 {
+		if _, err := o.r.point(ctx, o.s, o.machine, o.point); err != nil {
+			return err
+		}
+	}
+	return &CorruptError{Machine: o.machine, Object: name, Err: errors.New("the object is missing")}
 }
+
+// storedPool has buffers for frames as stored; what comes out of them is always a copy.
+var storedPool = sync.Pool{New: func() any {
+	p := make([]byte, chunk.MaxFrame)
+	return &p
+}}
 
 // view lays the layers over each other. above, newest first, lie over them.
 func (o *source) view(layers []manifest.Layer, above ...manifest.RunReader) *manifest.View {

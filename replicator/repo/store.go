@@ -100,18 +100,16 @@ func (s store) get(ctx context.Context, name string, limit int64) (p []byte, err
 	return p, err
 }
 
-// read reads length bytes at off. Fewer are an error.
-func (s store) read(ctx context.Context, name string, off, length int64) (p []byte, err error) {
-	p = make([]byte, length)
-	err = s.try(ctx, "read", name, smallTimeout, func(ctx context.Context) error {
-		r, err := s.b.NewRangeReader(ctx, s.prefix+name, off, length, nil)
+// read fills p with the bytes at off. Fewer are an error.
+func (s store) read(ctx context.Context, name string, off int64, p []byte) error {
+	return s.try(ctx, "read", name, smallTimeout, func(ctx context.Context) error {
+		r, err := s.b.NewRangeReader(ctx, s.prefix+name, off, int64(len(p)), nil)
 		if err != nil {
 			return err
 		}
 		defer r.Close()
 		return s.fill(r, p)
 	})
-	return p, err
 }
 
 func (s store) fill(r io.Reader, p []byte) error {

@@ -15,7 +15,7 @@ const verifyCache = 16 << 20
 // plain bytes that it checked. The first thing that does not verify ends it with a *CorruptError.
 func (r *Repository) Verify(ctx context.Context, machine string, ref PointRef) (bytes int64, err error) {
 	src := r.source(machine, r.s.t)
-	src.cache = newCache(verifyCache)
+	src.cache, src.point = newCache(verifyCache), ref
 	e, err := r.point(ctx, src.s, machine, ref)
 	if err != nil {
 		return 0, err

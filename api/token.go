@@ -106,7 +106,7 @@ func (t *Tokens) reloadLocked() error {
 	if err != nil {
 		return fmt.Errorf("read tokens: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was only read
 	info, err := f.Stat()
 	if err != nil {
 		return fmt.Errorf("read tokens: %w", err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -95,6 +96,7 @@ func jobView(tx store.Tx, j job.Job) (JobView, error) {
 	v.Item = &it
 	v.Affected["PrimaryVmId"], v.Affected["PrimaryVmName"] = string(it.ID), it.FriendlyName
 	v.Affected["RecoveryVmName"], v.Affected["PrimaryFabricProviderId"] = it.TargetName, string(dr.FabricInMageRcm)
+	tellStart(&v)
 	ref := it.FailoverPoint
 	if it.TestInstance != nil && dr.Operation(j.Operation) == dr.OpTestFailover {
 		ref = dr.PointRef{Generation: it.TestInstance.Generation, Sequence: it.TestInstance.Sequence}
@@ -105,6 +107,25 @@ func jobView(tx store.Tx, j job.Job) (JobView, error) {
 		v.Point = &p
 	}
 	return v, nil
+}
+
+// tellStart adds what starting a machine cost, once it is up: which accelerator ran it, how long the two halves of the start took
+// and how much the repository was asked for until then.
+func tellStart(v *JobView) {
+	for _, t := range v.Job.Tasks {
+		if t.Kind != job.KindInstanceStart || t.State != job.Succeeded {
+			continue
+		}
+		var out job.InstanceStarted
+		if json.Unmarshal(t.Output, &out) != nil {
+			continue // what an older worker told; the view does without it
+		}
+		v.Affected["Accelerator"] = out.Accelerator
+		v.Affected["StartMilliseconds"] = strconv.FormatInt(out.StartTook.Milliseconds(), 10)
+		v.Affected["ProbeMilliseconds"] = strconv.FormatInt(out.ProbeTook.Milliseconds(), 10)
+		v.Affected["RepositoryRequests"] = strconv.FormatInt(out.RepoRequests, 10)
+		v.Affected["RepositoryBytes"] = strconv.FormatInt(out.RepoBytes, 10)
+	}
 }
 
 // liveProgress adds what the worker of the running task told last. The queue may be away; the job is shown without it then.

@@ -25,19 +25,26 @@ func main() {
 	rounds := flag.Int("rounds", 3, "how often each contender runs; they take turns")
 	seed := flag.Uint64("seed", 1, "of the incompressible part of the image")
 	work := flag.String("work", filepath.Join(os.TempDir(), "lifeboat-bench"), "working directory; needs 20 GB")
+	only := flag.String("only", "", "copy or drill; empty: both")
+	pairs := flag.Int("pairs", 10, "of drills")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *bin, *out, *work, *rounds, *seed); err != nil {
+	err := errors.Join(os.MkdirAll(*work, 0o755), os.MkdirAll(*out, 0o755))
+	if err == nil && *only != "drill" {
+		err = copies(ctx, *bin, *out, *work, *rounds, *seed)
+	}
+	if err == nil && *only != "copy" {
+		err = drills(ctx, *bin, *out, *work, *pairs)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, bin, out, work string, rounds int, seed uint64) (err error) {
-	if err := errors.Join(os.MkdirAll(work, 0o755), os.MkdirAll(out, 0o755)); err != nil {
-		return err
-	}
+// copies compares first copies and restores and writes the report bench-first-copy.txt.
+func copies(ctx context.Context, bin, out, work string, rounds int, seed uint64) (err error) {
 	report, err := os.Create(filepath.Join(out, "bench-first-copy.txt"))
 	if err != nil {
 		return err
@@ -50,7 +57,7 @@ func run(ctx context.Context, bin, out, work string, rounds int, seed uint64) (e
 	}
 	fmt.Fprintf(w, "First copy and restore of a 4 GiB image (60 %% files, 10 %% incompressible, seed %d), %d rounds, contenders take turns.\n", seed, rounds)
 	fmt.Fprintf(w, "%s\nmachine: %s\ncommit: %s\n\n", time.Now().UTC().Format(time.RFC3339), bench.Machine(), commit(ctx))
-	copies := map[string][]bench.Cost{}
+	firsts := map[string][]bench.Cost{}
 	restores := map[string][]bench.Cost{}
 	for round := range rounds {
 		for _, codec := range []string{"zstd", "s2"} {
@@ -62,7 +69,7 @@ func run(ctx context.Context, bin, out, work string, rounds int, seed uint64) (e
 			if err != nil {
 				return err
 			}
-			add(w, copies, round, "ceiling "+codec, bench.Cost{Wall: time.Since(start), Stored: stored})
+			add(w, firsts, round, "ceiling "+codec, bench.Cost{Wall: time.Since(start), Stored: stored})
 		}
 		dir := filepath.Join(work, "restic")
 		if err := os.RemoveAll(dir); err != nil {
@@ -76,7 +83,7 @@ func run(ctx context.Context, bin, out, work string, rounds int, seed uint64) (e
 		if err != nil {
 			return err
 		}
-		add(w, copies, round, "restic", cost)
+		add(w, firsts, round, "restic", cost)
 		if cost, err = restic.Restore(ctx, filepath.Join(dir, "restored")); err != nil {
 			return err
 		}
@@ -93,7 +100,7 @@ func run(ctx context.Context, bin, out, work string, rounds int, seed uint64) (e
 			if err != nil {
 				return fmt.Errorf("lifeboat with %s: %w", codec, err)
 			}
-			add(w, copies, round, "lifeboat "+codec, c.First)
+			add(w, firsts, round, "lifeboat "+codec, c.First)
 			fmt.Fprintf(w, "         of it agent: %5.1f s CPU, peak %d MiB; lifeboatd: %5.1f s CPU\n", c.AgentCPU.Seconds(), c.AgentPeak>>20, c.DaemonCPU.Seconds())
 			add(w, restores, round, "lifeboat "+codec, c.Restore)
 			if err := os.RemoveAll(dir); err != nil {
@@ -101,7 +108,7 @@ func run(ctx context.Context, bin, out, work string, rounds int, seed uint64) (e
 			}
 		}
 	}
-	summary(w, copies, restores)
+	summary(w, firsts, restores)
 	return nil
 }
 

@@ -81,13 +81,11 @@ func (id ID) Get(kind string) string {
 
 // Kinds of steps.
 const (
-	kindFabric      = "replicationFabrics"
-	kindContainer   = "replicationProtectionContainers"
-	kindProtectable = "replicationProtectableItems"
-	kindItem        = "replicationProtectedItems"
-	kindPoint       = "recoveryPoints"
-	kindPolicy      = "replicationPolicies"
-	kindJob         = "replicationJobs"
+	kindFabric    = "replicationFabrics"
+	kindContainer = "replicationProtectionContainers"
+	kindItem      = "replicationProtectedItems"
+	kindPoint     = "recoveryPoints"
+	kindPolicy    = "replicationPolicies"
 )
 
 // ID returns the id of a resource of the client's vault.

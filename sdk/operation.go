@@ -58,7 +58,10 @@ func delayOf(h http.Header) time.Duration {
 
 // Operation takes up an operation whose job is known, for one that another process started.
 func (c *Client) Operation(jobID string) *Operation {
-	return &Operation{c: c, JobID: jobID, delay: minDelay, status: c.ID(Segment{"replicationOperationStatus", url.PathEscape(jobID)}).String()}
+	jobID = nameOf(jobID)
+	id := ID{Subscription: url.PathEscape(c.subscription), ResourceGroup: url.PathEscape(c.group), Vault: url.PathEscape(c.v),
+		Path: []Segment{{"replicationOperationStatus", url.PathEscape(jobID)}}}
+	return &Operation{c: c, JobID: jobID, delay: minDelay, status: id.String()}
 }
 
 // WaitForJob waits until the operation of a job has ended; see Operation.Wait.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/url"
 	"path/filepath"
+	"time"
 
 	"github.com/go-viper/mapstructure/v2"
 	"github.com/knadh/koanf/parsers/yaml"
@@ -27,6 +28,7 @@ type config struct {
 	Datastores         map[string]string `koanf:"datastores"`
 	NoReplicator       bool              `koanf:"no-replicator"`
 	ForwardPort        int               `koanf:"forward-port"`
+	PruneEvery         time.Duration     `koanf:"prune-every"`
 	Compression        string            `koanf:"compression"`
 	Log                string            `koanf:"log"`
 	Verbose            bool              `koanf:"verbose"`
@@ -48,6 +50,7 @@ func (c *config) flags(cmd *cobra.Command) {
 	f.BoolVar(&c.NoReplicator, "no-replicator", false, "run no replicator in this process")
 	f.IntVar(&c.ForwardPort, "forward-port", 0, "TCP port of recovered machines to make reachable on a free loopback port")
 	f.StringVar(&c.Compression, "compression", "zstd", "of stored data: zstd (smaller) or s2 (less processor time)")
+	f.DurationVar(&c.PruneEvery, "prune-every", 15*time.Minute, "how often recovery points that the policy does not keep are dropped")
 	f.StringVar(&c.Log, "log", "text", "format of the log on standard error: text or json")
 	f.BoolVar(&c.Verbose, "verbose", false, "log debug messages too")
 	f.String("config", "", "YAML file with these settings by their flag names (datastores and names in the plural); flags win")
@@ -79,7 +82,7 @@ func (c *config) load(cmd *cobra.Command) error {
 			}
 		}
 		err := k.UnmarshalWithConf("", &merged, koanf.UnmarshalConf{Tag: "koanf", DecoderConfig: &mapstructure.DecoderConfig{
-			Result: &merged, TagName: "koanf", ErrorUnused: true, WeaklyTypedInput: true}})
+			Result: &merged, TagName: "koanf", ErrorUnused: true, WeaklyTypedInput: true, DecodeHook: mapstructure.StringToTimeDurationHookFunc()}})
 		if err != nil {
 			return fmt.Errorf("read configuration %s: %w", path, err)
 		}

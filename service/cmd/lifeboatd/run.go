@@ -117,7 +117,7 @@ func run(ctx context.Context, c config) (err error) {
 		servers.Wait()
 		return err
 	})
-	stops.add("jobs", startWorkflow(ctx, db, tasks, log))
+	stops.add("jobs", startWorkflow(ctx, db, tasks, c.PruneEvery, log))
 	if !c.NoReplicator {
 		n, closeNode, err := embeddedNode(ctx, c, svc, inside.dial, log)
 		if err != nil {

@@ -113,6 +113,7 @@ type agent struct {
 	log      *slog.Logger
 	news     chan struct{} // holds one token when a status changed
 	revision int64
+	disks    []source.Disk          // as last listed
 	running  map[string]*protection // by machine id
 }
 
@@ -223,9 +224,11 @@ func (a *agent) sync(ctx context.Context, client *fleet.ClientWithResponses) (*f
 // report returns what is observed, and how long the answer may take.
 func (a *agent) report() (fleet.AgentReport, time.Duration) {
 	disks, err := source.Disks(a.cfg.Source)
-	if err != nil {
+	if err != nil { // those of before may be back with the next report
 		a.log.Error("the disks of this machine cannot be listed", "err", err)
+		disks = a.disks
 	}
+	a.disks = disks
 	r := fleet.AgentReport{Version: a.cfg.Version, Revision: a.revision, Machine: source.Machine(a.cfg.Source, disks), Protections: []fleet.ProtectionStatus{}}
 	wait := quietPoll
 	for _, p := range a.running {

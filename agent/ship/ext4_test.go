@@ -203,25 +203,10 @@ func TestPointsOfALiveFilesystemAreItsInstants(t *testing.T) {
 func TestDeadManThawsWhenTheAgentIsKilled(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t, 32<<20)
-	// The agent's part is played by a process that freezes and then hangs.
-	cmd := exec.Command(must(os.Executable()), "-test.run", "^TestHelperFreezeAndHang$", "-test.v")
-	cmd.Env = append(os.Environ(), "LIFEBOAT_HELPER_MOUNT="+m.mount, "LIFEBOAT_HELPER_LOOP="+m.loop)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	buf := make([]byte, 4096)
-	seen := ""
-	for !bytes.Contains([]byte(seen), []byte("frozen")) {
-		n, err := out.Read(buf)
-		if err != nil {
-			t.Fatalf("helper ended: %v\n%s", err, seen)
-		}
-		seen += string(buf[:n])
-	}
+	s := newSite(t, newMemory())
+	p := start(t, "agent", writeSetup(t, agentSetup{State: filepath.Join(s.dir, "agent"), Source: m.source, CA: s.ca.Raw, Identity: packed(s.agent),
+		Want: s.want(disksOf(t, m.source)), Hang: true}))
+	p.says("frozen")
 	wrote := make(chan error, 1)
 	go func() { wrote <- os.WriteFile(filepath.Join(m.mount, "x"), []byte("x"), 0o600) }()
 	select {
@@ -229,10 +214,7 @@ func TestDeadManThawsWhenTheAgentIsKilled(t *testing.T) {
 		t.Fatalf("a write went through while frozen: %v", err)
 	case <-time.After(200 * time.Millisecond):
 	}
-	if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	_ = cmd.Wait()
+	p.kill()
 	select {
 	case err := <-wrote:
 		if err != nil {

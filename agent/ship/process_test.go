@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -68,6 +69,7 @@ type agentSetup struct {
 	CA       []byte
 	Identity pair
 	Want     fleet.Protection
+	Hang     bool // in the first freeze window, for ever
 }
 
 type replicatorSetup struct {
@@ -105,6 +107,12 @@ func agentProcess(path string) error {
 	}, s.Want)
 	if err != nil {
 		return err
+	}
+	if s.Hang {
+		p.OnWindow(func() {
+			fmt.Println("frozen")
+			select {}
+		})
 	}
 	return p.Run(context.Background())
 }
@@ -154,7 +162,8 @@ func replicatorProcess(path string) error {
 // process is a child of the test.
 type process struct {
 	*exec.Cmd
-	t *testing.T
+	t   *testing.T
+	out io.Reader
 }
 
 func start(t *testing.T, mode, setup string) *process {
@@ -170,13 +179,20 @@ func start(t *testing.T, mode, setup string) *process {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.kill)
+	p.out = out
 	if mode == "replicator" {
-		var b [64]byte
-		if n, err := out.Read(b[:]); err != nil || !strings.HasPrefix(string(b[:n]), "listening") {
-			t.Fatalf("replicator did not start: %v %q", err, b[:n])
-		}
+		p.says("listening")
 	}
 	return p
+}
+
+// says waits for a word.
+func (p *process) says(word string) {
+	p.t.Helper()
+	var b [64]byte
+	if n, err := p.out.Read(b[:]); err != nil || !strings.HasPrefix(string(b[:n]), word) {
+		p.t.Fatalf("process said %q and %v, want %s", b[:n], err, word)
+	}
 }
 
 func (p *process) kill() {

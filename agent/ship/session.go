@@ -161,11 +161,17 @@ func (s *session) run(ctx context.Context) error {
 
 func (s *session) desired() fleet.Protection { return s.p.desired() }
 
+// interval returns the time between captures. Application-consistent ones count as others.
 func (s *session) interval() time.Duration {
-	if n := s.desired().CrashConsistentSeconds; n > 0 {
-		return time.Duration(n) * time.Second
+	w := s.desired()
+	every := defaultInterval
+	if w.CrashConsistentSeconds > 0 {
+		every = time.Duration(w.CrashConsistentSeconds) * time.Second
 	}
-	return defaultInterval
+	if w.AppConsistentSeconds > 0 && s.p.cfg.Scripts.Any() {
+		every = min(every, time.Duration(w.AppConsistentSeconds)*time.Second)
+	}
+	return every
 }
 
 // wait returns when a capture is due: at next, or because lifeboatd asks for one, but not before notBefore.

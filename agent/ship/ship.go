@@ -164,6 +164,7 @@ func (p *Protector) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		want := p.desired()
 		var err error
+		p.shutDown = p.shutDown && want.Fenced
 		switch {
 		case want.Fenced:
 			p.fence(ctx, want)

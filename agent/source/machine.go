@@ -44,6 +44,9 @@ func Machine(c Config, disks []Disk) fleet.Machine {
 	if _, err := os.Stat(c.path("/sys/firmware/efi")); err == nil {
 		m.Firmware = fleet.Uefi
 	}
+	if c.Firmware != "" {
+		m.Firmware = fleet.MachineFirmware(c.Firmware)
+	}
 	for _, d := range disks {
 		m.Disks = append(m.Disks, d.Disk)
 	}

@@ -30,6 +30,7 @@ type Config struct {
 	Hostname    string  // instead of the kernel's
 	CPUs        int     // instead of this host's: an image file is a disk of some other machine
 	MemoryBytes int64   // the same
+	Firmware    string  // bios or uefi, the same
 	Root        string  // of sys, proc, dev and etc; empty for the machine's own
 }
 

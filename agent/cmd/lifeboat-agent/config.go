@@ -33,6 +33,7 @@ type file struct {
 	ProductUUID         string        `koanf:"productUuid"`
 	CPUs                int           `koanf:"cpus"`
 	MemoryBytes         int64         `koanf:"memoryBytes"`
+	Firmware            string        `koanf:"firmware"`
 	Disks               []diskEntry   `koanf:"disks"`
 	Scripts             scriptEntries `koanf:"scripts"`
 	// Shutdown is the command by which a fenced machine shuts itself down, when lifeboatd says that it shall.
@@ -118,6 +119,11 @@ func (c *file) override(flags file, disks []string) error {
 	default:
 		return fmt.Errorf("platform %q is neither vm nor physical", c.Platform)
 	}
+	switch c.Firmware {
+	case "", "bios", "uefi":
+	default:
+		return fmt.Errorf("firmware %q is neither bios nor uefi", c.Firmware)
+	}
 	return nil
 }
 
@@ -125,7 +131,7 @@ func (c *file) guest() guest.Config {
 	g := guest.Config{
 		StateDir: c.StateDir, RegistrationKey: c.RegistrationKey, Shutdown: c.Shutdown,
 		Server:  identity.Server{Address: c.Server, CAFile: c.CAFile, CASHA256: c.CASHA256},
-		Source:  source.Config{Platform: c.Platform, ProductUUID: c.ProductUUID, Hostname: c.Hostname, CPUs: c.CPUs, MemoryBytes: c.MemoryBytes},
+		Source:  source.Config{Platform: c.Platform, ProductUUID: c.ProductUUID, Hostname: c.Hostname, CPUs: c.CPUs, MemoryBytes: c.MemoryBytes, Firmware: c.Firmware},
 		Scripts: quiesce.Scripts{Pre: c.Scripts.Pre, Post: c.Scripts.Post, Timeout: c.Scripts.Timeout},
 	}
 	for _, d := range c.Disks {

@@ -73,7 +73,7 @@ func (s *Service) RecordPoints(ctx context.Context, vaultID string, item dr.Item
 			}
 		}
 		if complete {
-			if err := forgetOthers(tx, it.ID, points); err != nil {
+			if err := forgetOthers(tx, it.ID, points, now); err != nil {
 				return err
 			}
 		}
@@ -103,13 +103,29 @@ func recordPoint(tx store.Tx, item dr.ItemID, p dr.Point) error {
 	return err
 }
 
-func forgetOthers(tx store.Tx, item dr.ItemID, points []dr.Point) error {
+// lateList is how long a complete list may be under way.
+const lateList = 10 * time.Minute
+
+// forgetOthers drops the points that a complete list leaves out. One that was captured lately and is newer than all in the list
+// stays: with several replicators, a list that was read before its commit may arrive after its own report. Prune never drops
+// the newest point, so the next list decides.
+func forgetOthers(tx store.Tx, item dr.ItemID, points []dr.Point, now time.Time) error {
+	var newest dr.PointRef
+	for _, p := range points {
+		if r := p.Ref(); r.Generation > newest.Generation || r.Generation == newest.Generation && r.Sequence > newest.Sequence {
+			newest = r
+		}
+	}
 	return tx.List(KindPoint, string(item)+"/", "", 0, func(key string, _ int64, decode func(any) error) error {
 		var p dr.Point
 		if err := decode(&p); err != nil {
 			return err
 		}
 		if slices.ContainsFunc(points, func(q dr.Point) bool { return q.Ref() == p.Ref() }) {
+			return nil
+		}
+		newer := p.Generation > newest.Generation || p.Generation == newest.Generation && p.Sequence > newest.Sequence
+		if newer && now.Sub(p.Time) < lateList {
 			return nil
 		}
 		if err := tx.Delete(KindPoint, key, -1); err != nil {

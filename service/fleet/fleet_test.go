@@ -478,6 +478,18 @@ func TestPointsReachTheIndex(t *testing.T) {
 	if err != nil || len(page.Items) != 2 || page.Items[0].Sequence != 3 || page.Items[1].Sequence != 2 {
 		t.Fatalf("Points: got %+v, %v, want 3 and 2", page.Items, err)
 	}
+	fresh := point(4)
+	fresh.Time = time.Now()
+	if err := w.fleet.RecordPoints(w.ctx, replicator, w.vault.ID, "", []dr.Point{fresh}, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.fleet.RecordPoints(w.ctx, replicator, w.vault.ID, id, []dr.Point{point(3)}, true); err != nil { // read before 4 was committed
+		t.Fatal(err)
+	}
+	page, err = w.control.Points(w.ctx, ref, control.Paging{})
+	if err != nil || len(page.Items) != 2 || page.Items[0].Sequence != 4 || page.Items[1].Sequence != 3 {
+		t.Fatalf("Points after a late list: got %+v, %v, want 4 and 3", page.Items, err)
+	}
 	other := point(4)
 	other.Item = "another"
 	for name, call := range map[string]func() error{

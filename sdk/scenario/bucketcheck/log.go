@@ -2,6 +2,7 @@ package bucketcheck
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strconv"
@@ -107,14 +108,39 @@ func (l Log) Point(ref Ref) (Entry, bool) {
 }
 
 // Machines lists the machines that have a point log.
-func (v *Vault) Machines() ([]string, error) { return names(filepath.Join(v.dir, "points")) }
+func (v *Vault) Machines() ([]string, error) {
+	dirs, err := names(filepath.Join(v.dir, "points"))
+	var machines []string
+	for _, m := range dirs {
+		gens, gerr := v.generations(m)
+		if err = errors.Join(err, gerr); len(gens) > 0 {
+			machines = append(machines, m)
+		}
+	}
+	return machines, err
+}
+
+// generations lists the generations of a machine's log. A local bucket keeps the directories of objects that are gone: what holds
+// no entry is not there.
+func (v *Vault) generations(machine string) ([]string, error) {
+	dir := filepath.Join(v.dir, "points", machine)
+	all, err := names(dir)
+	var gens []string
+	for _, g := range all {
+		entries, eerr := names(filepath.Join(dir, g))
+		if err = errors.Join(err, eerr); len(entries) > 0 {
+			gens = append(gens, g)
+		}
+	}
+	return gens, err
+}
 
 // ReadLog reads a machine's log and checks its rules: entries authenticate and say where they are, the log is dense from its
 // floor, entry 0 opens it, nothing follows a closing entry, a generation is opened only after the one before was closed, a
 // point's base is the point before it (or the generation's base), points do not go back in time.
 func (v *Vault) ReadLog(machine string) (Log, error) {
 	log := Log{Machine: machine}
-	gens, err := names(filepath.Join(v.dir, "points", machine))
+	gens, err := v.generations(machine)
 	if err != nil {
 		return log, err
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/sdk/scenario/bucketcheck"
@@ -105,9 +106,47 @@ func (m *machine) window(ctx context.Context) error {
 	return m.acknowledge(ctx)
 }
 
-// prune kills while old points are removed.
+// prune kills while old points are removed: at the moment a replicator logs that it began to.
 func (m *machine) prune(ctx context.Context) error {
-	return nil
+	if _, err := m.veteran.item.Capture(ctx); err != nil {
+		return err
+	}
+	if err := m.veteran.acknowledge(ctx); err != nil {
+		return err
+	}
+	if err := m.pruneBegins(ctx); err != nil {
+		return err
+	}
+	m.pause(20 * time.Millisecond)
+	_, err := m.kill(ctx, phasePrune, "lifeboatd", "replicator-")
+	return err
+}
+
+// pruneBegins waits until a replicator logs that it began to prune.
+func (m *machine) pruneBegins(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	now := time.Now()
+	began := make(chan error, len(m.r.Lifeboat()))
+	for _, p := range m.r.Lifeboat() {
+		if !strings.HasPrefix(p.Name, "replicator-") {
+			continue
+		}
+		log := rig.Follow(p.Log)
+		defer log.Close()
+		go func() {
+			_, _, err := log.Wait(ctx, "a prune", 0, func(line string) bool {
+				if !strings.Contains(line, "task started") || !strings.Contains(line, "kind=repository.prune") {
+					return false
+				}
+				stamp, _, _ := strings.Cut(strings.TrimPrefix(line, "time="), " ")
+				t, err := time.Parse(time.RFC3339, stamp)
+				return err == nil && t.After(now)
+			})
+			began <- err
+		}()
+	}
+	return <-began
 }
 
 // failover stops the writer, takes a last point, and kills while the machine is started from it.
@@ -189,6 +228,9 @@ func (m *machine) machines() []int {
 	return list
 }
 
+// keepSnapshots bounds what the snapshots of a long run take.
+const keepSnapshots = 5 * time.Minute
+
 // verify reads the bucket without Lifeboat.
 func (m *machine) verify(ctx context.Context) error {
 	ids, err := bucketcheck.Vaults(m.plane.Bucket())
@@ -203,18 +245,24 @@ func (m *machine) verify(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(report.Logs) != 1 {
-		return fmt.Errorf("the bucket holds %d machines, want 1", len(report.Logs))
+	log, err := m.log(report)
+	if err != nil {
+		return err
 	}
-	log := report.Logs[0]
-	have := map[bucketcheck.Ref]bool{}
+	have, floor := map[bucketcheck.Ref]bool{}, map[int64]int64{}
+	m.pruned = 0
 	for _, g := range log.Generations {
+		floor[g.Number] = g.Floor
+		m.pruned += int(max(0, g.Floor-1))
 		for _, e := range g.Entries {
 			have[e.Ref()] = true
+			if e.Kind == "pruned" {
+				m.pruned++
+			}
 		}
 	}
 	for ref := range m.acknowledged[m.name] {
-		if !have[ref] {
+		if !have[ref] && ref.Sequence >= floor[ref.Generation] {
 			return fmt.Errorf("point %s was acknowledged and is not in the bucket", ref)
 		}
 	}
@@ -225,6 +273,9 @@ func (m *machine) verify(ctx context.Context) error {
 	compared := 0
 	for _, p := range log.Points() {
 		snapshot, ok := volume.At(snapshots, *p.Time)
+		if !ok && time.Since(*p.Time) > keepSnapshots/2 {
+			continue // compared when it was young
+		}
 		if !ok {
 			return fmt.Errorf("point %s of %s: no snapshot was taken at its instant", p.Ref(), p.Time)
 		}
@@ -232,6 +283,9 @@ func (m *machine) verify(ctx context.Context) error {
 			return err
 		}
 		compared++
+	}
+	if err := m.vol.Forget(time.Now().Add(-keepSnapshots)); err != nil {
+		return err
 	}
 	jobs, err := m.vault.API.List(ctx, m.vault.Path+"/replicationJobs")
 	if err != nil {
@@ -244,6 +298,18 @@ func (m *machine) verify(ctx context.Context) error {
 	}
 	m.t.Logf("%s: %d points equal their snapshots, %d bytes verified, %d acknowledged points are there", m.name, compared, report.Bytes, len(m.acknowledged[m.name]))
 	return nil
+}
+
+// log finds the machine's log by the host name in its points.
+func (m *machine) log(report bucketcheck.Report) (bucketcheck.Log, error) {
+	for _, l := range report.Logs {
+		for _, p := range l.Points() {
+			if bytes.Contains(p.Hardware, []byte(`"hostname":"`+m.name+`"`)) {
+				return l, nil
+			}
+		}
+	}
+	return bucketcheck.Log{}, fmt.Errorf("the bucket has no point of %s", m.name)
 }
 
 // equal compares a point with a snapshot.

@@ -41,10 +41,13 @@ func TestChaos(t *testing.T) {
 	ctx := deadline(t, time.Duration(kills)*time.Minute/2+5*time.Minute)
 	c.r = newRig(t)
 	var err error
-	if c.plane, err = c.r.StartSeparate(ctx); err != nil {
+	if c.plane, err = c.r.StartSeparate(ctx, "--prune-every", "5s"); err != nil {
 		t.Fatal(err)
 	}
-	if c.vault, err = c.plane.CreateVault(ctx, "harbour", rig.Policies{}); err != nil {
+	if c.vault, err = c.plane.CreateVault(ctx, "harbour", rig.Policies{RetentionMinutes: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.settle(ctx); err != nil {
 		t.Fatal(err)
 	}
 	atLeast := max(1, kills/20)
@@ -52,6 +55,14 @@ func TestChaos(t *testing.T) {
 		if err := c.cycle(ctx, cycle); err != nil {
 			t.Fatalf("cycle %d: %v", cycle, err)
 		}
+	}
+	if err := c.veteran.verify(ctx); err != nil {
+		t.Error(err)
+	}
+	if n := c.veteran.pruned; n == 0 {
+		t.Error("no recovery point was pruned")
+	} else {
+		t.Logf("%d points of %s were pruned", n, c.veteran.name)
 	}
 	for _, phase := range phases {
 		t.Logf("%3d kills in phase %s", c.kills[phase], phase)
@@ -79,6 +90,8 @@ type chaos struct {
 	plane *rig.Plane
 	vault *rig.Vault
 	kills map[string]int
+	// veteran is a machine that lives through the whole run, so that it has points old enough to be pruned.
+	veteran *machine
 	// acknowledged are the points a client has seen, by machine of the bucket.
 	acknowledged map[string]map[bucketcheck.Ref]bool
 }
@@ -128,21 +141,48 @@ func (c *chaos) pause(limit time.Duration) {
 type machine struct {
 	*chaos
 	*hull
-	uuid string
-	item *rig.Item
+	uuid   string
+	item   *rig.Item
+	pruned int // points that the bucket's log tells were pruned
+}
+
+// newMachine makes a machine with an agent that has nothing to do yet.
+func (c *chaos) newMachine(ctx context.Context, n int, rate int64) (m *machine, err error) {
+	m = &machine{chaos: c, uuid: fmt.Sprintf("0a1b2c3d-0000-4000-8000-%012d", n)}
+	if m.hull, err = buildHull(ctx, c.r, fmt.Sprintf("m%03d", n), c.rng.Uint64()); err != nil {
+		return nil, err
+	}
+	c.t.Cleanup(func() { _ = m.close() })
+	if n > 0 { // something to copy, so that the first copy takes a while
+		if err := m.vol.Fill(64 << 20); err != nil {
+			return nil, err
+		}
+	}
+	m.vol.Write(rate)
+	return m, nil
+}
+
+// settle protects the veteran.
+func (c *chaos) settle(ctx context.Context) (err error) {
+	if c.veteran, err = c.newMachine(ctx, 0, 256<<10); err != nil {
+		return err
+	}
+	protectable, err := c.veteran.enrol(ctx, c.r, c.plane, c.vault, c.veteran.uuid)
+	if err != nil {
+		return err
+	}
+	if c.veteran.item, err = c.vault.Protect(ctx, c.veteran.name, protectable); err != nil {
+		return err
+	}
+	return c.veteran.item.WaitState(ctx, "Protected", nil)
 }
 
 // cycle protects a fresh machine, lets it fail over and be committed, with kills on the way, checks everything, and removes it.
-func (c *chaos) cycle(ctx context.Context, n int) (err error) {
-	m := &machine{chaos: c, uuid: fmt.Sprintf("0a1b2c3d-0000-4000-8000-%012d", n)}
-	if m.hull, err = buildHull(ctx, c.r, fmt.Sprintf("m%03d", n), c.rng.Uint64()); err != nil {
+func (c *chaos) cycle(ctx context.Context, n int) error {
+	m, err := c.newMachine(ctx, n, 2<<20)
+	if err != nil {
 		return err
 	}
-	c.t.Cleanup(func() { _ = m.close() })
-	if err := m.vol.Fill(64 << 20); err != nil {
-		return err
-	}
-	m.vol.Write(2 << 20)
 	for _, step := range []struct {
 		name string
 		do   func(context.Context) error

@@ -299,6 +299,17 @@ func (v *Volume) Snapshots() ([]Snapshot, error) {
 	return list, nil
 }
 
+// Forget removes the snapshots whose window closed before t.
+func (v *Volume) Forget(t time.Time) error {
+	list, err := v.Snapshots()
+	for _, s := range list {
+		if s.Until.Before(t) {
+			err = errors.Join(err, os.Remove(s.Path), os.Remove(strings.TrimSuffix(s.Path, ".raw")+".until"))
+		}
+	}
+	return err
+}
+
 // At returns the snapshot whose window holds t; ok is false when there is none.
 func At(snapshots []Snapshot, t time.Time) (Snapshot, bool) {
 	for _, s := range snapshots {

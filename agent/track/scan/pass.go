@@ -181,15 +181,18 @@ func (s *Scanner) window(w *worker, e block.Extent, learn bool, sink func(*Chang
 	if err := s.sums.Read(c.Window, w.known[:]); err != nil {
 		return 0, err
 	}
-	if err := s.prints.read(c.Window, bytesOf(w.seen[:])); err != nil {
-		return 0, err
-	}
 	data, err := s.disk.NextData(e.Offset)
 	if err != nil {
 		return 0, fmt.Errorf("find data: %w", err)
 	}
 	buf := w.buf[:e.Length]
 	hole := data >= e.End()
+	if hole && block.IsZero(bytesOf(w.known[:])) {
+		return 0, nil
+	}
+	if err := s.prints.read(c.Window, bytesOf(w.seen[:])); err != nil {
+		return 0, err
+	}
 	if !hole {
 		if err := readFull(s.disk, buf, e.Offset); err != nil {
 			return 0, fmt.Errorf("read [%d,+%d): %w", e.Offset, e.Length, err)

@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// syncWait is one long poll. What the node reports is as old as that at most.
-	syncWait    = 10 * time.Second
+	// syncWait is one long poll. What the node reports is as old as that at most, and one that died is known by its silence.
+	syncWait    = 3 * time.Second
 	callTimeout = 15 * time.Second // of a call, beside what it waits for
 	backoffLow  = 200 * time.Millisecond
 	backoffHigh = 10 * time.Second

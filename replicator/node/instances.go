@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/replicator/compute"
@@ -47,6 +48,7 @@ func (n *Node) tendOnce(ctx context.Context) {
 		}
 		return
 	}
+	percent := map[string]int{}
 	for _, i := range list {
 		if i.State != compute.StateRunning || i.Hydrated || ctx.Err() != nil {
 			continue
@@ -55,11 +57,27 @@ func (n *Node) tendOnce(ctx context.Context) {
 			n.revive(ctx, r, i)
 		}
 		if i.Hydrate {
-			if _, err := n.cfg.Compute.Hydrate(ctx, i.ID); err != nil && ctx.Err() == nil {
+			h, err := n.cfg.Compute.Hydrate(ctx, i.ID)
+			if err = errors.Join(err, h.Err); err != nil && ctx.Err() == nil {
 				n.log.Warn("hydration of an instance does not go on", "instance", i.ID, "err", err)
 			}
+			percent[i.ID] = percentOf(h)
 		}
 	}
+	n.mu.Lock()
+	n.hydrated = percent
+	n.mu.Unlock()
+}
+
+// percentOf a hydration; 100 only when it is complete.
+func percentOf(h compute.Hydration) int {
+	switch {
+	case h.Complete:
+		return 100
+	case h.Total <= 0:
+		return 0
+	}
+	return int(min(99, 100*h.Done/h.Total))
 }
 
 func (n *Node) revive(ctx context.Context, r reviver, i compute.Instance) {
@@ -86,13 +104,14 @@ func (n *Node) vaultOf(ctx context.Context, machine string) *worker.Vault {
 	return nil
 }
 
-// hydration tells how much of an instance no longer needs the repository. Between nothing and all it is only known for
-// instances that are being hydrated.
+// hydration tells how much of an instance no longer needs the repository, in percent.
 func (n *Node) hydration(i compute.Instance) int {
 	if i.Hydrated {
 		return 100
 	}
-	return 0
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return min(n.hydrated[i.ID], 99)
 }
 
 var powerStates = map[compute.State]fleet.VirtualMachinePowerState{

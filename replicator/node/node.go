@@ -92,6 +92,7 @@ type Node struct {
 	mu       sync.Mutex
 	redis    string // address as desired
 	revision int64
+	hydrated map[string]int // percent, by instance that is being hydrated
 	synced   chan struct{} // closed after the first answer of lifeboatd
 	poke     chan struct{} // asks the pool keeper to look at redis
 }

@@ -120,7 +120,7 @@ func space(dir string) (total, available int64) {
 	if err := unix.Statfs(dir, &fs); err != nil {
 		return 0, 0
 	}
-	return int64(fs.Blocks) * int64(fs.Bsize), int64(fs.Bavail) * int64(fs.Bsize)
+	return int64(fs.Blocks) * fs.Bsize, int64(fs.Bavail) * fs.Bsize
 }
 
 // cpuMeter measures how busy the host was since it was asked before. The zero value is ready.

@@ -26,9 +26,10 @@ const (
 // ErrCancelled is the cause of a task's context when a person cancelled its job.
 var ErrCancelled = errors.New("worker: the job was cancelled")
 
-// Queue and Route are the queue's own; those who assemble a Pool need not import it.
 type (
+	// Queue is where tasks come from; the queue's own, so that who assembles a Pool need not import it.
 	Queue = queue.Workers
+	// Route is the queue's own too.
 	Route = queue.Route
 )
 
@@ -209,7 +210,7 @@ func (p *Pool) do(ctx context.Context, d *queue.Delivery) {
 	} else {
 		log.Info("task done", "dur", time.Since(start))
 	}
-	p.finish(ctx, d, result, work, log)
+	p.finish(ctx, work, d, result, log)
 }
 
 // call runs the handler. A panic of one task must not end all others, nor come back with every redelivery as a crash.
@@ -265,9 +266,9 @@ func (p *Pool) keep(ctx context.Context, d *queue.Delivery, t *Task, now <-chan 
 	}
 }
 
-// finish delivers the result, again and again until it is taken or the lease is lost. A result outlives a shutdown by one
-// more try: work that is done should not be done again.
-func (p *Pool) finish(ctx context.Context, d *queue.Delivery, r queue.Result, work context.Context, log *slog.Logger) {
+// finish delivers the result, again and again until it is taken or the lease is lost, which work's cause tells. A result
+// outlives a shutdown by one more try: work that is done should not be done again.
+func (p *Pool) finish(ctx, work context.Context, d *queue.Delivery, r queue.Result, log *slog.Logger) {
 	for {
 		call, stop := context.WithTimeout(context.WithoutCancel(ctx), d.Lease)
 		err := p.cfg.Queue.Finish(call, d, r)

@@ -10,14 +10,20 @@ import (
 	"github.com/lifeboat-dr/lifeboat/service/queue"
 )
 
-// The queue's own types are what crosses here: the lease endpoint is the queue, for those who cannot reach it.
-type (
-	Route    = queue.Route
-	Delivery = queue.Delivery
-	Progress = queue.Progress
-	Result   = queue.Result
-	Failure  = queue.Failure
-)
+// Route is the queue's own, as is all that crosses the lease endpoint: it is the queue, for those who cannot reach it.
+type Route = queue.Route
+
+// Delivery is a leased task.
+type Delivery = queue.Delivery
+
+// Progress is how far a task is.
+type Progress = queue.Progress
+
+// Result is how a task ended.
+type Result = queue.Result
+
+// Failure is why a task did not succeed.
+type Failure = queue.Failure
 
 // Lease leases one task for one of the routes to the caller; nil when none came within wait. A replicator gets only tasks of
 // its own site and of capabilities that it reported.

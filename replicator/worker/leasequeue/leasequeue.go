@@ -4,7 +4,6 @@ package leasequeue
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"time"
@@ -102,7 +101,7 @@ func (q *Queue) Finish(ctx context.Context, d *queue.Delivery, r queue.Result) e
 	if f := r.Failure; f != nil {
 		body.Error = fleet.Error{Code: f.Code, Message: f.Message, PossibleCauses: f.PossibleCauses, RecommendedAction: f.RecommendedAction}
 	} else if len(r.Output) > 0 {
-		body.Result = json.RawMessage(r.Output)
+		body.Result = r.Output
 	}
 	resp, err := q.client.FinishTaskWithResponse(ctx, d.TaskID, body)
 	if err != nil {

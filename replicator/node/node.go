@@ -93,8 +93,8 @@ type Node struct {
 	redis    string // address as desired
 	revision int64
 	hydrated map[string]int // percent, by instance that is being hydrated
-	synced   chan struct{} // closed after the first answer of lifeboatd
-	poke     chan struct{} // asks the pool keeper to look at redis
+	synced   chan struct{}  // closed after the first answer of lifeboatd
+	poke     chan struct{}  // asks the pool keeper to look at redis
 }
 
 // New returns a Node that does nothing yet.

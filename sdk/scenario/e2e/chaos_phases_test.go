@@ -40,7 +40,7 @@ func (m *machine) initial(ctx context.Context) error {
 			break
 		}
 		m.pause(200 * time.Millisecond)
-		if _, err := m.kill(ctx, phaseInitial, "lifeboatd", "replicator-", "agent-"+m.name); err != nil {
+		if err := m.kill(ctx, phaseInitial, "lifeboatd", "replicator-", "agent-"+m.name); err != nil {
 			return err
 		}
 	}
@@ -68,7 +68,7 @@ func (m *machine) delta(ctx context.Context) error {
 		return err
 	}
 	m.pause(time.Second)
-	if _, err := m.kill(ctx, phaseDelta, "lifeboatd", "replicator-", "agent-"+m.name); err != nil {
+	if err := m.kill(ctx, phaseDelta, "lifeboatd", "replicator-", "agent-"+m.name); err != nil {
 		return err
 	}
 	if _, err := m.item.Capture(ctx); err != nil {
@@ -90,15 +90,17 @@ func (m *machine) window(ctx context.Context) error {
 		return err
 	}
 	m.pause(100 * time.Millisecond)
-	name, err := m.kill(ctx, phaseWindow, "lifeboatd", "replicator-", "agent-"+m.name)
-	if err != nil {
-		return err
-	}
-	if name == m.agent.Name {
+	if err := m.killThen(ctx, phaseWindow, func(name string) error {
+		if name != m.agent.Name {
+			return nil
+		}
 		// Nobody is left who owes the post script: the administrator thaws.
 		if out, err := exec.CommandContext(ctx, m.vol.Post).CombinedOutput(); err != nil {
 			m.t.Logf("post script after the agent's death: %v: %s", err, out)
 		}
+		return nil
+	}, "lifeboatd", "replicator-", "agent-"+m.name); err != nil {
+		return err
 	}
 	if _, err := m.vault.Wait(ctx, job); err != nil {
 		return err
@@ -118,8 +120,7 @@ func (m *machine) prune(ctx context.Context) error {
 		return err
 	}
 	m.pause(20 * time.Millisecond)
-	_, err := m.kill(ctx, phasePrune, "lifeboatd", "replicator-")
-	return err
+	return m.kill(ctx, phasePrune, "lifeboatd", "replicator-")
 }
 
 // pruneBegins waits until a replicator logs that it began to prune.
@@ -175,7 +176,7 @@ func (m *machine) failover(ctx context.Context) error {
 		if j.State != "InProgress" {
 			break
 		}
-		if _, err := m.kill(ctx, phaseFailover, "lifeboatd", "replicator-", "agent-"+m.name); err != nil {
+		if err := m.kill(ctx, phaseFailover, "lifeboatd", "replicator-", "agent-"+m.name); err != nil {
 			return err
 		}
 	}
@@ -204,7 +205,7 @@ func (m *machine) commit(ctx context.Context) error {
 		return err
 	}
 	m.pause(50 * time.Millisecond)
-	if _, err := m.kill(ctx, phaseCommit, "lifeboatd", "replicator-"); err != nil {
+	if err := m.kill(ctx, phaseCommit, "lifeboatd", "replicator-"); err != nil {
 		return err
 	}
 	if _, err := m.vault.Wait(ctx, job); err != nil {

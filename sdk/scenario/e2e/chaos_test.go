@@ -108,8 +108,13 @@ func (c *chaos) enough(kills int64, atLeast int64) bool {
 	return sum >= kills
 }
 
-// kill ends a random Lifeboat process of the given name prefixes and starts it again a moment later. It returns the name.
-func (c *chaos) kill(ctx context.Context, phase string, among ...string) (string, error) {
+// kill ends a random Lifeboat process of the given name prefixes and starts it again a moment later.
+func (c *chaos) kill(ctx context.Context, phase string, among ...string) error {
+	return c.killThen(ctx, phase, func(string) error { return nil }, among...)
+}
+
+// killThen is kill with something to do between the end and the new start of the process with the given name.
+func (c *chaos) killThen(ctx context.Context, phase string, between func(name string) error, among ...string) error {
 	var victims []*rig.Process
 	for _, p := range c.r.Lifeboat() {
 		if p.Running() && slices.ContainsFunc(among, func(prefix string) bool { return strings.HasPrefix(p.Name, prefix) }) {
@@ -117,19 +122,19 @@ func (c *chaos) kill(ctx context.Context, phase string, among ...string) (string
 		}
 	}
 	if len(victims) == 0 {
-		return "", fmt.Errorf("nobody of %v runs", among)
+		return fmt.Errorf("nobody of %v runs", among)
 	}
 	v := victims[c.rng.IntN(len(victims))]
 	if err := v.Kill(); err != nil {
-		return "", err
+		return err
 	}
 	c.kills[phase]++
 	c.t.Logf("killed %s in phase %s", v.Name, phase)
 	c.pause(300 * time.Millisecond)
-	if err := v.Restart(); err != nil {
-		return "", err
+	if err := errors.Join(between(v.Name), v.Restart()); err != nil {
+		return err
 	}
-	return v.Name, c.plane.WaitReady(ctx)
+	return c.plane.WaitReady(ctx)
 }
 
 // pause waits a random time below limit: it is what makes kills land anywhere in a phase, not a wait for something.

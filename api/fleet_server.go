@@ -5,14 +5,19 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"time"
 
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/getkin/kin-openapi/routers"
 	"github.com/go-chi/chi/v5"
 
 	"github.com/lifeboat-dr/lifeboat/api/fleetoas"
+	"github.com/lifeboat-dr/lifeboat/openapi"
 	"github.com/lifeboat-dr/lifeboat/service/dr"
 	"github.com/lifeboat-dr/lifeboat/service/fleet"
 )
@@ -25,8 +30,15 @@ const (
 // NewFleetHandler serves the fleet control protocol (openapi/fleet) under /fleet/v1. Callers show their client certificate in
 // the TLS handshake; the listener must ask for one (tls.RequestClientCert) and need not verify it, because who signed it depends
 // on whose it is.
+//
+// Requests are checked against the document before anything else looks at them. It panics when the document that is compiled in
+// cannot be read.
 func NewFleetHandler(svc *fleet.Service, log *slog.Logger) http.Handler {
 	h := fleetErrors{log: log}
+	spec, err := openapi3.NewLoader().LoadFromData(openapi.Fleet)
+	if err != nil {
+		panic(fmt.Sprintf("api: the fleet document cannot be read: %v", err))
+	}
 	strict := fleetoas.NewStrictHandlerWithOptions(&fleetServer{svc: svc}, []fleetoas.StrictMiddlewareFunc{authenticateFleet(svc)},
 		fleetoas.StrictHTTPServerOptions{RequestErrorHandlerFunc: h.request, ResponseErrorHandlerFunc: h.response})
 	r := chi.NewRouter()
@@ -42,7 +54,43 @@ func NewFleetHandler(svc *fleet.Service, log *slog.Logger) http.Handler {
 	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
 		writeFleetError(w, http.StatusMethodNotAllowed, fleetoas.Error{Code: string(dr.CodeInvalid), Message: "The method is not allowed here."})
 	})
-	return fleetoas.HandlerWithOptions(strict, fleetoas.ChiServerOptions{BaseRouter: r, ErrorHandlerFunc: h.request})
+	return fleetoas.HandlerWithOptions(strict, fleetoas.ChiServerOptions{BaseRouter: r, ErrorHandlerFunc: h.request, Middlewares: []fleetoas.MiddlewareFunc{h.validate(spec)}})
+}
+
+// validate refuses requests that do not fit the document. It runs after routing: the router alone decides which operation a
+// request is.
+func (f fleetErrors) validate(spec *openapi3.T) fleetoas.MiddlewareFunc {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			route := chi.RouteContext(r.Context())
+			item := spec.Paths.Value(route.RoutePattern())
+			if item == nil || item.GetOperation(r.Method) == nil {
+				f.response(w, r, fmt.Errorf("%s %s is served and not in the document", r.Method, route.RoutePattern()))
+				return
+			}
+			params := map[string]string{}
+			for i, k := range route.URLParams.Keys {
+				params[k] = route.URLParams.Values[i]
+			}
+			err := openapi3filter.ValidateRequest(r.Context(), &openapi3filter.RequestValidationInput{
+				Request: r, PathParams: params, QueryParams: r.URL.Query(),
+				Route: &routers.Route{Spec: spec, Path: route.RoutePattern(), PathItem: item, Method: r.Method, Operation: item.GetOperation(r.Method)},
+				// An artifact's body is bytes and is bounded where it is read.
+				Options: &openapi3filter.Options{MultiError: true, SkipSettingDefaults: true, ExcludeRequestBody: r.Method == http.MethodPut,
+					AuthenticationFunc: openapi3filter.NoopAuthenticationFunc},
+			})
+			if _, long := errors.AsType[*http.MaxBytesError](err); long {
+				f.request(w, r, err)
+				return
+			}
+			if err != nil {
+				f.response(w, r, &dr.Error{Code: dr.CodeInvalid, Message: invalidRequest(err).Message, PossibleCauses: "The caller is of another version.",
+					RecommendedAction: "Use agents and replicators of lifeboatd's version."})
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
 }
 
 type fleetCallerKey struct{}

@@ -16,3 +16,8 @@ import _ "embed"
 //
 //go:embed arm.bundled.json
 var ARM []byte
+
+// Fleet is the document of the control protocol, as YAML. It must not be changed by readers.
+//
+//go:embed fleet/openapi.yaml
+var Fleet []byte

@@ -217,6 +217,9 @@ var (
 	// ErrProbe says that a machine runs but did not come up in time. The error is a *ProbeError.
 	ErrProbe = errors.New("machine did not come up in time")
 
+	// ErrMemory says that the host has less memory free than the machine needs.
+	ErrMemory = errors.New("not enough memory")
+
 	// ErrUnsupported says that this host or driver cannot do what the machine needs, such as a firmware that is not installed.
 	ErrUnsupported = errors.New("not supported here")
 )

@@ -70,6 +70,10 @@ func FailureOf(err error) queue.Failure {
 			RecommendedAction: "Look at the serial log and the screenshot kept with the job. Try a longer timeout or another recovery point."}
 	case errors.Is(err, export.ErrFormat):
 		return queue.Failure{Code: codeInvalid, Message: "The image format is not known.", RecommendedAction: "Ask for one of " + strings.Join(export.Formats(), ", ") + "."}
+	case errors.Is(err, compute.ErrMemory):
+		return queue.Failure{Code: codeConflict, Message: "The host that should run the machine is too small: " + err.Error(),
+			PossibleCauses:    "The replica gets the source's memory, and other machines run there, too.",
+			RecommendedAction: "Give the replica a smaller size (targetVmSize such as 2cpu-4096MB), stop other machines, or use a larger host; then restart the job."}
 	case errors.Is(err, compute.ErrUnsupported), errors.Is(err, export.ErrTool):
 		return queue.Failure{Code: codeUnimplemented, Message: "This host cannot run the machine: " + err.Error(),
 			RecommendedAction: "Install what is named, or use another master target."}

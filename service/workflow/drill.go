@@ -137,7 +137,7 @@ func (r *run) startPayload(i *dr.Instance, n job.Network) job.InstanceStart {
 	if r.req.NoNetwork {
 		n = job.NetworkNone
 	}
-	hw := r.item.Hardware
+	hw := r.item.TargetHardware()
 	h := job.Hardware{Name: r.item.TargetName, UUID: i.UUID, CPUs: max(1, hw.CPUs), MemoryBytes: hw.MemoryBytes, Firmware: hw.Firmware, MACs: hw.MACs, Network: n}
 	if h.Firmware == "" {
 		h.Firmware = "bios"

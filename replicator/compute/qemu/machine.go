@@ -152,6 +152,9 @@ func (d *Driver) launch(ctx context.Context, m machine, hw job.Hardware, drives 
 // arguments builds QEMU's command line. It holds no secrets.
 func (d *Driver) arguments(m machine, hw job.Hardware, drives []drive, b *boot) ([]string, error) {
 	memory := (max(hw.MemoryBytes, 128<<20) + 1<<20 - 1) >> 20
+	if err := memoryFor(memory << 20); err != nil {
+		return nil, err
+	}
 	args := []string{
 		"-name", "guest=" + strings.ReplaceAll(hw.Name, ",", ",,"),
 		"-no-user-config", "-nodefaults",

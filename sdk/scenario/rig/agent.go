@@ -39,7 +39,7 @@ func (r *Rig) StartAgent(ctx context.Context, p *Plane, v *Vault, spec AgentSpec
 		return nil, err
 	}
 	var c strings.Builder
-	fmt.Fprintf(&c, "server: %s\ncaFile: %s\nregistrationKey: %s\nstateDir: %s\nhostname: %s\nplatform: vm\nproductUuid: %s\nlogLevel: debug\n",
+	fmt.Fprintf(&c, "server: %s\ncaFile: %s\nregistrationKey: %s\nstateDir: %s\nhostname: %s\nplatform: vm\nproductUuid: %s\ncpus: 1\nmemoryBytes: 402653184\nlogLevel: debug\n",
 		p.Address, p.DataDir+"/ca.pem", key, state, spec.Hostname, spec.UUID)
 	c.WriteString("cpus: 1\nmemoryBytes: 402653184\n")
 	// A fenced agent shuts its machine down. Here that is this host.

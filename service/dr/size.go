@@ -1,0 +1,32 @@
+package dr
+
+import (
+	"encoding/json"
+	"regexp"
+	"strconv"
+)
+
+// size is a target size of ours: processors and memory, such as 2cpu-4096MB.
+var size = regexp.MustCompile(`^(?i)([1-9][0-9]{0,2})cpu-([1-9][0-9]{2,7})mb$`)
+
+// TargetHardware is what the item's replica gets: the hardware that was observed at the source, with processors and memory
+// replaced by targetVmSize of the newest settings when that names a size of ours ("2cpu-4096MB"). Sizes of other clouds say
+// nothing here, and the source's hardware stays.
+func (i *Item) TargetHardware() Hardware {
+	h := i.Hardware
+	for _, input := range []json.RawMessage{i.UpdateInput, i.EnableInput} {
+		var set struct {
+			TargetVMSize string `json:"targetVmSize"`
+		}
+		if len(input) == 0 || json.Unmarshal(input, &set) != nil || set.TargetVMSize == "" {
+			continue
+		}
+		if m := size.FindStringSubmatch(set.TargetVMSize); m != nil {
+			h.CPUs, _ = strconv.Atoi(m[1]) // digits, as the pattern says
+			mb, _ := strconv.ParseInt(m[2], 10, 64)
+			h.MemoryBytes = mb << 20
+		}
+		break
+	}
+	return h
+}

@@ -299,8 +299,8 @@ func (l *link) seal(ctx context.Context, m *wire.Seal) (*wire.Durable, error) {
 	}
 }
 
-// fetch writes the replicator's sums of a disk into the file of known sums, which must be empty.
-func (l *link) fetch(ctx context.Context, disk int, size int64, into *scan.Sums, read func(int64)) error {
+// fetch makes the known sums of a disk those of the replicator.
+func (l *link) fetch(ctx context.Context, disk int, size int64, into *scan.Scanner, read func(int64)) error {
 	blocks := block.Count(size)
 	var asked, got int64
 	for got < blocks {
@@ -330,20 +330,13 @@ func (l *link) fetch(ctx context.Context, disk int, size int64, into *scan.Sums,
 	return nil
 }
 
-// keep writes the pages of sums that are not all zeros.
-func keep(s *wire.Sums, into *scan.Sums) error {
+// keep takes sums over, window by window.
+func keep(s *wire.Sums, into *scan.Scanner) error {
 	page := make([]block.Sum, scan.WindowBlocks)
 	for i := 0; i < len(s.Sums); i += scan.WindowBlocks {
 		clear(page)
 		copy(page, s.Sums[i:])
-		zero := true
-		for _, x := range page {
-			zero = zero && x == block.Sum{}
-		}
-		if zero {
-			continue
-		}
-		if err := into.Write((s.First+int64(i))/scan.WindowBlocks, page); err != nil {
+		if err := into.Adopt((s.First+int64(i))/scan.WindowBlocks, page); err != nil {
 			return err
 		}
 	}

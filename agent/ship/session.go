@@ -21,6 +21,7 @@ type disk struct {
 	src     source.Disk
 	reader  *source.Reader
 	sums    *scan.Sums
+	prints  *scan.Prints
 	scanner *scan.Scanner
 	tracker track.Tracker
 
@@ -78,7 +79,7 @@ func (p *Protector) session(ctx context.Context, want fleet.Protection) (err err
 	err = s.run(ctx)
 	if errors.Is(err, scan.ErrDamaged) { // the next session fetches them
 		for _, d := range s.disks {
-			err = errors.Join(err, d.sums.Reset())
+			err = errors.Join(err, d.sums.Reset(), d.prints.Forget())
 		}
 	}
 	if ctx.Err() != nil {
@@ -92,9 +93,6 @@ func (s *session) closeDisks() (err error) {
 		err = errors.Join(err, d.reader.Close())
 		if d.sums != nil {
 			err = errors.Join(err, d.sums.Close())
-		}
-		if d.scanner != nil {
-			err = errors.Join(err, d.scanner.Close())
 		}
 	}
 	return err
@@ -115,9 +113,10 @@ func (s *session) run(ctx context.Context) error {
 		if d.sums, err = scan.OpenSums(s.p.path(d.src.Id+".sums"), id); err != nil {
 			return err
 		}
-		if d.scanner, err = scan.NewScanner(d.reader, d.sums, id.Key, s.p.path("")); err != nil {
+		if d.prints, err = s.p.printsOf(d); err != nil {
 			return err
 		}
+		d.scanner = scan.NewScanner(d.reader, d.sums, d.prints, id.Key)
 	}
 	s.aligned = s.desired().ResyncId
 	ph, err := s.align(ctx, s.aligned != s.p.memo.ResyncID)
@@ -232,14 +231,20 @@ func (s *session) align(ctx context.Context, resync bool) (fleet.ProtectionStatu
 		if trusted {
 			continue
 		}
-		if err := errors.Join(d.sums.Reset(), d.scanner.Forget()); err != nil {
-			return ph, err
+		nothing := w.Head == nil && w.Clean && !s.opened // is held
+		if nothing || !d.sums.Ours() {
+			if err := errors.Join(d.sums.Reset(), d.prints.Forget()); err != nil {
+				return ph, err
+			}
 		}
-		if w.Head == nil && w.Clean && !s.opened {
+		if nothing {
 			continue
 		}
+		if err := d.sums.Open(); err != nil {
+			return ph, err
+		}
 		s.prog.begin(i, d.src.SizeBytes)
-		if err := s.link.fetch(ctx, i, d.src.SizeBytes, d.sums, func(int64) {}); err != nil {
+		if err := s.link.fetch(ctx, i, d.src.SizeBytes, d.scanner, func(int64) {}); err != nil {
 			return ph, fmt.Errorf("fetch sums of disk %s: %w", d.src.Id, err)
 		}
 	}

@@ -81,6 +81,7 @@ type Protector struct {
 	inWindow func()                   // called at the end of the last pass, while all stands; for tests
 	patience time.Duration            // refusedWait, and less in tests
 	trackers map[string]track.Tracker // by disk; Run's goroutine
+	prints   map[string]*scan.Prints  // by disk; Run's goroutine
 	replica  int                      // index of the replicator to try next
 	shutDown bool
 }
@@ -98,7 +99,7 @@ func New(cfg Config, want fleet.Protection) (*Protector, error) {
 	}
 	p := &Protector{
 		cfg: cfg, log: cfg.Log.With("item", want.MachineId), machine: want.MachineId, want: want,
-		guard: quiesce.NewGuard(cfg.Log, cfg.Deadman...), notify: make(chan struct{}, 1), trackers: map[string]track.Tracker{},
+		guard: quiesce.NewGuard(cfg.Log, cfg.Deadman...), notify: make(chan struct{}, 1), trackers: map[string]track.Tracker{}, prints: map[string]*scan.Prints{},
 		patience: refusedWait,
 	}
 	var err error
@@ -158,6 +159,9 @@ func (p *Protector) Run(ctx context.Context) error {
 	defer func() {
 		for _, t := range p.trackers {
 			_ = t.Close()
+		}
+		for _, x := range p.prints {
+			_ = x.Close()
 		}
 	}()
 	backoff := firstBackoff
@@ -299,6 +303,26 @@ func (p *Protector) tracker(d source.Disk) track.Tracker {
 		p.trackers[d.Id] = t
 	}
 	return t
+}
+
+// printsOf returns the disk's prints, which live as long as the protector and its known sums do.
+func (p *Protector) printsOf(d *disk) (*scan.Prints, error) {
+	old := p.prints[d.src.Id]
+	if old != nil && !old.Broken() && d.sums.Ours() {
+		return old, nil
+	}
+	if old != nil {
+		delete(p.prints, d.src.Id)
+		if err := old.Close(); err != nil {
+			return nil, err
+		}
+	}
+	x, err := scan.NewPrints(p.path(""), d.src.SizeBytes)
+	if err != nil {
+		return nil, err
+	}
+	p.prints[d.src.Id] = x
+	return x, nil
 }
 
 // hardware describes the machine for whoever boots the point.

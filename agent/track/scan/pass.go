@@ -2,6 +2,7 @@ package scan
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -57,7 +58,7 @@ const workers = 2
 type Scanner struct {
 	disk   Reader
 	sums   *Sums
-	prints *prints
+	prints *Prints
 	key    block.SumKey
 	w      [workers]worker
 }
@@ -69,13 +70,9 @@ type worker struct {
 	c     Change
 }
 
-// NewScanner allocates all memory that passes need. In dir it keeps a file without a name.
-func NewScanner(disk Reader, sums *Sums, key block.SumKey, dir string) (*Scanner, error) {
-	p, err := newPrints(dir, disk.Size())
-	if err != nil {
-		return nil, err
-	}
-	s := &Scanner{disk: disk, sums: sums, prints: p, key: key}
+// NewScanner allocates all memory that passes need. The prints are those of the sums, or of nothing.
+func NewScanner(disk Reader, sums *Sums, prints *Prints, key block.SumKey) *Scanner {
+	s := &Scanner{disk: disk, sums: sums, prints: prints, key: key}
 	for i := range s.w {
 		s.w[i].buf = disk.Buffer(WindowSize)
 		s.w[i].c.Index = make([]uint8, 0, WindowBlocks)
@@ -83,14 +80,29 @@ func NewScanner(disk Reader, sums *Sums, key block.SumKey, dir string) (*Scanner
 		s.w[i].c.content = make([]block.Sum, 0, WindowBlocks)
 		s.w[i].c.prints = make([]print, 0, WindowBlocks)
 	}
-	return s, nil
+	return s
 }
 
-// Forget must be called after the known sums were changed by anyone else.
-func (s *Scanner) Forget() error { return s.prints.empty() }
-
-// Close frees what NewScanner made.
-func (s *Scanner) Close() error { return s.prints.f.Close() }
+// Adopt makes the sums of a window those that the replicator holds. Prints of blocks whose sum was another are forgotten.
+func (s *Scanner) Adopt(window int64, sums []block.Sum) error {
+	w := &s.w[0]
+	err := s.sums.Read(window, w.known[:])
+	if err == nil && slices.Equal(w.known[:], sums) {
+		return nil
+	}
+	if err != nil && !errors.Is(err, ErrDamaged) {
+		return err
+	}
+	if perr := s.prints.read(window, bytesOf(w.seen[:])); perr != nil {
+		return perr
+	}
+	for i := range sums {
+		if err != nil || w.known[i] != sums[i] {
+			w.known[i], w.seen[i] = sums[i], print{}
+		}
+	}
+	return s.write(w, window)
+}
 
 // Learn makes a change that was shipped known. It is for changes of passes that did not do so themselves.
 func (s *Scanner) Learn(c *Change) error {
@@ -107,13 +119,17 @@ func (s *Scanner) Learn(c *Change) error {
 	return s.write(w, c.Window)
 }
 
-// write makes what a worker holds of a window known. After an error the Scanner must not be used: a print may stand beside the
-// sum of other bytes.
+// write makes what a worker holds of a window known. After an error a print may stand beside the sum of other bytes, and the
+// prints are broken.
 func (s *Scanner) write(w *worker, window int64) error {
-	if err := s.sums.Write(window, w.known[:]); err != nil {
-		return err
+	err := s.sums.Write(window, w.known[:])
+	if err == nil {
+		err = s.prints.write(window, bytesOf(w.seen[:]))
 	}
-	return s.prints.write(window, bytesOf(w.seen[:]))
+	if err != nil {
+		s.prints.broken.Store(true)
+	}
+	return err
 }
 
 // Pass reads the given extents, which must be sorted and inside the disk, and hands what differs from the known sums to sink,

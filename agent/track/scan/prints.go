@@ -6,26 +6,33 @@ import (
 	"fmt"
 	"hash/maphash"
 	"os"
+	"sync/atomic"
 
 	"github.com/lifeboat-dr/lifeboat/replicator/block"
 )
 
 // print is what tells that a block did not change since it was hashed for its compare sum: 128 bits of a keyed hash that takes a
-// tenth of the time, a fiftieth on a processor that is emulated (30 against 2000 MB/s, 2026-11). The key is random and lives as
-// long as the Scanner, so prints never leave the process, and nobody can prepare two blocks with the same one. They are stored
-// XORed with the print of zeros.
+// tenth of the time, a fiftieth on a processor that is emulated (30 against 2000 MB/s, 2026-11). The key is random, so prints
+// mean nothing to another process, and nobody can prepare two blocks with the same one. They are stored XORed with the print of
+// zeros.
 //
 // Invariant: where the stored print is not zero, it is that of bytes whose compare sum is the known sum of the block.
 type print [16]byte
 
-// prints keeps the prints of a disk in a file that has no name and goes away with the process.
-type prints struct {
+// Prints keeps the prints of a disk, beside its known sums, in a file that has no name and goes away with the process. It outlives
+// the Scanners that use it, one after another.
+type Prints struct {
 	pages
-	seed [2]maphash.Seed
-	zero print // of a whole block
+	seed   [2]maphash.Seed
+	zero   print       // of a whole block
+	broken atomic.Bool // the invariant may not hold
 }
 
-func newPrints(dir string, size int64) (*prints, error) {
+// NewPrints returns prints of nothing, for a disk of size bytes. Its file is in dir.
+func NewPrints(dir string, size int64) (*Prints, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make a file for prints: %w", err)
+	}
 	f, err := os.CreateTemp(dir, "prints")
 	if err != nil {
 		return nil, fmt.Errorf("make a file for prints: %w", err)
@@ -33,21 +40,30 @@ func newPrints(dir string, size int64) (*prints, error) {
 	if err := os.Remove(f.Name()); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	p := &prints{pages: newPages(f, size), seed: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}}
+	p := &Prints{pages: newPages(f, size), seed: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}}
 	p.zero = p.hash(zeros[:block.Size])
 	return p, nil
 }
 
 var zeros [block.Size]byte
 
-func (p *prints) hash(b []byte) (h print) {
+// Close frees the file.
+func (p *Prints) Close() error { return p.f.Close() }
+
+// Broken tells that an error left the prints in a state in which they must not be used any more.
+func (p *Prints) Broken() bool { return p.broken.Load() }
+
+// Forget must be called when the known sums are emptied.
+func (p *Prints) Forget() error { return p.empty() }
+
+func (p *Prints) hash(b []byte) (h print) {
 	binary.LittleEndian.PutUint64(h[:], maphash.Bytes(p.seed[0], b))
 	binary.LittleEndian.PutUint64(h[8:], maphash.Bytes(p.seed[1], b))
 	return h
 }
 
 // of returns the print of a block as it is stored: zero for a block of zeros.
-func (p *prints) of(b []byte) print {
+func (p *Prints) of(b []byte) print {
 	h, z := p.hash(b), p.zero
 	if len(b) != block.Size {
 		z = p.hash(zeros[:len(b)])

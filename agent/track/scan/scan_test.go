@@ -62,6 +62,16 @@ func openSums(t *testing.T, path string, id scan.Identity) *scan.Sums {
 	return s
 }
 
+func newPrints(t testing.TB, size int64) *scan.Prints {
+	t.Helper()
+	p, err := scan.NewPrints(t.TempDir(), size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Close() })
+	return p
+}
+
 // replica applies changes to a copy.
 type replica struct {
 	mu sync.Mutex
@@ -104,13 +114,28 @@ func TestPassesAgainstAModel(t *testing.T) {
 	if err := sums.Reset(); err != nil {
 		t.Fatal(err)
 	}
-	s, err := scan.NewScanner(d, sums, key, t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.Close() })
+	prints := newPrints(t, size)
+	s := scan.NewScanner(d, sums, prints, key)
 	r := &replica{b: make([]byte, size)}
 	for round := range 60 {
+		if rng.IntN(5) == 0 { // another session: the replicator lost what it had taken last, and says what it holds
+			for range rng.IntN(20) {
+				off := rng.Int64N(size/block.Size) * block.Size
+				clear(r.b[off : off+block.Size])
+			}
+			s = scan.NewScanner(d, sums, prints, key)
+			for w := int64(0); w*scan.WindowSize < size; w++ {
+				page := make([]block.Sum, scan.WindowBlocks)
+				for i := range page {
+					if off := w*scan.WindowSize + int64(i)*block.Size; off < size {
+						page[i] = key.Of(r.b[off:min(off+block.Size, size)])
+					}
+				}
+				if err := s.Adopt(w, page); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
 		for range rng.IntN(40) {
 			p := make([]byte, 512*(1+rng.IntN(200)))
 			switch rng.IntN(4) {
@@ -174,14 +199,10 @@ func TestPassStopsAtTheFirstError(t *testing.T) {
 	t.Parallel()
 	d := &memory{b: bytes.Repeat([]byte{1}, 16<<20)}
 	sums := openSums(t, filepath.Join(t.TempDir(), "s"), identity(d.Size()))
-	s, err := scan.NewScanner(d, sums, key, t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.Close() })
+	s := scan.NewScanner(d, sums, newPrints(t, d.Size()), key)
 	boom := errors.New("boom")
 	var calls sync.Map
-	_, err = s.Pass(context.Background(), []block.Extent{{Length: d.Size()}}, true, func(c *scan.Change) error {
+	_, err := s.Pass(context.Background(), []block.Extent{{Length: d.Size()}}, true, func(c *scan.Change) error {
 		calls.Store(c.Window, true)
 		return boom
 	}, func(int64) {})
@@ -290,10 +311,8 @@ func BenchmarkPass(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	s, err := scan.NewScanner(d, sums, key, b.TempDir())
-	if err != nil {
-		b.Fatal(err)
-	}
+	prints := newPrints(b, d.Size())
+	s := scan.NewScanner(d, sums, prints, key)
 	pass := func() {
 		if _, err := s.Pass(context.Background(), []block.Extent{{Length: d.Size()}}, true, func(*scan.Change) error { return nil }, func(int64) {}); err != nil {
 			b.Fatal(err)
@@ -302,7 +321,7 @@ func BenchmarkPass(b *testing.B) {
 	b.Run("first", func(b *testing.B) {
 		b.SetBytes(d.Size())
 		for b.Loop() {
-			if err := errors.Join(sums.Reset(), s.Forget()); err != nil {
+			if err := errors.Join(sums.Reset(), prints.Forget()); err != nil {
 				b.Fatal(err)
 			}
 			pass()

@@ -52,7 +52,8 @@ type tag struct {
 // not settled, for whatever reason, says nothing. Windows may be read and written by several goroutines, each by one.
 type Sums struct {
 	pages
-	tag tag
+	tag  tag
+	ours bool // the file has the tag's identity
 }
 
 // OpenSums opens the file of known sums at path, or makes one. Whatever is not understood counts as not settled.
@@ -69,7 +70,7 @@ func OpenSums(path string, id Identity) (*Sums, error) {
 	s := &Sums{pages: newPages(f, id.Size)}
 	got, ok := readTag(f)
 	if ok && got.Machine == want.Machine && got.Disk == want.Disk && got.Size == want.Size && bytes.Equal(got.Key, want.Key) {
-		s.tag = got
+		s.tag, s.ours = got, true
 		return s, nil
 	}
 	s.tag = want
@@ -108,6 +109,7 @@ func (s *Sums) writeTag() error {
 	if _, err := s.f.WriteAt(h, 0); err != nil {
 		return fmt.Errorf("write known sums: %w", err)
 	}
+	s.ours = true
 	return s.sync()
 }
 
@@ -126,12 +128,16 @@ func (s *Sums) Settled() (PointRef, bool) {
 // Open makes the file fit for changes: from here on it is unsettled, also after a crash. It must be called before the first
 // byte is shipped that is not in the settled point.
 func (s *Sums) Open() error {
-	if !s.tag.Clean {
+	if !s.tag.Clean && s.ours {
 		return nil
 	}
 	s.tag.Clean = false
 	return s.writeTag()
 }
+
+// Ours tells whether the file has the identity it was opened with. If not, its sums are those of something else, and must be
+// emptied before others are written.
+func (s *Sums) Ours() bool { return s.ours }
 
 // Reset makes every sum that of zeros, unsettled.
 func (s *Sums) Reset() error {

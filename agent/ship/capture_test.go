@@ -196,33 +196,24 @@ func TestRestlessImageIsRefusedAndAStillOneIsNot(t *testing.T) {
 	src := source.Config{Disks: []source.Named{{ID: "disk0", Path: path}}}
 	r := newMemory()
 	s := newSite(t, r)
-	a := s.run(s.config(src), s.want(disksOf(t, src)), nil)
+	f := must(os.OpenFile(path, os.O_RDWR, 0))
+	defer f.Close()
+	var moves atomic.Bool
+	a := s.run(s.config(src), s.want(disksOf(t, src)), func(p *ship.Protector) {
+		p.OnWindow(func() {
+			if moves.Load() { // after it was seen standing still, and before it is looked at again
+				must(f.WriteAt(randomBytes(4096), 0))
+			}
+		})
+	})
 	a.want = s.want(disksOf(t, src))
 	a.first() // it stands still
 	sameImage(t, "first point", r.point(t, 1).images["disk0"], read(t, path))
-	quit := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		f, err := os.OpenFile(path, os.O_RDWR, 0)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer f.Close()
-		for n := 0; ; n++ {
-			select {
-			case <-quit:
-				return
-			default:
-				_, _ = f.WriteAt(bytes.Repeat([]byte{byte(n)}, 4096), 0)
-			}
-		}
-	})
+	moves.Store(true)
 	if st := a.refused("changed in each of"); st.LastPoint.Sequence != 1 {
 		t.Errorf("got point %d of an image that moved", st.LastPoint.Sequence)
 	}
-	close(quit)
-	wg.Wait()
+	moves.Store(false)
 	a.await("point once it stands still", func(st fleet.ProtectionStatus) bool { return st.LastPoint.Sequence == 2 })
 	sameImage(t, "second point", r.point(t, 2).images["disk0"], read(t, path))
 }

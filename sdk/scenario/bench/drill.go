@@ -68,7 +68,7 @@ func (d *Drills) protect(ctx context.Context, plane *rig.Plane, vault *rig.Vault
 		return err
 	}
 	d.byName[name] = item
-	return item.WaitState(ctx, "Protected", nil)
+	return item.WaitState(ctx, nil, rig.StateProtected)
 }
 
 // Run drills one machine and cleans up after it.
@@ -79,7 +79,7 @@ func (d *Drills) Run(ctx context.Context, name string) (out Drill, err error) {
 		return out, err
 	}
 	asked := time.Now()
-	job, err := item.Begin(ctx, "testFailover", rig.TestFailoverInput(""))
+	job, err := item.BeginTestFailover(ctx, "")
 	if err != nil {
 		return out, err
 	}
@@ -112,13 +112,12 @@ func (d *Drills) Run(ctx context.Context, name string) (out Drill, err error) {
 	if out.Bytes, err = told(ended, "RepositoryBytes"); err != nil {
 		return out, err
 	}
-	_, err = item.Cleanup(ctx)
-	return out, err
+	return out, item.Cleanup(ctx)
 }
 
 // told reads a number from what the job says of the objects it affected.
 func told(j rig.Job, name string) (int64, error) {
-	n, err := strconv.ParseInt(rig.Text(j.Properties, "customDetails.affectedObjectDetails."+name), 10, 64)
+	n, err := strconv.ParseInt(j.Told(name), 10, 64)
 	if err != nil {
 		return 0, fmt.Errorf("job %s does not tell %s: %w", j.Name, name, err)
 	}

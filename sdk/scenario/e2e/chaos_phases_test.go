@@ -25,18 +25,14 @@ func (m *machine) initial(ctx context.Context) error {
 		return err
 	}
 	for range 2 {
-		if err := rig.Until(ctx, "the first copy travels", func() (bool, error) {
-			o, err := m.item.Get(ctx)
-			state := rig.Text(o, "properties.protectionState")
-			return state == "InitialReplicationInProgress" || state == "Protected", err
-		}); err != nil {
+		if err := m.item.WaitState(ctx, nil, rig.StateInitialReplication, rig.StateProtected); err != nil {
 			return err
 		}
-		o, err := m.item.Get(ctx)
+		st, err := m.item.Status(ctx)
 		if err != nil {
 			return err
 		}
-		if rig.Text(o, "properties.protectionState") == "Protected" {
+		if st.State == rig.StateProtected {
 			break
 		}
 		m.pause(200 * time.Millisecond)
@@ -44,7 +40,7 @@ func (m *machine) initial(ctx context.Context) error {
 			return err
 		}
 	}
-	return m.item.WaitState(ctx, "Protected", nil)
+	return m.item.WaitState(ctx, nil, rig.StateProtected)
 }
 
 // acknowledge remembers what a client has seen.
@@ -79,7 +75,7 @@ func (m *machine) delta(ctx context.Context) error {
 
 // window kills between the scripts that stop and release the machine's writes.
 func (m *machine) window(ctx context.Context) error {
-	job, err := m.item.Begin(ctx, "captureNow", nil)
+	job, err := m.item.BeginCapture(ctx)
 	if err != nil {
 		return err
 	}
@@ -163,7 +159,7 @@ func (m *machine) failover(ctx context.Context) error {
 		return err
 	}
 	before := serials(m.r.Dir)
-	job, err := m.item.Begin(ctx, "unplannedFailover", rig.UnplannedFailoverInput(""))
+	job, err := m.item.BeginFailover(ctx, "")
 	if err != nil {
 		return err
 	}
@@ -200,7 +196,7 @@ func (m *machine) failover(ctx context.Context) error {
 
 // commit kills while the failover is accepted. The machine must run on, once.
 func (m *machine) commit(ctx context.Context) error {
-	job, err := m.item.Begin(ctx, "failoverCommit", nil)
+	job, err := m.item.BeginCommit(ctx)
 	if err != nil {
 		return err
 	}
@@ -288,13 +284,13 @@ func (m *machine) verify(ctx context.Context) error {
 	if err := m.vol.Forget(time.Now().Add(-keepSnapshots)); err != nil {
 		return err
 	}
-	jobs, err := m.vault.API.List(ctx, m.vault.Path+"/replicationJobs")
+	jobs, err := m.vault.Jobs(ctx)
 	if err != nil {
 		return err
 	}
 	for _, j := range jobs {
-		if s := rig.Text(j, "properties.state"); s == "Failed" || s == "Cancelled" {
-			return fmt.Errorf("job %s (%s) is %s", rig.Text(j, "name"), rig.Text(j, "properties.scenarioName"), s)
+		if j.State == "Failed" || j.State == "Cancelled" {
+			return fmt.Errorf("job %s (%s) is %s: %s", j.Name, j.Scenario, j.State, j.Errors)
 		}
 	}
 	m.t.Logf("%s: %d points equal their snapshots, %d bytes verified, %d acknowledged points are there", m.name, compared, report.Bytes, len(m.acknowledged[m.name]))
@@ -346,15 +342,13 @@ func (m *machine) remove(ctx context.Context) error {
 	if err := m.item.Remove(ctx); err != nil {
 		return err
 	}
-	jobs, err := m.vault.API.List(ctx, m.vault.Path+"/replicationJobs")
+	jobs, err := m.vault.Jobs(ctx)
 	if err != nil {
 		return err
 	}
 	for _, j := range jobs {
-		switch s := rig.Text(j, "properties.state"); s {
-		case "Succeeded":
-		default:
-			return fmt.Errorf("job %s (%s) is %s at the end", rig.Text(j, "name"), rig.Text(j, "properties.scenarioName"), s)
+		if j.State != "Succeeded" {
+			return fmt.Errorf("job %s (%s) is %s at the end: %s", j.Name, j.Scenario, j.State, j.Errors)
 		}
 	}
 	return nil

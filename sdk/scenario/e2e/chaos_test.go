@@ -179,7 +179,7 @@ func (c *chaos) settle(ctx context.Context) (err error) {
 	if c.veteran.item, err = c.vault.Protect(ctx, c.veteran.name, protectable); err != nil {
 		return err
 	}
-	return c.veteran.item.WaitState(ctx, "Protected", nil)
+	return c.veteran.item.WaitState(ctx, nil, rig.StateProtected)
 }
 
 // cycle protects a fresh machine, lets it fail over and be committed, with kills on the way, checks everything, and removes it.

@@ -43,7 +43,7 @@ func TestRebuildFromBucketAndRecoveryKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := item.WaitState(ctx, "Protected", nil); err != nil {
+	if err := item.WaitState(ctx, nil, rig.StateProtected); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -89,22 +89,17 @@ func TestRebuildFromBucketAndRecoveryKey(t *testing.T) {
 	if err := r.Process("lifeboatd").Restart(); err != nil {
 		t.Fatal(err)
 	}
-	if err := plane.Reopen(ctx); err != nil {
+	if err := plane.WaitReady(ctx); err != nil {
 		t.Fatal(err)
 	}
-	vaults, err := rig.RebuiltVaults(ctx, plane.API)
+	items, err := plane.RebuiltItems(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(vaults) != 1 {
-		t.Fatalf("got %d vaults, want 1", len(vaults))
+	if len(items) != 1 || items[0].Name != "db01" {
+		t.Fatalf("got machines %+v, want db01", items)
 	}
-	for _, items := range vaults {
-		if len(items) != 1 || items[0].Name != "db01" {
-			t.Fatalf("got machines %+v, want db01", items)
-		}
-		item = items[0]
-	}
+	item = items[0]
 	got, err := item.Points(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -118,7 +113,7 @@ func TestRebuildFromBucketAndRecoveryKey(t *testing.T) {
 		}
 	}
 	before := serials(r.Dir)
-	if _, err := item.TestFailover(ctx, got[0].Path); err != nil {
+	if _, err := item.TestFailover(ctx, got[0].Name); err != nil {
 		t.Fatal(err)
 	}
 	console, err := newConsole(r.Dir, before)
@@ -129,7 +124,7 @@ func TestRebuildFromBucketAndRecoveryKey(t *testing.T) {
 	if err := bootsWith(ctx, console, written); err != nil {
 		t.Error(err)
 	}
-	if _, err := item.Cleanup(ctx); err != nil {
+	if err := item.Cleanup(ctx); err != nil {
 		t.Error(err)
 	}
 }

@@ -68,7 +68,7 @@ func TestEveryPointEqualsASnapshotOfItsInstant(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := item.WaitState(ctx, "Protected", nil); err != nil {
+	if err := item.WaitState(ctx, nil, rig.StateProtected); err != nil {
 		t.Fatal(err)
 	}
 	for range 8 {

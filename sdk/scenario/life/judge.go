@@ -100,7 +100,7 @@ func (p *play) failed(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	return fmt.Errorf("job %s is %s: %v", j.Scenario, j.State, j.Properties["errors"])
+	return fmt.Errorf("job %s is %s: %s", j.Scenario, j.State, j.Errors)
 }
 
 // unbroken checks that the records a console has shown are dense.

@@ -6,6 +6,7 @@ package life
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"time"
@@ -156,17 +157,15 @@ func (p *play) protect(ctx context.Context) error {
 		return err
 	}
 	disturbed := false
-	err = p.item.WaitState(ctx, "Protected", func(o rig.Object) {
-		percent := int(rig.Number(o, "properties.providerSpecificDetails.initialReplicationProgressPercentage"))
-		p.opt.Progress("initial replication", percent)
-		if !disturbed && rig.Text(o, "properties.protectionState") == "InitialReplicationInProgress" && percent >= 10 {
+	var disturbance error
+	err = p.item.WaitState(ctx, func(st rig.Status) {
+		p.opt.Progress("initial replication", st.Percent)
+		if !disturbed && st.State == rig.StateInitialReplication && st.Percent >= 10 {
 			disturbed = true
-			if e := p.opt.Disturb(ctx, DuringInitialReplication); e != nil {
-				err = e
-			}
+			disturbance = p.opt.Disturb(ctx, DuringInitialReplication)
 		}
-	})
-	if err != nil {
+	}, rig.StateProtected)
+	if err := errors.Join(err, disturbance); err != nil {
 		return err
 	}
 	p.res.InitialReplication = time.Since(began)

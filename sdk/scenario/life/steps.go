@@ -23,7 +23,7 @@ func (p *play) drill(ctx context.Context) error {
 		return err
 	}
 	asked := time.Now()
-	job, err := p.item.Begin(ctx, "testFailover", rig.TestFailoverInput(""))
+	job, err := p.item.BeginTestFailover(ctx, "")
 	if err != nil {
 		return err
 	}
@@ -57,7 +57,7 @@ func (p *play) drill(ctx context.Context) error {
 	if err := p.keep(ctx, job, "drill"); err != nil {
 		return err
 	}
-	if _, err := p.item.Cleanup(ctx); err != nil {
+	if err := p.item.Cleanup(ctx); err != nil {
 		return err
 	}
 	after, err := p.serials()
@@ -102,7 +102,7 @@ func (p *play) failover(ctx context.Context) error {
 		return err
 	}
 	asked := time.Now()
-	job, err := p.item.Begin(ctx, "unplannedFailover", rig.UnplannedFailoverInput(""))
+	job, err := p.item.BeginFailover(ctx, "")
 	if err != nil {
 		return err
 	}
@@ -149,7 +149,7 @@ func (p *play) failover(ctx context.Context) error {
 	if err := p.keep(ctx, job, "failover"); err != nil {
 		return err
 	}
-	if _, err := p.item.Commit(ctx); err != nil {
+	if err := p.item.Commit(ctx); err != nil {
 		return err
 	}
 	p.tell("commit", "the failover is accepted")
@@ -168,20 +168,20 @@ func (p *play) reprotect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := p.item.ReprotectHome(ctx, target, p.Plane.DatastoreName); err != nil {
+	if err := p.item.ReprotectHome(ctx, target, p.Plane.DatastoreName); err != nil {
 		return err
 	}
 	disturbed := false
 	var disturbance error
-	err = p.item.WaitState(ctx, "Protected", func(o rig.Object) {
-		p.opt.Progress("replication home", int(rig.Number(o, "properties.providerSpecificDetails.initialReplicationProgressPercentage")))
+	err = p.item.WaitState(ctx, func(st rig.Status) {
+		p.opt.Progress("replication home", st.Percent)
 		if !disturbed {
 			disturbed = true
 			disturbance = p.opt.Disturb(ctx, DuringWayBack)
 		}
-	})
-	if err != nil || disturbance != nil {
-		return errors.Join(err, disturbance)
+	}, rig.StateProtected)
+	if err := errors.Join(err, disturbance); err != nil {
+		return err
 	}
 	p.res.WayBack = time.Since(began)
 	p.tell("reprotect", "Protected the other way after %s", Round(p.res.WayBack))
@@ -194,7 +194,7 @@ func (p *play) failback(ctx context.Context) error {
 	}
 	from := len(p.home.Console.Lines())
 	asked := time.Now()
-	job, err := p.item.Begin(ctx, "plannedFailover", rig.FailBackInput())
+	job, err := p.item.BeginPlannedFailover(ctx)
 	if err != nil {
 		return err
 	}
@@ -230,7 +230,7 @@ func (p *play) failback(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	if _, err := p.item.Commit(ctx); err != nil {
+	if err := p.item.Commit(ctx); err != nil {
 		return err
 	}
 	p.tell("commit", "the failback is accepted")
@@ -240,12 +240,10 @@ func (p *play) failback(ctx context.Context) error {
 // again protects the machine as in the beginning; only what differs from its last point travels.
 func (p *play) again(ctx context.Context) error {
 	began := time.Now()
-	if _, err := p.item.ReprotectAway(ctx); err != nil {
+	if err := p.item.ReprotectAway(ctx); err != nil {
 		return err
 	}
-	if err := p.item.WaitState(ctx, "Protected", func(o rig.Object) {
-		p.opt.Progress("replication", int(rig.Number(o, "properties.providerSpecificDetails.initialReplicationProgressPercentage")))
-	}); err != nil {
+	if err := p.item.WaitState(ctx, func(st rig.Status) { p.opt.Progress("replication", st.Percent) }, rig.StateProtected); err != nil {
 		return err
 	}
 	p.res.Again = time.Since(began)

@@ -30,7 +30,7 @@ func (r *Rig) StartAgent(ctx context.Context, p *Plane, v *Vault, spec AgentSpec
 	if spec.Name == "" {
 		spec.Name = spec.Hostname
 	}
-	key, _, _, err := v.RegistrationKey(ctx, "agent")
+	key, err := v.RegistrationKey(ctx, "agent")
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +61,7 @@ func (p *Plane) InstallAgent(ctx context.Context, v *Vault, spec *guest.Spec) er
 	if err != nil {
 		return err
 	}
-	key, _, _, err := v.RegistrationKey(ctx, "agent")
+	key, err := v.RegistrationKey(ctx, "agent")
 	if err != nil {
 		return err
 	}

@@ -2,17 +2,19 @@ package rig
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"net/http"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/lifeboat-dr/lifeboat/sdk"
 )
 
 // Plane is a running Lifeboat: one lifeboatd and what belongs to it.
 type Plane struct {
-	API           *API
 	DataDir       string
 	Address       string // host:port of lifeboatd, from this host
 	GuestAddress  string // the same from inside an emulated machine
@@ -29,7 +31,11 @@ type Plane struct {
 // plane it enrols two, replicator-1 and replicator-2, both with all roles, the first one reaching the datastore of the
 // production machines.
 func (p *Plane) CreateVault(ctx context.Context, name string, policies Policies) (*Vault, error) {
-	v, err := createVault(ctx, p.API, name, policies)
+	c, err := p.client("", resourceGroup, name)
+	if err != nil {
+		return nil, err
+	}
+	v, err := createVault(ctx, c, policies)
 	if err != nil {
 		return nil, err
 	}
@@ -108,29 +114,36 @@ func (r *Rig) startPlane(ctx context.Context, separate bool, flags []string) (*P
 	if _, err := r.Start("lifeboatd", bin, append(args, flags...), nil); err != nil {
 		return nil, err
 	}
-	return p, p.Reopen(ctx)
+	return p, p.WaitReady(ctx)
 }
 
-// Reopen reads lifeboatd's token and authority again, for a data directory that was made anew, and waits until it answers.
-func (p *Plane) Reopen(ctx context.Context) error {
+// client returns a client with lifeboatd's own token.
+func (p *Plane) client(subscription, group, vault string) (*sdk.Client, error) {
+	return sdk.New(sdk.Config{Endpoint: "https://" + p.Address, TokenFile: filepath.Join(p.DataDir, "admin.token"), CAFile: filepath.Join(p.DataDir, "ca.pem"),
+		Subscription: subscription, ResourceGroup: group, Vault: vault})
+}
+
+// WaitReady waits until lifeboatd answers, with the token and the authority that it has in its data directory now.
+func (p *Plane) WaitReady(ctx context.Context) error {
 	lifeboatd := p.rig.Process("lifeboatd")
-	if err := Until(ctx, "lifeboatd has made its token", func() (bool, error) {
+	return Until(ctx, "lifeboatd answers", func() (bool, error) {
 		if !lifeboatd.Running() {
 			return false, fmt.Errorf("lifeboatd ended:\n%s", lifeboatd.Tail(10))
 		}
-		var err error
-		p.API, err = OpenAPI(p.DataDir, p.Address)
-		return err == nil, nil
-	}); err != nil {
-		return err
-	}
-	return p.WaitReady(ctx)
-}
-
-// WaitReady waits until lifeboatd answers.
-func (p *Plane) WaitReady(ctx context.Context) error {
-	_, err := p.API.Do(ctx, http.MethodGet, "/subscriptions/"+subscription+"/providers/Microsoft.RecoveryServices/vaults", nil, nil)
-	return err
+		c, err := p.client("", resourceGroup, "")
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		defer c.Close()
+		_, err = sdk.Collect(c.Vaults(ctx))
+		if away(err) {
+			return false, nil
+		}
+		return err == nil, err
+	})
 }
 
 // Bucket returns the directory of the bucket.

@@ -13,7 +13,7 @@ func (p *Plane) addReplicator(ctx context.Context, v *Vault, name string) error 
 	if err != nil {
 		return err
 	}
-	key, _, _, err := v.RegistrationKey(ctx, "replicator")
+	key, err := v.RegistrationKey(ctx, "replicator")
 	if err != nil {
 		return err
 	}
@@ -39,12 +39,16 @@ func (p *Plane) addReplicator(ctx context.Context, v *Vault, name string) error 
 		if !p.rig.Process(name).Running() {
 			return false, fmt.Errorf("%s ended:\n%s", name, p.rig.Process(name).Tail(10))
 		}
-		list, err := v.API.List(ctx, v.Fabric+"/replicationRecoveryServicesProviders")
+		f, err := v.Client.Fabric(ctx, site)
 		if err != nil {
 			return false, err
 		}
-		for _, o := range list {
-			if Text(o, "properties.friendlyName") == name && Text(o, "properties.connectionStatus") == "Connected" {
+		d, err := f.Properties.CustomDetails.AsInMageRcmFabricSpecificDetails()
+		if err != nil {
+			return false, err
+		}
+		for _, ps := range d.ProcessServers {
+			if ps.Name == name && ps.Health == "Normal" {
 				return true, nil
 			}
 		}

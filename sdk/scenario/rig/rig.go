@@ -137,13 +137,17 @@ func FreePort() (int, error) {
 	return port, l.Close()
 }
 
-// Until calls ready until it returns true, an error that is not nil, or ctx ends; the error then says what was waited for.
+// Until calls ready until it returns true, an error, or ctx ends; the error then says what was waited for. That lifeboatd does
+// not answer is no error: somebody may be starting it again.
 // It is the one place where the rig looks at facts that nobody announces.
 func Until(ctx context.Context, what string, ready func() (bool, error)) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		ok, err := ready()
+		if away(err) {
+			ok, err = false, nil
+		}
 		if err != nil {
 			return fmt.Errorf("wait until %s: %w", what, err)
 		}

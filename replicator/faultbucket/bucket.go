@@ -36,8 +36,8 @@ func (b *bucket) ErrorCode(err error) gcerrors.ErrorCode {
 	return gcerrors.Code(err)
 }
 
-// As implements driver.Bucket.
-func (b *bucket) As(i any) bool { return b.inner.As(i) }
+// As implements driver.Bucket. What the bucket beneath offers would go around the faults.
+func (b *bucket) As(any) bool { return false }
 
 // ErrorAs implements driver.Bucket.
 func (b *bucket) ErrorAs(err error, i any) bool { return b.inner.ErrorAs(err, i) }

@@ -163,9 +163,6 @@ func (b *bucket) ErrorCode(err error) gcerrors.ErrorCode {
 	}
 }
 
-// As implements driver.Bucket; there are no driver-specific types.
-func (b *bucket) As(any) bool { return false }
-
 // ErrorAs implements driver.Bucket: a *os.PathError can be had.
 func (b *bucket) ErrorAs(err error, target any) bool {
 	if want, ok := target.(**os.PathError); ok {

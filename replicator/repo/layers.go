@@ -80,7 +80,7 @@ func (w *Writer) storeLayers(ctx context.Context, plans []plan) ([][]manifest.La
 	if !work {
 		return out, nil
 	}
-	f, err := os.CreateTemp(w.spool.dir, mapTemp)
+	f, err := os.CreateTemp(w.spool.dir, temporary)
 	if err != nil {
 		return nil, fmt.Errorf("write map: %w", err)
 	}

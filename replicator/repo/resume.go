@@ -180,6 +180,9 @@ func (w *Writer) recoverPack(k *pack, h *manifest.PackHeader) error {
 		}
 		w.recoverFrame(k, h, &head, plain)
 	}
+	if err := w.spool.own(k); err != nil {
+		return err
+	}
 	if err := k.f.Truncate(k.size.Load()); err != nil {
 		return err
 	}

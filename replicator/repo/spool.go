@@ -3,6 +3,7 @@ package repo
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -65,16 +66,16 @@ func (s *spool) removeOlder(parent string, gen int64) error {
 	return err
 }
 
-// removeTemporary removes maps that a killed writer was preparing; nothing refers to them.
+// removeTemporary removes files that a killed writer was preparing; nothing refers to them.
 func (s *spool) removeTemporary() error {
-	found, err := filepath.Glob(filepath.Join(s.dir, mapTemp))
+	found, err := filepath.Glob(filepath.Join(s.dir, temporary))
 	for _, f := range found {
 		err = errors.Join(err, os.Remove(f))
 	}
 	return err
 }
 
-const mapTemp = "map-*.tmp"
+const temporary = "*.tmp"
 
 func (s *spool) close() error {
 	if s.temp {
@@ -130,6 +131,34 @@ type pack struct {
 	err      error         // of the upload; read after uploaded is closed
 	at       time.Time     // when it was uploaded
 	changed  int64         // plain bytes in a recovered pack
+}
+
+// own gives a pack found in the spool a file of its own if it has another name: a local bucket took it over, and objects never
+// change.
+func (s *spool) own(p *pack) (err error) {
+	st, err := p.f.Stat()
+	if err != nil {
+		return err
+	}
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok && sys.Nlink == 1 {
+		return nil
+	}
+	f, err := os.CreateTemp(s.dir, temporary)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(f, io.NewSectionReader(p.f, 0, p.size.Load())); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	if err := f.Sync(); err != nil { // what was acknowledged must not be lost between the two files
+		return errors.Join(err, f.Close())
+	}
+	if err := errors.Join(os.Rename(f.Name(), p.path), syncDir(s.dir)); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	old := p.f
+	p.f = f
+	return old.Close()
 }
 
 // newPack starts a pack file with its header.

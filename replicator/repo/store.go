@@ -14,6 +14,8 @@ import (
 
 	"gocloud.dev/blob"
 	"gocloud.dev/gcerrors"
+
+	"github.com/lifeboat-dr/lifeboat/replicator/localbucket"
 )
 
 // traffic counts what was asked of the bucket.
@@ -133,9 +135,17 @@ func (s store) put(ctx context.Context, name string, p []byte, create bool) erro
 	})
 }
 
-// upload stores the file as an object.
+// upload stores the file, which must never be changed afterwards, as an object. A local bucket takes it over as it is: what
+// arrives is then written to disk once and not twice.
 func (s store) upload(ctx context.Context, name, file string) error {
+	var local localbucket.Adopter
+	adopts := s.b.As(&local)
 	return s.try(ctx, "upload", name, largeTimeout, func(ctx context.Context) error {
+		if adopts {
+			if err := local.Adopt(ctx, s.prefix+name, file); !errors.Is(err, errors.ErrUnsupported) {
+				return err
+			}
+		}
 		f, err := os.Open(file)
 		if err != nil {
 			return err

@@ -53,7 +53,7 @@ func (s *session) capture(ctx context.Context, want fleet.Protection) error {
 	var took time.Duration
 	for pass := 0; pass < maxPasses; pass++ {
 		start := time.Now()
-		n, err := s.passes(ctx, func(*disk) bool { return true })
+		n, err := s.passes(ctx, func(d *disk) bool { return pass == 0 || !d.src.Stopped }) // a disk nobody writes to needs one
 		if err != nil {
 			return err
 		}

@@ -1,7 +1,6 @@
 package ship_test
 
 import (
-	"bytes"
 	"context"
 	"os"
 	"os/exec"
@@ -69,26 +68,25 @@ func TestWriteRateTooHighIsSaid(t *testing.T) {
 	s := newSite(t, newMemory())
 	cfg := s.config(m.source)
 	cfg.SpoolBytes = 256 << 10
-	a := s.run(cfg, s.want(disksOf(t, m.source)), nil)
-	a.want = s.want(disksOf(t, m.source))
-	a.first()
-	quit := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() { // more than the spool holds, all the time
-		for n := 0; ; n++ {
-			select {
-			case <-quit:
-				return
-			default:
-				_ = os.WriteFile(filepath.Join(m.mount, "busy"), bytes.Repeat([]byte{byte(n)}, 8<<20), 0o600)
-			}
-		}
-	})
-	defer wg.Wait()
-	defer close(quit)
-	if st := a.refused("write rate too high"); st.LastPoint.Sequence != 1 {
-		t.Errorf("got point %d", st.LastPoint.Sequence)
+	// Between the passes and the freeze more is written than the spool holds, once there is a file to say so.
+	busy, pre := filepath.Join(t.TempDir(), "busy"), filepath.Join(t.TempDir(), "pre")
+	if err := os.WriteFile(pre, []byte("#!/bin/sh\ntest ! -e "+busy+" || head -c 2M /dev/urandom > "+m.mount+"/scratch\n"), 0o700); err != nil {
+		t.Fatal(err)
 	}
+	cfg.Scripts.Pre = pre
+	want := s.want(disksOf(t, m.source))
+	want.AppConsistentSeconds = 1
+	a := s.run(cfg, want, nil)
+	a.want = want
+	a.await("first point", func(st fleet.ProtectionStatus) bool { return st.LastPoint.Sequence >= 1 })
+	if err := os.WriteFile(busy, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.refused("write rate too high")
+	if err := os.Remove(busy); err != nil {
+		t.Fatal(err)
+	}
+	a.capture()
 }
 
 func TestForeignFreezeIsBackedOffFrom(t *testing.T) {

@@ -87,7 +87,7 @@ PEERS    := restic=restic
 packages: .tools/packages ## Install the Debian packages that are missing
 
 .tools/packages: Makefile
-	@missing=""; test -e /usr/lib/syslinux/modules/bios/ldlinux.c32 || missing="syslinux-common"; \
+	@missing=""; ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="postgresql"; test -e /usr/lib/syslinux/modules/bios/ldlinux.c32 || missing+=" syslinux-common"; \
 	$(call install,$(PROGRAMS))
 
 .tools/peers: Makefile

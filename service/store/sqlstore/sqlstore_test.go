@@ -2,7 +2,6 @@ package sqlstore_test
 
 import (
 	"database/sql"
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -21,12 +20,8 @@ func TestSQLite(t *testing.T) {
 	})
 }
 
-// LIFEBOAT_TEST_POSTGRES is the URL of a PostgreSQL database that the test may empty.
 func TestPostgres(t *testing.T) {
-	url := os.Getenv("LIFEBOAT_TEST_POSTGRES")
-	if url == "" {
-		t.Skip("LIFEBOAT_TEST_POSTGRES is not set to the URL of a PostgreSQL database")
-	}
+	url := postgres(t)
 	storetest.Run(t, func(t *testing.T) store.Store {
 		db, err := sql.Open("pgx", url)
 		if err != nil {

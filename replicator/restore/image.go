@@ -73,6 +73,8 @@ func CopyData(ctx context.Context, src Source, dst *os.File, opt ImageOptions) e
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(opt.workers())
 	pool := sync.Pool{New: func() any { return new([span]byte) }}
+	w := newRunWriter(dst)
+	defer w.close()
 	err := eachSpan(ctx, src, func(e block.Extent, skipped int64) error {
 		p.add(skipped)
 		g.Go(func() error {
@@ -83,7 +85,7 @@ func CopyData(ctx context.Context, src Source, dst *os.File, opt ImageOptions) e
 				return &ReadError{Extent: e, Err: err}
 			}
 			for run := range dataRuns(b) {
-				if _, err := dst.WriteAt(b[run.Offset:run.End()], e.Offset+run.Offset); err != nil {
+				if err := w.writeAt(b[run.Offset:run.End()], e.Offset+run.Offset); err != nil {
 					return targetError(err)
 				}
 			}

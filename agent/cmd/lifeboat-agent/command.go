@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"os"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
@@ -22,7 +21,7 @@ const (
 
 func command() *cobra.Command {
 	root := &cobra.Command{
-		Use: "lifeboat-agent", Short: "Replicates this machine to a Lifeboat vault", Version: version(),
+		Use: "lifeboat-agent", Short: "Replicates this machine to a Lifeboat vault", Version: version,
 		SilenceUsage: true, SilenceErrors: true,
 	}
 	var path string
@@ -51,7 +50,7 @@ func command() *cobra.Command {
 			return guest.Config{}, err
 		}
 		g := c.guest()
-		g.Gate, g.Version = gate, version()
+		g.Gate, g.Version = gate, version
 		g.Log = slog.New(slog.NewTextHandler(gate, &slog.HandlerOptions{Level: level}))
 		g.Deadman = []string{"/proc/self/exe", deadman} // whatever became of the file since
 		return g, nil
@@ -130,12 +129,4 @@ func disksCommand(load func() (guest.Config, error)) *cobra.Command {
 			return e.Encode(source.Machine(cfg.Source, d).Disks)
 		},
 	}
-}
-
-func version() string {
-	i, ok := debug.ReadBuildInfo()
-	if !ok || i.Main.Version == "" {
-		return "devel"
-	}
-	return i.Main.Version
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/lifeboat-dr/lifeboat/agent/quiesce"
 )
 
+var version = "dev" // set by the linker
+
 func main() {
 	// The dead-man is this program, started before anything is frozen and kept small: nothing else is set up in it.
 	if len(os.Args) == 2 && os.Args[1] == deadman {

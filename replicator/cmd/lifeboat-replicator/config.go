@@ -9,13 +9,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/go-viper/mapstructure/v2"
-	"github.com/knadh/koanf/parsers/yaml"
-	"github.com/knadh/koanf/providers/file"
-	"github.com/knadh/koanf/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/lifeboat-dr/lifeboat/replicator/node"
+	"github.com/lifeboat-dr/lifeboat/replicator/node/program"
 )
 
 // config is what a replicator can be told. A file has the same settings, by the names in the tags.
@@ -68,37 +65,13 @@ func (c *config) flags(cmd *cobra.Command) {
 	f.BoolVar(&c.Verbose, "verbose", false, "log debug messages too")
 }
 
-// fileKey is the name in the file of a flag whose two names differ.
-var fileKey = map[string]string{"datastore": "datastores"}
+// plurals are the names in the file of flags that may be given again.
+var plurals = map[string]string{"datastore": "datastores"}
 
 // load lays the configuration file, if any, under the flags that were given, and completes the rest.
 func (c *config) load(cmd *cobra.Command) error {
-	path, err := cmd.Flags().GetString("config")
-	if err != nil {
+	if err := program.Load(cmd, c, plurals); err != nil {
 		return err
-	}
-	if path != "" {
-		k := koanf.New(".")
-		if err := k.Load(file.Provider(path), yaml.Parser()); err != nil {
-			return fmt.Errorf("read configuration %s: %w", path, err)
-		}
-		merged := *c // what the file does not name stays
-		for flag, key := range fileKey {
-			if cmd.Flags().Changed(flag) {
-				k.Delete(key)
-			}
-		}
-		for _, key := range k.Keys() {
-			if f := cmd.Flags().Lookup(key); f != nil && f.Changed {
-				k.Delete(key)
-			}
-		}
-		err := k.UnmarshalWithConf("", &merged, koanf.UnmarshalConf{Tag: "koanf", DecoderConfig: &mapstructure.DecoderConfig{
-			Result: &merged, TagName: "koanf", ErrorUnused: true, WeaklyTypedInput: true}})
-		if err != nil {
-			return fmt.Errorf("read configuration %s: %w", path, err)
-		}
-		*c = merged
 	}
 	return c.complete()
 }

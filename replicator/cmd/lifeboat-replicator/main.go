@@ -3,30 +3,14 @@
 package main
 
 import (
-	"context"
-	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
-
 	"github.com/spf13/cobra"
 
-	"github.com/lifeboat-dr/lifeboat/replicator/localbucket"
-	"github.com/lifeboat-dr/lifeboat/replicator/restore"
+	"github.com/lifeboat-dr/lifeboat/replicator/node/program"
 )
 
 var version = "dev" // set by the linker
 
-func main() {
-	syscall.Umask(0o077) // the spool and the instances hold what is nobody else's business
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := command().ExecuteContext(ctx)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "lifeboat-replicator:", err)
-		os.Exit(1)
-	}
-}
+func main() { program.Main(command()) }
 
 func command() *cobra.Command {
 	root := &cobra.Command{
@@ -36,14 +20,6 @@ func command() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), catalogueCommand(), &cobra.Command{
-		Use:    "disk-server",
-		Short:  "Serve the disks of a recovery point to a machine; started by the replicator",
-		Args:   cobra.NoArgs,
-		Hidden: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return restore.ServeDisks(cmd.Context(), os.Stdin, restore.PointOpener(localbucket.OpenURL))
-		},
-	})
+	root.AddCommand(runCommand(), catalogueCommand(), program.DiskServer())
 	return root
 }

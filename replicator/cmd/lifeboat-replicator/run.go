@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -16,10 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lifeboat-dr/lifeboat/replicator/chunk"
-	"github.com/lifeboat-dr/lifeboat/replicator/compute/qemu"
 	"github.com/lifeboat-dr/lifeboat/replicator/node"
-	"github.com/lifeboat-dr/lifeboat/replicator/worker"
-	"github.com/lifeboat-dr/lifeboat/service/queue/redisqueue"
+	"github.com/lifeboat-dr/lifeboat/replicator/node/program"
 )
 
 func runCommand() *cobra.Command {
@@ -40,7 +36,7 @@ func runCommand() *cobra.Command {
 }
 
 func run(ctx context.Context, c config) (err error) {
-	log := logger(c)
+	log := program.Logger(c.Log, c.Verbose)
 	if err := os.MkdirAll(c.StateDir, 0o700); err != nil {
 		return fmt.Errorf("make state directory: %w", err)
 	}
@@ -63,7 +59,7 @@ func run(ctx context.Context, c config) (err error) {
 		return err
 	}
 	cfg := node.Config{Client: client, Identity: identity, StateDir: c.StateDir, Hostname: c.Hostname, Site: c.Site, Roles: c.Roles, Version: version,
-		SpoolLimit: c.SpoolLimit, Codec: codec, Datastores: c.Datastores, DialServer: dial, OpenQueue: openQueue, Log: log}
+		SpoolLimit: c.SpoolLimit, Codec: codec, Datastores: c.Datastores, DialServer: dial, OpenQueue: program.OpenQueue, Log: log}
 	if slices.Contains(c.Roles, node.RoleProcessServer) {
 		if cfg.Data, err = net.Listen("tcp", c.DataListen); err != nil {
 			return fmt.Errorf("listen for replication data: %w", err)
@@ -91,12 +87,7 @@ func run(ctx context.Context, c config) (err error) {
 		}
 	}
 	if slices.Contains(c.Roles, node.RoleMasterTarget) {
-		driver, err := computeDriver(c, log)
-		if err != nil {
-			log.Warn("machines cannot be started here", "err", err)
-		} else {
-			cfg.Compute = driver
-		}
+		cfg.Compute = program.Compute(c.StateDir, c.Datastores, c.ForwardPort, log)
 	}
 	n, err := node.New(cfg)
 	if err != nil {
@@ -141,36 +132,4 @@ func identify(ctx context.Context, c config, dial node.Dialer, log *slog.Logger)
 		case <-time.After(time.Second):
 		}
 	}
-}
-
-func computeDriver(c config, log *slog.Logger) (*qemu.Driver, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	return qemu.New(qemu.Config{Dir: filepath.Join(c.StateDir, "instances"), DiskServer: []string{self, "disk-server"}, Datastores: c.Datastores,
-		ForwardPort: c.ForwardPort, Logger: log})
-}
-
-// openQueue reaches the task queue's Redis.
-func openQueue(ctx context.Context, address string) (worker.Queue, io.Closer, error) {
-	rdb, err := redisqueue.Dial(address)
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := rdb.Ping(ctx).Err(); err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("reach redis: %w", err), rdb.Close())
-	}
-	return redisqueue.New(rdb, redisqueue.Options{}), rdb, nil
-}
-
-func logger(c config) *slog.Logger {
-	opt := &slog.HandlerOptions{Level: slog.LevelInfo}
-	if c.Verbose {
-		opt.Level = slog.LevelDebug
-	}
-	if c.Log == "json" {
-		return slog.New(slog.NewJSONHandler(os.Stderr, opt))
-	}
-	return slog.New(slog.NewTextHandler(os.Stderr, opt))
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -15,13 +14,11 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/lifeboat-dr/lifeboat/replicator/chunk"
-	"github.com/lifeboat-dr/lifeboat/replicator/compute/qemu"
 	"github.com/lifeboat-dr/lifeboat/replicator/node"
-	"github.com/lifeboat-dr/lifeboat/replicator/worker"
+	"github.com/lifeboat-dr/lifeboat/replicator/node/program"
 	sdk "github.com/lifeboat-dr/lifeboat/sdk/fleet"
 	"github.com/lifeboat-dr/lifeboat/service/dr"
 	"github.com/lifeboat-dr/lifeboat/service/fleet"
-	"github.com/lifeboat-dr/lifeboat/service/queue/redisqueue"
 )
 
 // embeddedNode makes the replicator of this process. It speaks to lifeboatd through dial like any other, with a certificate of
@@ -70,32 +67,13 @@ func embeddedNode(ctx context.Context, c config, svc *fleet.Service, dial node.D
 		}
 	}
 	cfg := node.Config{Client: client, Identity: identity, StateDir: state, Hostname: hostname, Site: dr.SiteRecovery, Roles: node.Roles, Version: version,
-		Data: data, DataAddress: strings.Join(addresses, ","), Datastores: c.Datastores, Codec: codec, OpenQueue: openQueue, Log: log}
-	if driver := computeDriver(c, state, log); driver != nil { // never a nil driver in a non-nil interface
-		cfg.Compute = driver
-	}
+		Data: data, DataAddress: strings.Join(addresses, ","), Datastores: c.Datastores, Codec: codec, Compute: program.Compute(state, c.Datastores, c.ForwardPort, log), OpenQueue: program.OpenQueue, Log: log}
 	n, err := node.New(cfg)
 	if err != nil {
 		return nil, nil, errors.Join(err, data.Close())
 	}
 	log.Info("replication data is taken", "address", data.Addr().String())
 	return n, func() { closeIdle(); _ = data.Close() }, nil
-}
-
-// computeDriver returns the hypervisor of this host, nil when there is none: everything but starting machines works without.
-func computeDriver(c config, state string, log *slog.Logger) *qemu.Driver {
-	self, err := os.Executable()
-	if err != nil {
-		log.Warn("machines cannot be started here", "err", err)
-		return nil
-	}
-	d, err := qemu.New(qemu.Config{Dir: filepath.Join(state, "instances"), DiskServer: []string{self, "disk-server"}, Datastores: c.Datastores,
-		ForwardPort: c.ForwardPort, Logger: log})
-	if err != nil {
-		log.Warn("machines cannot be started here", "err", err)
-		return nil
-	}
-	return d
 }
 
 // embeddedID reads the replicator's id, made at the first start.
@@ -110,18 +88,6 @@ func embeddedID(path string) (string, error) {
 	}
 	id, err := uuid.Parse(strings.TrimSpace(string(raw)))
 	return id.String(), err
-}
-
-// openQueue reaches the task queue's Redis.
-func openQueue(ctx context.Context, address string) (worker.Queue, io.Closer, error) {
-	rdb, err := redisqueue.Dial(address)
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := rdb.Ping(ctx).Err(); err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("reach redis: %w", err), rdb.Close())
-	}
-	return redisqueue.New(rdb, redisqueue.Options{}), rdb, nil
 }
 
 var _ net.Listener = (*pipe)(nil)

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/lifeboat-dr/lifeboat/replicator/node/program"
 )
 
 // daemon is a lifeboatd in this process.
@@ -235,10 +237,10 @@ func TestABusyReplicationPort(t *testing.T) {
 	}
 	defer func() { _ = busy.Close() }()
 	address := busy.Addr().String()
-	if _, err := listenReplication(address, true, logger(config{})); err == nil {
+	if _, err := listenReplication(address, true, program.Logger("text", false)); err == nil {
 		t.Error("an address that was asked for and is busy was replaced")
 	}
-	l, err := listenReplication(address, false, logger(config{}))
+	l, err := listenReplication(address, false, program.Logger("text", false))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,30 +3,14 @@
 package main
 
 import (
-	"context"
-	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
-
 	"github.com/spf13/cobra"
 
-	"github.com/lifeboat-dr/lifeboat/replicator/localbucket"
-	"github.com/lifeboat-dr/lifeboat/replicator/restore"
+	"github.com/lifeboat-dr/lifeboat/replicator/node/program"
 )
 
 var version = "dev" // set by the linker
 
-func main() {
-	syscall.Umask(0o077) // the database and the spool hold what is nobody else's business
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := command().ExecuteContext(ctx)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "lifeboatd:", err)
-		os.Exit(1)
-	}
-}
+func main() { program.Main(command()) }
 
 func command() *cobra.Command {
 	var c config
@@ -45,14 +29,6 @@ func command() *cobra.Command {
 		},
 	}
 	c.flags(root)
-	root.AddCommand(&cobra.Command{
-		Use:    "disk-server",
-		Short:  "Serve the disks of a recovery point to a machine; started by the replicator",
-		Args:   cobra.NoArgs,
-		Hidden: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return restore.ServeDisks(cmd.Context(), os.Stdin, restore.PointOpener(localbucket.OpenURL))
-		},
-	})
+	root.AddCommand(program.DiskServer())
 	return root
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/lifeboat-dr/lifeboat/api"
+	"github.com/lifeboat-dr/lifeboat/replicator/node/program"
 	"github.com/lifeboat-dr/lifeboat/service/control"
 	"github.com/lifeboat-dr/lifeboat/service/fleet"
 	"github.com/lifeboat-dr/lifeboat/service/keyfile"
@@ -36,7 +37,7 @@ const stopTimeout = 10 * time.Second
 
 // run assembles lifeboatd, serves until ctx ends, and takes it apart in the reverse order: who uses something stops before it.
 func run(ctx context.Context, c config) (err error) {
-	log := logger(c)
+	log := program.Logger(c.Log, c.Verbose)
 	var stops closers
 	defer func() { err = errors.Join(err, stops.close()) }()
 
@@ -164,17 +165,6 @@ func (c *closers) close() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func logger(c config) *slog.Logger {
-	opt := &slog.HandlerOptions{Level: slog.LevelInfo}
-	if c.Verbose {
-		opt.Level = slog.LevelDebug
-	}
-	if c.Log == "json" {
-		return slog.New(slog.NewJSONHandler(os.Stderr, opt))
-	}
-	return slog.New(slog.NewTextHandler(os.Stderr, opt))
 }
 
 func openStore(ctx context.Context, c config) (*sqlstore.Store, error) {

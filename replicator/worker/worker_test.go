@@ -104,6 +104,25 @@ func wait[T any](b *bench, c <-chan T, what string) T {
 	}
 }
 
+// untilHeard waits until a worker listens for published cancels; one published before is missed, by contract.
+func (b *bench) untilHeard() {
+	b.t.Helper()
+	for {
+		channels, err := b.srv.Client().PubSubChannels(b.ctx, "*cancel").Result()
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if len(channels) > 0 {
+			return
+		}
+		select {
+		case <-b.ctx.Done():
+			b.t.Fatal("no worker listens for cancels")
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
 func TestATaskIsDoneAndItsOutputDelivered(t *testing.T) {
 	b := newBench(t)
 	b.pool("w", b.q, map[string]worker.Handler{"double": func(_ context.Context, task *worker.Task) (any, error) {
@@ -188,6 +207,7 @@ func TestCancelStopsATaskBeforeItsNextRenewal(t *testing.T) {
 	}})
 	b.enqueue("t1", "long")
 	wait(b, started, "the start")
+	b.untilHeard()
 	if err := b.q.Cancel(b.ctx, "t1"); err != nil {
 		t.Fatal(err)
 	}

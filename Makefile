@@ -37,7 +37,7 @@ generate: ## Make generated code and documents again
 	go test ./docs -run 'EqualTheTable' -count=1 -update
 
 lint: .tools/golangci-lint ## Run golangci-lint
-	.tools/bin/golangci-lint run ./...
+	.tools/bin/golangci-lint run --allow-parallel-runners ./...
 
 ##@ Check it
 

@@ -25,7 +25,7 @@ func Ceiling(image, target, codec string) (stored int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer in.Close()
+	defer func() { _ = in.Close() }()
 	out, err := os.Create(target)
 	if err != nil {
 		return 0, err

@@ -28,7 +28,7 @@ func MakeImage(ctx context.Context, path string, seed uint64) (err error) {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(tmp)
+	defer func() { _ = os.Remove(tmp) }()
 	if err := errors.Join(f.Truncate(ImageBytes), f.Close()); err != nil {
 		return err
 	}
@@ -39,7 +39,7 @@ func MakeImage(ctx context.Context, path string, seed uint64) (err error) {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(mount)
+	defer func() { _ = os.Remove(mount) }()
 	if err := run(ctx, "mount", "-o", "loop", tmp, mount); err != nil {
 		return err
 	}
@@ -105,7 +105,7 @@ func copyFile(target, source string) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer in.Close()
+	defer func() { _ = in.Close() }()
 	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
 		return 0, err
 	}

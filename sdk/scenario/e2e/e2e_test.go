@@ -20,7 +20,7 @@ func newRig(t *testing.T) *rig.Rig {
 	if bin == "" {
 		bin = filepath.Join("..", "..", "..", "bin")
 	}
-	dir, err := os.MkdirTemp("", "lb-")
+	dir, err := os.MkdirTemp("", "lb-") //nolint:usetesting // t.TempDir is too long for the sockets in it, and goes before what runs in it has ended
 	if err != nil {
 		t.Fatal(err)
 	}

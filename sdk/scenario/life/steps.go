@@ -78,8 +78,7 @@ func (p *play) failover(ctx context.Context) error {
 	if _, err := p.home.Console.WaitRecords(ctx, 25); err != nil {
 		return err
 	}
-	point, err := p.item.Capture(ctx)
-	if err != nil {
+	if _, err := p.item.Capture(ctx); err != nil {
 		return err
 	}
 	if _, err := p.home.Console.WaitRecords(ctx, 10); err != nil {
@@ -94,7 +93,8 @@ func (p *play) failover(ctx context.Context) error {
 	p.tell("disaster", "the source machine was killed after record %d", lastShown.N)
 
 	// A point of the schedule may have come in between.
-	if point, err = p.item.Newest(ctx); err != nil {
+	point, err := p.item.Newest(ctx)
+	if err != nil {
 		return err
 	}
 	before, err := p.serials()

@@ -19,10 +19,8 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: guestd RECORD-FILE INTERVAL")
 		os.Exit(2)
 	}
-	if err := run(os.Args[1], os.Args[2]); err != nil {
-		say("GUESTD-FAILED " + err.Error())
-		os.Exit(1)
-	}
+	say("GUESTD-FAILED " + run(os.Args[1], os.Args[2]).Error())
+	os.Exit(1)
 }
 
 // say writes a line to the serial console and to the screen, in one write each so that kernel messages do not split it.
@@ -44,6 +42,7 @@ func openScreen() *os.File {
 	return f
 }
 
+// run goes on until something fails.
 func run(path, interval string) error {
 	every, err := time.ParseDuration(interval)
 	if err != nil {

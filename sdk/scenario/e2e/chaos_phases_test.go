@@ -15,30 +15,39 @@ import (
 	"github.com/lifeboat-dr/lifeboat/sdk/scenario/volume"
 )
 
-// initial protects the machine and kills while the first copy travels.
+// initial protects the machine and kills while the first copy travels: from the moment its agent has opened a session until it
+// has seen its first point.
 func (m *machine) initial(ctx context.Context) error {
 	protectable, err := m.enrol(ctx, m.r, m.plane, m.vault, m.uuid)
 	if err != nil {
 		return err
 	}
-	if m.item, err = m.vault.Protect(ctx, m.name, protectable); err != nil {
+	log := rig.Follow(m.agent.Log)
+	defer log.Close()
+	item, job, err := m.vault.BeginProtect(ctx, m.name, protectable)
+	if err != nil {
 		return err
 	}
+	m.item = item
+	next := 0
 	for range 2 {
-		if err := m.item.WaitState(ctx, nil, rig.StateInitialReplication, rig.StateProtected); err != nil {
+		opened := false
+		if _, next, err = log.Wait(ctx, "the first copy to begin", next, func(line string) bool {
+			opened = strings.Contains(line, "replication session opened")
+			return opened || strings.Contains(line, "point is durable")
+		}); err != nil {
 			return err
-		}
-		st, err := m.item.Status(ctx)
-		if err != nil {
-			return err
-		}
-		if st.State == rig.StateProtected {
-			break
 		}
 		m.pause(200 * time.Millisecond)
+		if !opened || strings.Contains(m.agent.Tail(3), "point is durable") {
+			break
+		}
 		if err := m.kill(ctx, phaseInitial, "lifeboatd", "replicator-", "agent-"+m.name); err != nil {
 			return err
 		}
+	}
+	if _, err := m.vault.Wait(ctx, job); err != nil {
+		return err
 	}
 	return m.item.WaitState(ctx, nil, rig.StateProtected)
 }
@@ -86,16 +95,7 @@ func (m *machine) window(ctx context.Context) error {
 		return err
 	}
 	m.pause(100 * time.Millisecond)
-	if err := m.killThen(ctx, phaseWindow, func(name string) error {
-		if name != m.agent.Name {
-			return nil
-		}
-		// Nobody is left who owes the post script: the administrator thaws.
-		if out, err := exec.CommandContext(ctx, m.vol.Post).CombinedOutput(); err != nil {
-			m.t.Logf("post script after the agent's death: %v: %s", err, out)
-		}
-		return nil
-	}, "lifeboatd", "replicator-", "agent-"+m.name); err != nil {
+	if err := m.kill(ctx, phaseWindow, "lifeboatd", "replicator-", "agent-"+m.name); err != nil {
 		return err
 	}
 	if _, err := m.vault.Wait(ctx, job); err != nil {
@@ -205,6 +205,13 @@ func (m *machine) commit(ctx context.Context) error {
 		return err
 	}
 	if _, err := m.vault.Wait(ctx, job); err != nil {
+		return err
+	}
+	// The operation has succeeded; its job still holds the point until the machine needs it no more.
+	if err := rig.Until(ctx, "the point is let go", func() (bool, error) {
+		j, err := m.vault.Job(ctx, job)
+		return j.State == "Succeeded" || j.State == "Failed", err
+	}); err != nil {
 		return err
 	}
 	if running := m.machines(); len(running) != 1 {

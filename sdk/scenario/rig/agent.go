@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/lifeboat-dr/lifeboat/sdk/scenario/guest"
@@ -21,7 +22,7 @@ type AgentSpec struct {
 	Post     string // and after it
 }
 
-// StartAgent enrols an agent on this host and starts it.
+// StartAgent starts an agent on this host and waits until it has enrolled.
 func (r *Rig) StartAgent(ctx context.Context, p *Plane, v *Vault, spec AgentSpec) (*Process, error) {
 	bin, err := r.Bin("lifeboat-agent")
 	if err != nil {
@@ -41,7 +42,6 @@ func (r *Rig) StartAgent(ctx context.Context, p *Plane, v *Vault, spec AgentSpec
 	var c strings.Builder
 	fmt.Fprintf(&c, "server: %s\ncaFile: %s\nregistrationKey: %s\nstateDir: %s\nhostname: %s\nplatform: vm\nproductUuid: %s\ncpus: 1\nmemoryBytes: 402653184\nlogLevel: debug\n",
 		p.Address, p.DataDir+"/ca.pem", key, state, spec.Hostname, spec.UUID)
-	c.WriteString("cpus: 1\nmemoryBytes: 402653184\n")
 	// A fenced agent shuts its machine down. Here that is this host.
 	c.WriteString("shutdown: [/bin/true]\n")
 	fmt.Fprintf(&c, "disks:\n  - {id: %s, path: %s, os: true, stopped: %v}\n", spec.Disk, spec.Image, spec.Stopped)
@@ -52,7 +52,17 @@ func (r *Rig) StartAgent(ctx context.Context, p *Plane, v *Vault, spec AgentSpec
 	if err := os.WriteFile(config, []byte(c.String()), 0o600); err != nil {
 		return nil, err
 	}
-	return r.Start("agent-"+spec.Name, bin, []string{"guest", "--config", config}, nil)
+	agent, err := r.Start("agent-"+spec.Name, bin, []string{"guest", "--config", config}, nil)
+	if err != nil {
+		return nil, err
+	}
+	return agent, Until(ctx, agent.Name+" has enrolled", func() (bool, error) {
+		if !agent.Running() {
+			return false, fmt.Errorf("it ended:\n%s", agent.Tail(10))
+		}
+		_, err := os.Stat(filepath.Join(state, "identity.json"))
+		return err == nil, nil
+	})
 }
 
 // InstallAgent puts the agent, its configuration and a one-time key into a guest that is about to be built.

@@ -18,8 +18,19 @@ type Item struct {
 
 // Protect enables protection and waits until that job has ended. Without disks all are protected.
 func (v *Vault) Protect(ctx context.Context, name, protectable string, disks ...string) (*Item, error) {
+	it, job, err := v.BeginProtect(ctx, name, protectable, disks...)
+	if err != nil {
+		return nil, err
+	}
+	_, err = v.Wait(ctx, job)
+	return it, err
+}
+
+// BeginProtect starts to enable protection and returns the name of the job.
+func (v *Vault) BeginProtect(ctx context.Context, name, protectable string, disks ...string) (*Item, string, error) {
 	it := &Item{Vault: v, Name: name, ref: sdk.ItemRef{Fabric: v.container.Fabric, Container: v.container.Name, Name: name}}
-	return it, v.settle(ctx)(v.Client.Enable(ctx, it.ref, sdk.EnableInput{Machine: protectable, Policy: policy, TargetName: name, Disks: disks}))
+	job, err := begun(v.Client.Enable(ctx, it.ref, sdk.EnableInput{Machine: protectable, Policy: policy, TargetName: name, Disks: disks}))
+	return it, job, err
 }
 
 // Status is how a machine's replication stands.

@@ -30,6 +30,7 @@ type Process struct {
 	cmd   *exec.Cmd
 	done  chan struct{} // closed when cmd has ended
 	ended error
+	asked bool // the rig itself asked this life to end
 }
 
 // Start adds a process under a new name and starts it.
@@ -70,11 +71,14 @@ func (p *Process) Restart() error {
 	}
 	p.rig.logf("started %s (pid %d)", p.Name, cmd.Process.Pid)
 	done := make(chan struct{})
-	p.cmd, p.done, p.ended = cmd, done, nil
+	p.cmd, p.done, p.ended, p.asked = cmd, done, nil, false
 	go func() {
 		err := cmd.Wait()
 		p.mu.Lock()
 		p.ended = err
+		if !p.asked {
+			p.rig.logf("%s (pid %d) ended by itself: %v", p.Name, cmd.Process.Pid, err)
+		}
 		p.mu.Unlock()
 		close(done)
 	}()
@@ -118,6 +122,7 @@ func (p *Process) Stop(timeout time.Duration) error {
 func (p *Process) signal(sig syscall.Signal, timeout time.Duration) (ended bool, err error) {
 	p.mu.Lock()
 	cmd, done := p.cmd, p.done
+	p.asked = true
 	p.mu.Unlock()
 	if cmd == nil {
 		return true, nil

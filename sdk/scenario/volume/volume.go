@@ -71,19 +71,22 @@ func Open(ctx context.Context, dir string, seed uint64) (*Volume, error) {
 		}
 	}
 	// The name of a snapshot is the instant before the copy began; the post script adds the instant after the agent was done.
+	// The pre script outlives an agent that is killed meanwhile: its copy counts only while the window it opened is open.
 	pre := fmt.Sprintf(`#!/bin/sh
 set -e
+cd %[2]s
 fsfreeze -f %[1]s
-echo $$ > %[2]s/frozen
 n=$(date +%%s%%N)
-cp --sparse=always %[3]s %[2]s/$n.copying
-mv %[2]s/$n.copying %[2]s/$n.raw
+echo $n > frozen
+cp --sparse=always %[3]s $n.copying
+[ "$(cat frozen)" = $n ]
+mv $n.copying $n.raw
 `, v.mount, v.snapshots(), v.Image)
 	post := fmt.Sprintf(`#!/bin/sh
 cd %[2]s
-date +%%s%%N > post.tmp
-for s in *.raw; do [ -e "$s" ] && [ ! -e "${s%%.raw}.until" ] && cp post.tmp "${s%%.raw}.until"; done
-rm -f frozen post.tmp
+n=$(cat frozen)
+rm -f frozen
+[ -e $n.raw ] && date +%%s%%N > $n.tmp && mv $n.tmp $n.until
 fsfreeze -u %[1]s
 `, v.mount, v.snapshots())
 	for path, script := range map[string]string{v.Pre: pre, v.Post: post} {

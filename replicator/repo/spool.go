@@ -81,7 +81,8 @@ func (s *spool) close() error {
 	if s.temp {
 		return os.RemoveAll(s.dir)
 	}
-	return s.lock.Close()
+	// Closing alone would not do: a child that this process is just forking has the file open until it executes its program.
+	return errors.Join(syscall.Flock(int(s.lock.Fd()), syscall.LOCK_UN), s.lock.Close())
 }
 
 // packs returns the pack files by ordinal.

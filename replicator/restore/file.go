@@ -155,7 +155,11 @@ func (t *FileTarget) Zero(off, length int64) error {
 func (t *FileTarget) Sync() error { return targetError(t.f.Sync()) }
 
 // Close releases the target. What was not synced may be lost in a power cut.
-func (t *FileTarget) Close() error { return t.f.Close() }
+func (t *FileTarget) Close() error {
+	// Closing alone would not do: a child that this process is just forking has the file open until it executes its program.
+	unlock := unix.Flock_t{Type: unix.F_UNLCK, Whence: io.SeekStart}
+	return errors.Join(unix.FcntlFlock(t.f.Fd(), unix.F_OFD_SETLK, &unlock), t.f.Close())
+}
 
 // targetError makes errors of files and devices tell what happened to the target.
 func targetError(err error) error {

@@ -139,7 +139,7 @@ func scan(mark string) (Process, error) {
 	return Process{}, nil
 }
 
-// Running tells whether the process has not ended. A zombie has ended.
+// Running tells whether the process has not ended. A zombie has ended, unless some of its threads have not.
 func (p Process) Running() bool {
 	if p.PID == 0 {
 		return false
@@ -261,29 +261,36 @@ func mark(dir, name string) string {
 
 // lookup describes the running process with this pid; ErrGone when there is none or it is a zombie.
 func lookup(pid int) (Process, error) {
-	p, state, err := stat(pid)
-	if err == nil && (state == "Z" || state == "X") {
+	p, ended, err := stat(pid)
+	if err == nil && ended {
 		return Process{}, ErrGone
 	}
 	return p, err
 }
 
-func stat(pid int) (p Process, state string, err error) {
+// stat reads what the kernel tells of a process. One has ended when all its threads have: until the last one is gone, its files
+// are open and its locks held, though the first one may be a zombie already.
+func stat(pid int) (p Process, ended bool, err error) {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
-		return Process{}, "", ErrGone
+		return Process{}, false, ErrGone
 	}
-	// The name, in parentheses, may hold anything; fields are counted from its end (proc(5): state is field 3, starttime 22).
+	// The name, in parentheses, may hold anything; fields are counted from its end (proc(5): state is field 3, num_threads 20,
+	// starttime 22).
 	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
 	if len(f) < 20 {
-		return Process{}, "", fmt.Errorf("parse state of process %d: %q", pid, b)
+		return Process{}, false, fmt.Errorf("parse state of process %d: %q", pid, b)
+	}
+	threads, err := strconv.Atoi(f[17])
+	if err != nil {
+		return Process{}, false, fmt.Errorf("parse threads of process %d: %w", pid, err)
 	}
 	start, err := strconv.ParseUint(f[19], 10, 64)
 	if err != nil {
-		return Process{}, "", fmt.Errorf("parse start time of process %d: %w", pid, err)
+		return Process{}, false, fmt.Errorf("parse start time of process %d: %w", pid, err)
 	}
 	boot, err := bootID()
-	return Process{PID: pid, Start: start, Boot: boot}, f[0], err
+	return Process{PID: pid, Start: start, Boot: boot}, f[0] == "X" || f[0] == "Z" && threads <= 1, err
 }
 
 func bootID() (string, error) {

@@ -3,9 +3,14 @@ package process
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -143,5 +148,61 @@ func TestInputGoesThroughThePipeOnly(t *testing.T) {
 	<-c.Done()
 	if got := LogTail(filepath.Join(dir, "p.log"), 100); got != "through the pipe" {
 		t.Errorf("the process read %q", got)
+	}
+}
+
+// TestMain makes this test binary the process of TestProcessWhoseFirstThreadHasEndedRuns when it is asked to.
+func TestMain(m *testing.M) {
+	if os.Getenv(firstThreadEnds) == "" {
+		os.Exit(m.Run())
+	}
+	// TestMain runs on the first thread while nothing has moved it from there.
+	runtime.LockOSThread()
+	if unix.Gettid() != unix.Getpid() {
+		panic("not on the first thread")
+	}
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}()
+	_, _, _ = unix.RawSyscall(unix.SYS_EXIT, 0, 0, 0) // ends this thread alone
+}
+
+const firstThreadEnds = "LIFEBOAT_TEST_FIRST_THREAD_ENDS"
+
+func TestProcessWhoseFirstThreadHasEndedRuns(t *testing.T) {
+	ctx, dir := bounded(t), t.TempDir()
+	in, release, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(ctx, "/proc/self/exe")
+	cmd.Env = append(os.Environ(), firstThreadEnds+"=1", mark(dir, "p"))
+	cmd.Stdin = in
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p, _, err := stat(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/stat", p.PID, p.PID))
+		if err != nil || ctx.Err() != nil {
+			t.Fatalf("the first thread has not ended: %v, %v", err, ctx.Err())
+		}
+		if strings.Contains(string(b), ") Z ") {
+			break
+		}
+	}
+	if !p.Running() {
+		t.Error("a process whose other threads live has ended")
+	}
+	if err := errors.Join(in.Close(), release.Close(), p.Wait(ctx), cmd.Wait()); err != nil {
+		t.Fatal(err)
+	}
+	if p.Running() {
+		t.Error("runs after its end")
 	}
 }

@@ -267,6 +267,28 @@ type AsrJobDetails struct {
 	InstanceType          string            `json:"instanceType"`
 }
 
+// AutomationRunbookTaskDetails A webhook that was called. What the field says about its Automation account is absent.
+type AutomationRunbookTaskDetails struct {
+	AccountName      string `json:"accountName,omitempty,omitzero"`
+	CloudServiceName string `json:"cloudServiceName,omitempty,omitzero"`
+	InstanceType     string `json:"instanceType"`
+
+	// IsPrimarySideScript Whether it was to be called from the primary side.
+	IsPrimarySideScript *bool `json:"isPrimarySideScript,omitempty"`
+
+	// JobId Sent with every try as Idempotency-Key.
+	JobId string `json:"jobId,omitempty,omitzero"`
+
+	// JobOutput Status and body of the last answer, 64 KiB at most.
+	JobOutput string `json:"jobOutput,omitempty,omitzero"`
+	Name      string `json:"name,omitempty,omitzero"`
+
+	// RunbookId URL of the webhook.
+	RunbookId      string `json:"runbookId,omitempty,omitzero"`
+	RunbookName    string `json:"runbookName,omitempty,omitzero"`
+	SubscriptionId string `json:"subscriptionId,omitempty,omitzero"`
+}
+
 // AzureFabricCreationInput A region.
 type AzureFabricCreationInput struct {
 	InstanceType string `json:"instanceType"`
@@ -1478,6 +1500,13 @@ type InMageRcmUpdateReplicationProtectedItemInput struct {
 	VmNics                                []InMageRcmNicInput      `json:"vmNics,omitempty,omitzero"`
 }
 
+// InlineWorkflowTaskDetails The actions before or after the machines of a group.
+type InlineWorkflowTaskDetails struct {
+	ChildTasks   []ASRTask `json:"childTasks"`
+	InstanceType string    `json:"instanceType"`
+	WorkflowIds  []string  `json:"workflowIds,omitempty,omitzero"`
+}
+
 // InnerHealthError A health error behind another.
 type InnerHealthError struct {
 	CreationTimeUtc              time.Time `json:"creationTimeUtc,omitempty,omitzero"`
@@ -1525,6 +1554,22 @@ type JobCollection struct {
 // JobDetails Details by kind of job.
 type JobDetails struct {
 	union json.RawMessage
+}
+
+// JobEntity Names a job. All of it is absent before the job was made.
+type JobEntity struct {
+	JobFriendlyName string `json:"jobFriendlyName,omitempty,omitzero"`
+
+	// JobId ARM id of the job.
+	JobId           string `json:"jobId,omitempty,omitzero"`
+	JobScenarioName string `json:"jobScenarioName,omitempty,omitzero"`
+
+	// TargetInstanceType ProtectionEntity.
+	TargetInstanceType string `json:"targetInstanceType,omitempty,omitzero"`
+
+	// TargetObjectId GUID of the machine.
+	TargetObjectId   string `json:"targetObjectId,omitempty,omitzero"`
+	TargetObjectName string `json:"targetObjectName,omitempty,omitzero"`
 }
 
 // JobErrorDetails What went wrong, and in which task.
@@ -1584,9 +1629,13 @@ type LinuxLicenseType string
 // ManualActionTaskDetails A pause for a person.
 type ManualActionTaskDetails struct {
 	InstanceType string `json:"instanceType"`
+
+	// Instructions What the person is to do.
 	Instructions string `json:"instructions,omitempty,omitzero"`
 	Name         string `json:"name,omitempty,omitzero"`
-	Observation  string `json:"observation,omitempty,omitzero"`
+
+	// Observation The comments that the job was resumed with.
+	Observation string `json:"observation,omitempty,omitzero"`
 }
 
 // OSDetails An operating system.
@@ -1923,11 +1972,16 @@ type RcmErrorDetails struct {
 
 // RecoveryPlanGroupTaskDetails A group of a recovery plan.
 type RecoveryPlanGroupTaskDetails struct {
-	ChildTasks   []ASRTask `json:"childTasks,omitempty,omitzero"`
-	GroupId      string    `json:"groupId,omitempty,omitzero"`
-	InstanceType string    `json:"instanceType"`
-	Name         string    `json:"name,omitempty,omitzero"`
-	RpGroupType  string    `json:"rpGroupType,omitempty,omitzero"`
+	// ChildTasks Actions and machines, in their order.
+	ChildTasks []ASRTask `json:"childTasks"`
+
+	// GroupId Place of the group in the plan, from 1.
+	GroupId      string `json:"groupId,omitempty,omitzero"`
+	InstanceType string `json:"instanceType"`
+	Name         string `json:"name,omitempty,omitzero"`
+
+	// RpGroupType Shutdown, Failover or Boot.
+	RpGroupType string `json:"rpGroupType,omitempty,omitzero"`
 }
 
 // RecoveryPoint A restorable capture of every disk of a machine at one instant.
@@ -2189,11 +2243,15 @@ type ReverseReplicationProviderSpecificInput struct {
 
 // ScriptActionTaskDetails A script that was run.
 type ScriptActionTaskDetails struct {
-	InstanceType        string `json:"instanceType"`
+	InstanceType string `json:"instanceType"`
+
+	// IsPrimarySideScript Whether it was to run at the primary side.
 	IsPrimarySideScript *bool  `json:"isPrimarySideScript,omitempty"`
 	Name                string `json:"name,omitempty,omitzero"`
-	Output              string `json:"output,omitempty,omitzero"`
-	Path                string `json:"path,omitempty,omitzero"`
+
+	// Output The end of what it wrote to standard output and standard error, 64 KiB at most.
+	Output string `json:"output,omitempty,omitzero"`
+	Path   string `json:"path,omitempty,omitzero"`
 }
 
 // SecurityProfileProperties Security of the started machine.
@@ -2513,6 +2571,20 @@ type VersionDetails struct {
 	ExpiryDate time.Time `json:"expiryDate,omitempty,omitzero"`
 	Status     string    `json:"status,omitempty,omitzero"`
 	Version    string    `json:"version,omitempty,omitzero"`
+}
+
+// VirtualMachineTaskDetails A machine of a recovery plan, with the job that works on it.
+type VirtualMachineTaskDetails struct {
+	InstanceType string `json:"instanceType"`
+
+	// JobTask Names a job. All of it is absent before the job was made.
+	JobTask JobEntity `json:"jobTask,omitempty,omitzero"`
+
+	// SkippedReason Why nothing was done for the machine: AlreadyDone or NotAllowed; absent otherwise.
+	SkippedReason string `json:"skippedReason,omitempty,omitzero"`
+
+	// SkippedReasonString The reason in words.
+	SkippedReasonString string `json:"skippedReasonString,omitempty,omitzero"`
 }
 
 // ApiVersion defines model for ApiVersion.
@@ -4129,6 +4201,32 @@ func (t *GroupTaskDetails) MergeRecoveryPlanGroupTaskDetails(v RecoveryPlanGroup
 	return err
 }
 
+// AsInlineWorkflowTaskDetails returns the union data inside the GroupTaskDetails as a InlineWorkflowTaskDetails
+func (t GroupTaskDetails) AsInlineWorkflowTaskDetails() (InlineWorkflowTaskDetails, error) {
+	var body InlineWorkflowTaskDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromInlineWorkflowTaskDetails overwrites any union data inside the GroupTaskDetails as the provided InlineWorkflowTaskDetails
+func (t *GroupTaskDetails) FromInlineWorkflowTaskDetails(v InlineWorkflowTaskDetails) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeInlineWorkflowTaskDetails performs a merge with any union data inside the GroupTaskDetails, using the provided InlineWorkflowTaskDetails
+func (t *GroupTaskDetails) MergeInlineWorkflowTaskDetails(v InlineWorkflowTaskDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
 func (t GroupTaskDetails) Discriminator() (string, error) {
 	var discriminator struct {
 		Discriminator string `json:"instanceType"`
@@ -4144,7 +4242,7 @@ func (t GroupTaskDetails) ValueByDiscriminator() (interface{}, error) {
 	}
 	switch discriminator {
 	case "InlineWorkflowTaskDetails":
-		return t.AsRecoveryPlanGroupTaskDetails()
+		return t.AsInlineWorkflowTaskDetails()
 	case "RecoveryPlanGroupTaskDetails":
 		return t.AsRecoveryPlanGroupTaskDetails()
 	case "RecoveryPlanShutdownGroupTaskDetails":
@@ -5862,6 +5960,32 @@ func (t *TaskTypeDetails) MergePlainTaskDetails(v PlainTaskDetails) error {
 	return err
 }
 
+// AsVirtualMachineTaskDetails returns the union data inside the TaskTypeDetails as a VirtualMachineTaskDetails
+func (t TaskTypeDetails) AsVirtualMachineTaskDetails() (VirtualMachineTaskDetails, error) {
+	var body VirtualMachineTaskDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromVirtualMachineTaskDetails overwrites any union data inside the TaskTypeDetails as the provided VirtualMachineTaskDetails
+func (t *TaskTypeDetails) FromVirtualMachineTaskDetails(v VirtualMachineTaskDetails) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeVirtualMachineTaskDetails performs a merge with any union data inside the TaskTypeDetails, using the provided VirtualMachineTaskDetails
+func (t *TaskTypeDetails) MergeVirtualMachineTaskDetails(v VirtualMachineTaskDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
 // AsManualActionTaskDetails returns the union data inside the TaskTypeDetails as a ManualActionTaskDetails
 func (t TaskTypeDetails) AsManualActionTaskDetails() (ManualActionTaskDetails, error) {
 	var body ManualActionTaskDetails
@@ -5914,6 +6038,32 @@ func (t *TaskTypeDetails) MergeScriptActionTaskDetails(v ScriptActionTaskDetails
 	return err
 }
 
+// AsAutomationRunbookTaskDetails returns the union data inside the TaskTypeDetails as a AutomationRunbookTaskDetails
+func (t TaskTypeDetails) AsAutomationRunbookTaskDetails() (AutomationRunbookTaskDetails, error) {
+	var body AutomationRunbookTaskDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromAutomationRunbookTaskDetails overwrites any union data inside the TaskTypeDetails as the provided AutomationRunbookTaskDetails
+func (t *TaskTypeDetails) FromAutomationRunbookTaskDetails(v AutomationRunbookTaskDetails) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeAutomationRunbookTaskDetails performs a merge with any union data inside the TaskTypeDetails, using the provided AutomationRunbookTaskDetails
+func (t *TaskTypeDetails) MergeAutomationRunbookTaskDetails(v AutomationRunbookTaskDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
 func (t TaskTypeDetails) Discriminator() (string, error) {
 	var discriminator struct {
 		Discriminator string `json:"instanceType"`
@@ -5928,8 +6078,10 @@ func (t TaskTypeDetails) ValueByDiscriminator() (interface{}, error) {
 		return nil, err
 	}
 	switch discriminator {
+	case "AutomationRunbookTaskDetails":
+		return t.AsAutomationRunbookTaskDetails()
 	case "FabricReplicationGroupTaskDetails":
-		return t.AsPlainTaskDetails()
+		return t.AsVirtualMachineTaskDetails()
 	case "JobTaskDetails":
 		return t.AsPlainTaskDetails()
 	case "ManualActionTaskDetails":
@@ -5939,7 +6091,7 @@ func (t TaskTypeDetails) ValueByDiscriminator() (interface{}, error) {
 	case "TaskDetails":
 		return t.AsPlainTaskDetails()
 	case "VirtualMachineTaskDetails":
-		return t.AsPlainTaskDetails()
+		return t.AsVirtualMachineTaskDetails()
 	default:
 		return nil, errors.New("unknown discriminator value: " + discriminator)
 	}

@@ -178,12 +178,15 @@ func choosePoint(tx store.Tx, it *dr.Item, id, kind string, r *Request) error {
 		r.PointChoice = PointLatest
 	case "latestprocessed":
 		r.PointChoice = PointProcessed
+	case "latestcrashconsistent":
+		r.PointChoice = PointCrashConsistent
+		accept = func(p dr.Point) bool { return p.Consistency == dr.CrashConsistent }
 	case "latestapplicationconsistent", "latesttag":
 		r.PointChoice = PointAppConsistent
 		accept = func(p dr.Point) bool { return p.Consistency == dr.ApplicationConsistent }
 	default:
 		return &dr.Error{Code: dr.CodeInvalid, Message: fmt.Sprintf("recoveryPointType is %q", kind), PossibleCauses: "it is not a known type",
-			RecommendedAction: "send Latest, LatestProcessed or LatestApplicationConsistent, or a recoveryPointId"}
+			RecommendedAction: "send Latest, LatestProcessed, LatestCrashConsistent or LatestApplicationConsistent, or a recoveryPointId"}
 	}
 	newest, err := NewestPoint(tx, it.ID, accept)
 	if err != nil {
@@ -210,12 +213,14 @@ func checkDirection(d string) error {
 
 // FailoverCommit accepts a failover.
 func (s *Service) FailoverCommit(ctx context.Context, ref Ref) (string, error) {
-	return s.act(ctx, ref, dr.OpCommit, func(it *dr.Item) string {
-		if it.State.Leg == dr.LegInMageRcmFailback {
-			return job.PlanCommitFailback
-		}
-		return job.PlanCommit
-	}, nil)
+	return s.act(ctx, ref, dr.OpCommit, commitPlan, nil)
+}
+
+func commitPlan(it *dr.Item) string {
+	if it.State.Leg == dr.LegInMageRcmFailback {
+		return job.PlanCommitFailback
+	}
+	return job.PlanCommit
 }
 
 // FailoverCancel undoes a planned failover that was not committed.

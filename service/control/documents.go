@@ -24,6 +24,7 @@ const (
 	KindContainer       store.Kind = "container"       // v/fabric/name
 	KindProtectable     store.Kind = "protectable"     // v/fabric/container/name
 	KindPolicy          store.Kind = "policy"          // v/name
+	KindRecoveryPlan    store.Kind = "recoveryPlan"    // v/name
 	KindMapping         store.Kind = "mapping"         // v/fabric/container/name
 	KindItem            store.Kind = "item"            // v/fabric/container/name
 	KindItemKey         store.Kind = "itemKey"         // item ID -> key of the item
@@ -188,7 +189,7 @@ func conflicted(err error) error {
 
 var kindWords = map[store.Kind]string{
 	KindVault: "vault", KindVaultName: "vault", KindVaultSecrets: "vault", KindFabric: "fabric", KindProvider: "recovery services provider", KindContainer: "protection container",
-	KindProtectable: "protectable item", KindPolicy: "replication policy", KindMapping: "protection container mapping", KindItem: "protected item",
+	KindProtectable: "protectable item", KindPolicy: "replication policy", KindRecoveryPlan: "recovery plan", KindMapping: "protection container mapping", KindItem: "protected item",
 	KindItemKey: "protected item", KindPoint: "recovery point", KindPointID: "recovery point", KindJob: "job", KindEvent: "event", KindArtifact: "artifact",
 	KindAgent: "agent", KindReplicator: "replicator", KindRegistrationKey: "registration key", KindVaultSetting: "vault setting",
 }

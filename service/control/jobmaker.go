@@ -24,8 +24,9 @@ type Request struct {
 	Policy       string // policy name of the next leg
 	Comments     string
 	Reason       string
-	Format       string // of exported disk images
-	Directory    string // where they are written, at the worker
+	Plan         *PlanRequest `json:",omitempty"` // operation on a recovery plan
+	Format       string       // of exported disk images
+	Directory    string       // where they are written, at the worker
 }
 
 // PointChoice says which point a failover uses when none is named.
@@ -35,6 +36,8 @@ const (
 	PointLatest        PointChoice = "Latest"          // whatever the source managed to send before it was fenced
 	PointProcessed     PointChoice = "LatestProcessed" // the newest point known when the failover was asked for
 	PointAppConsistent PointChoice = "LatestApplicationConsistent"
+	// PointCrashConsistent is the newest point that was not quiesced for.
+	PointCrashConsistent PointChoice = "LatestCrashConsistent"
 )
 
 // DecodeRequest reads a job's input.
@@ -153,6 +156,11 @@ func EndJob(tx store.Tx, j *job.Job, state job.State, now time.Time) error {
 			if err := endItemJob(tx, j, &it, now); err != nil {
 				return err
 			}
+		}
+	}
+	if j.RecoveryPlan != "" {
+		if err := endPlanJob(tx, j, now); err != nil {
+			return err
 		}
 	}
 	if err := SaveJob(tx, j); err != nil {

@@ -169,7 +169,7 @@ func allowedActions(j *job.Job) []string {
 	case job.Suspended:
 		return []string{"Cancel", "Resume"}
 	case job.Failed:
-		if j.Item != "" {
+		if j.Item != "" && j.Parent == "" || j.RecoveryPlan != "" {
 			return []string{"Restart"}
 		}
 	}
@@ -211,6 +211,9 @@ func (s *Service) ResumeJob(ctx context.Context, vaultID, jobID, comments string
 		}
 		if t := j.Current(); t != nil {
 			t.State = job.InProgress
+			if t.Stage != nil && t.Stage.Action != nil {
+				t.Stage.Action.Observation = comments
+			}
 			note, err := json.Marshal(map[string]string{"resumed": comments})
 			if err != nil {
 				return err
@@ -229,8 +232,15 @@ func (s *Service) RestartJob(ctx context.Context, vaultID, jobID string) (string
 }
 
 func restart(tx store.Tx, j *job.Job, now time.Time) error {
-	if j.State != job.Failed || j.Item == "" {
-		return &dr.Error{Code: dr.CodeConflict, Message: fmt.Sprintf("job %s cannot be restarted: it is %s", j.ID, j.State), PossibleCauses: "only failed jobs on protected items can run again",
+	if j.RecoveryPlan != "" && j.State == job.Failed {
+		if err := restartPlan(tx, j, now); err != nil {
+			return err
+		}
+		j.State, j.Ended, j.Errors, j.Cancel, j.Description = job.InProgress, time.Time{}, []job.Error{}, false, ""
+		return nil
+	}
+	if j.State != job.Failed || j.Item == "" || j.Parent != "" {
+		return &dr.Error{Code: dr.CodeConflict, Message: fmt.Sprintf("job %s cannot be restarted: it is %s", j.ID, j.State), PossibleCauses: "only failed jobs on protected items and recovery plans can run again; a machine's part of a plan runs again with the plan",
 			RecommendedAction: "start the operation anew"}
 	}
 	it, err := LoadItem(tx, dr.ItemID(j.Item))

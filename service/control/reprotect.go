@@ -13,24 +13,30 @@ import (
 
 // Reprotect replicates in the other direction.
 func (s *Service) Reprotect(ctx context.Context, ref Ref, in ReprotectInput) (string, error) {
-	return s.act(ctx, ref, dr.OpReprotect, func(it *dr.Item) string {
-		if it.State.Leg == dr.LegInMageRcmFailback {
-			return job.PlanReprotectForward
-		}
-		return job.PlanReprotect
-	}, func(tx store.Tx, it *dr.Item, r *Request) error {
+	return s.act(ctx, ref, dr.OpReprotect, reprotectPlan, func(tx store.Tx, it *dr.Item, r *Request) error {
 		if err := checkDirection(in.Direction); err != nil {
 			return err
 		}
-		if it.State.Leg == dr.LegInMageRcmFailback {
-			return s.prepareForward(tx, it, in, r)
-		}
-		return s.prepareHomeward(tx, it, in, r)
+		return prepareReprotect(tx, it, in, r)
 	})
 }
 
+func reprotectPlan(it *dr.Item) string {
+	if it.State.Leg == dr.LegInMageRcmFailback {
+		return job.PlanReprotectForward
+	}
+	return job.PlanReprotect
+}
+
+func prepareReprotect(tx store.Tx, it *dr.Item, in ReprotectInput, r *Request) error {
+	if it.State.Leg == dr.LegInMageRcmFailback {
+		return prepareForward(tx, it, in, r)
+	}
+	return prepareHomeward(tx, it, in, r)
+}
+
 // prepareHomeward checks that a master target can write the machine's own disks.
-func (s *Service) prepareHomeward(tx store.Tx, it *dr.Item, in ReprotectInput, r *Request) error {
+func prepareHomeward(tx store.Tx, it *dr.Item, in ReprotectInput, r *Request) error {
 	if it.Physical {
 		return &dr.Error{Code: dr.CodeConflict, Message: fmt.Sprintf("%s is a physical machine: its own disks cannot be the target of a failback", it.FriendlyName),
 			PossibleCauses: "no master target reaches the disks of a physical machine", RecommendedAction: "keep it running at the recovery site, or restore a recovery point onto it by hand"}
@@ -76,7 +82,7 @@ func (s *Service) prepareHomeward(tx store.Tx, it *dr.Item, in ReprotectInput, r
 }
 
 // prepareForward checks the policy of the forward leg.
-func (s *Service) prepareForward(tx store.Tx, it *dr.Item, in ReprotectInput, r *Request) error {
+func prepareForward(tx store.Tx, it *dr.Item, in ReprotectInput, r *Request) error {
 	id := jsonField(in.ProviderInput, "policyId")
 	if id == "" {
 		return &dr.Error{Code: dr.CodeInvalid, Message: "policyId is missing", PossibleCauses: "the request names no policy", RecommendedAction: "send the ARM id of an InMageRcm policy"}

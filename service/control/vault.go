@@ -159,7 +159,7 @@ func (s *Service) DeleteVault(ctx context.Context, key dr.VaultKey) error {
 		if err := deleteJobs(tx, v.ID); err != nil {
 			return err
 		}
-		for _, k := range []store.Kind{KindPolicy, KindMapping, KindContainer, KindProtectable, KindProvider, KindVaultSetting, KindJob, KindEvent, KindRequest} {
+		for _, k := range []store.Kind{KindPolicy, KindRecoveryPlan, KindMapping, KindContainer, KindProtectable, KindProvider, KindVaultSetting, KindJob, KindEvent, KindRequest} {
 			if err := deleteUnder(tx, k, v.ID+"/"); err != nil {
 				return err
 			}
@@ -307,4 +307,10 @@ func (s *Service) PutVaultSetting(ctx context.Context, vaultID, name string, in 
 // nothing to do but to record it.
 func (s *Service) RefreshVaultHealth(ctx context.Context, vaultID string) (string, error) {
 	return s.atOnce(ctx, vaultID, job.PlanRefreshHealth, target{kind: "Other", id: vaultID, path: "replicationVaultHealth/default"}, nothing)
+}
+
+// LoadVaultKey tells where the vault with the ID lives.
+func LoadVaultKey(tx store.Tx, id string) (dr.VaultKey, error) {
+	v, err := vaultByID(tx, id)
+	return v.Key, err
 }

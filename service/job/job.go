@@ -58,6 +58,12 @@ type Job struct {
 	SettledEarly bool
 	// UndoOf is the job whose failure this one undoes.
 	UndoOf string
+	// RecoveryPlan is the name of the recovery plan that the job is an operation of; empty for other jobs.
+	RecoveryPlan string
+	// Parent is the job of a recovery plan that this one is a machine's part of. Gate is the task before which it waits until
+	// the parent opens the gate (empty: it does not wait).
+	Parent string
+	Gate   string
 	// Internal jobs are housekeeping: they are not listed and vanish when they succeed.
 	Internal bool
 	Version  int64 `json:"-"` // of the stored document
@@ -73,10 +79,10 @@ func (j *Job) Task(id string) *Task {
 	return nil
 }
 
-// Current returns the first task that has not succeeded, or nil when all have.
+// Current returns the first task that has not succeeded and was not passed, or nil when there is none.
 func (j *Job) Current() *Task {
 	for i := range j.Tasks {
-		if j.Tasks[i].State != Succeeded {
+		if j.Tasks[i].State != Succeeded && !j.Tasks[i].Passed {
 			return &j.Tasks[i]
 		}
 	}
@@ -100,9 +106,11 @@ type Task struct {
 	RetryAt      time.Time
 	Retries      int
 	Skipped      bool   // succeeded because there was nothing to do
+	Passed       bool   // failed, and the job goes on without it
 	Description  string // stateDescription; empty: derived from State
 	Site         string // route it was enqueued with
 	Capability   string
+	Stage        *Stage // its place in an operation on a recovery plan; nil for other tasks
 }
 
 // Progress of a task.

@@ -7,6 +7,8 @@ const (
 	CapabilityRepository = "repository" // reads and writes the vault's bucket
 	CapabilityCompute    = "compute"    // starts machines
 	CapabilityWriteback  = "writeback"  // reaches the machine's home disks (master target)
+	CapabilityScript     = "script"     // runs scripts of recovery plans (runner); At(it, the runner's name) is that one
+	CapabilityWebhook    = "webhook"    // calls webhooks of recovery plans
 )
 
 // At narrows a capability to one replicator: work on something that lives there, such as a started machine. A replicator that
@@ -30,6 +32,8 @@ const (
 	KindHomeWriteback    = "home.writeback"    // HomeWriteback -> WrittenBack: compare, then write what differs
 	KindHomeStart        = "home.start"        // HomeMachine -> InstanceStarted: start the production VM from its own disks
 	KindPointExport      = "point.export"      // PointExport -> Exported
+	KindScriptRun        = "script.run"        // ScriptRun -> ScriptRan. May run twice when the runner is killed.
+	KindWebhookCall      = "webhook.call"      // WebhookCall -> WebhookCalled. May be called twice.
 	KindRepositoryReport = "repository.report" // RepositoryReport -> Empty: report all points of a machine to the index
 )
 

@@ -16,6 +16,9 @@ type Plan struct {
 	Steps        []Step
 	// Undo is the plan that restores what a failed job of this plan changed; empty: nothing to restore.
 	Undo string
+	// Ready and Boot are the steps that a recovery plan holds a machine before, so that all machines are stopped before the
+	// first is prepared, and all are prepared before the first is started; empty: the plan does not divide there.
+	Ready, Boot string
 }
 
 // Names of plans. Scenario names and tasks are those the field's clients know (ref 10.2) where it has any.
@@ -41,6 +44,17 @@ const (
 	PlanCapture           = "captureNow"
 	PlanVerifyPoint       = "verifyPoint"
 	PlanExportPoint       = "exportPoint"
+
+	PlanRecoveryTestFailover      = "recoveryPlanTestFailover"
+	PlanRecoveryTestCleanup       = "recoveryPlanTestFailoverCleanup"
+	PlanRecoveryPlannedFailover   = "recoveryPlanPlannedFailover"
+	PlanRecoveryUnplannedFailover = "recoveryPlanUnplannedFailover"
+	PlanRecoveryCommit            = "recoveryPlanCommit"
+	PlanRecoveryCancel            = "recoveryPlanCancelFailover"
+	PlanRecoveryReprotect         = "recoveryPlanReprotect"
+	PlanCreateRecoveryPlan        = "createRecoveryPlan"
+	PlanUpdateRecoveryPlan        = "updateRecoveryPlan"
+	PlanDeleteRecoveryPlan        = "deleteRecoveryPlan"
 
 	PlanUpdateItem       = "updateItem"
 	PlanFinalize         = "finalizeProtection"
@@ -106,7 +120,7 @@ var Plans = []Plan{
 		step(StepOpenGeneration, "VmPrepareReplication", "Preparing replication", KindGenerationOpen),
 		step(StepConfigure, "VmConfigureReplication", "Configuring replication on the machine", ""),
 	}},
-	{Name: PlanTestFailover, Scenario: "TestFailover", FriendlyName: "Test failover", Undo: PlanUndoTestFailover, Steps: []Step{
+	{Name: PlanTestFailover, Scenario: "TestFailover", FriendlyName: "Test failover", Undo: PlanUndoTestFailover, Boot: StepBootTest, Steps: []Step{
 		step("TestFailoverPreflightChecksTask", "VmTfoPrerequisitesCheck", "Prerequisites check for test failover", ""),
 		step("BeginTestFailoverTask", "VmTfoInitiateFailover", "Creating test environment", KindPointPin),
 		step(StepPrepareTest, "VmTfoPrepareTestVm", "Preparing the test virtual machine", ""),
@@ -121,7 +135,7 @@ var Plans = []Plan{
 		step(StepEndTest, "VmTfoEndFailover", "Cleaning up the test virtual machine", KindInstanceDestroy),
 		step(StepCleanupTest, "VmTfoDeleteTestVm", "Releasing the recovery point", KindPointUnpin),
 	}},
-	{Name: PlanUnplannedFailover, Scenario: "UnplannedFailover", FriendlyName: "Failover", Undo: PlanUndoUnplanned, Steps: []Step{
+	{Name: PlanUnplannedFailover, Scenario: "UnplannedFailover", FriendlyName: "Failover", Undo: PlanUndoUnplanned, Ready: StepFence, Boot: StepStartReplica, Steps: []Step{
 		step("UnplannedFailoverPreflightChecksTask", "VmUfoPrerequisitesCheck", "Prerequisites check for failover", ""),
 		step(StepShutdownSource, "VmFoShutdownSource", "Shutting down the source virtual machine", KindHomeStop),
 		step(StepFence, "VmFoFenceSource", "Fencing the source", KindGenerationClose),
@@ -136,7 +150,7 @@ var Plans = []Plan{
 		step(StepOpenGeneration, "VmCancelReopenReplication", "Opening the recovery point log again", KindGenerationOpen),
 		step(StepResume, "VmCancelResumeReplication", "Resuming replication", ""),
 	}},
-	{Name: PlanPlannedFailover, Scenario: "PlannedFailover", FriendlyName: "Planned failover", Undo: PlanCancelFailover, Steps: []Step{
+	{Name: PlanPlannedFailover, Scenario: "PlannedFailover", FriendlyName: "Planned failover", Undo: PlanCancelFailover, Ready: StepCapture, Boot: StepStartHome, Steps: []Step{
 		step("PlannedFailoverPreflightChecksTask", "VmPfoPrerequisitesCheck", "Prerequisites check for planned failover", ""),
 		step(StepLastDelta, "VmPrepareForFailover", "Sending recent changes", ""),
 		step(StepStopSource, "VmFailover", "Shutting down the virtual machine", KindInstanceStop),
@@ -228,6 +242,15 @@ var Plans = []Plan{
 		step(StepExport, "VmExportRecoveryPoint", "Writing disk images", KindPointExport),
 	}},
 
+	// Operations on a whole recovery plan: what follows the checks is made from the plan.
+	recovery(PlanRecoveryTestFailover, "TestFailover", "Test failover"),
+	recovery(PlanRecoveryTestCleanup, "TestFailoverCleanup", "Test failover cleanup"),
+	recovery(PlanRecoveryPlannedFailover, "PlannedFailover", "Planned failover"),
+	recovery(PlanRecoveryUnplannedFailover, "UnplannedFailover", "Failover"),
+	recovery(PlanRecoveryCommit, "CommitFailover", "Commit"),
+	recovery(PlanRecoveryCancel, "CancelFailover", "Cancel failover"),
+	recovery(PlanRecoveryReprotect, "ReverseReplication", "Reprotect"),
+
 	// What follows is done the moment it is asked for: the job records that it was.
 	done(PlanUpdateItem, "UpdateVmProperties", "Update the virtual machine"),
 	done(PlanFinalize, "FinalizeProtection", "Finalize protection on the recovery site"),
@@ -244,11 +267,18 @@ var Plans = []Plan{
 	done(PlanUpdateMapping, "UpdateProtectionProfileAssociation", "Update the association of a replication policy"),
 	done(PlanRemoveMapping, "DissociateProtectionProfile", "Dissociate replication policy"),
 	done(PlanRefreshHealth, "RefreshVaultHealth", "Refresh vault health"),
+	done(PlanCreateRecoveryPlan, "CreateRecoveryPlan", "Create a recovery plan"),
+	done(PlanUpdateRecoveryPlan, "UpdateRecoveryPlan", "Update a recovery plan"),
+	done(PlanDeleteRecoveryPlan, "DeleteRecoveryPlan", "Delete a recovery plan"),
 	done(PlanExportJobs, "ExportJobs", "Export jobs"),
 }
 
 func done(name string, scenario Scenario, friendly string) Plan {
 	return Plan{Name: name, Scenario: scenario, FriendlyName: friendly, Steps: []Step{{StepFinish, string(scenario) + "Task", friendly, ""}}}
+}
+
+func recovery(name string, scenario Scenario, friendly string) Plan {
+	return Plan{Name: name, Scenario: scenario, FriendlyName: friendly, Steps: []Step{{StepPreflight, "RecoveryPlanPrerequisitesCheck", "Prerequisites check of the recovery plan", ""}}}
 }
 
 // PlanByName returns the plan, or nil.

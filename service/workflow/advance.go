@@ -131,11 +131,11 @@ func (e *Engine) move(r *run) (next, error) {
 	case r.job.State == job.Suspended:
 		return next{}, nil
 	case r.task == nil:
-		return next{}, r.end(job.Succeeded)
-	case r.item == nil:
+		return next{}, r.finish()
+	case r.itemless():
 		return next{}, r.fail(itemGone)
 	}
-	s, ok := steps[stepKey{r.job.Plan, r.task.ID}]
+	s, ok := r.step()
 	if !ok {
 		return next{}, r.fail(job.Error{Code: string(dr.CodeInternal), Message: fmt.Sprintf("there is no code for task %s of plan %s", r.task.ID, r.job.Plan)})
 	}
@@ -145,6 +145,9 @@ func (e *Engine) move(r *run) (next, error) {
 			return next{cancel: control.TaskID(r.job.ID, r.task.ID)}, nil
 		}
 		return next{}, r.cancelled()
+	}
+	if r.job.Gate == r.task.ID && r.task.State == job.NotStarted {
+		return next{}, nil // until the job of the recovery plan opens the gate
 	}
 	if s.control != nil {
 		return e.moveControl(r, s, running)
@@ -166,12 +169,15 @@ func (e *Engine) moveControl(r *run, s step, running bool) (next, error) {
 	case out.err != nil:
 		return next{}, r.fail(jobError(out.err))
 	case out.wait:
-		if running && !r.dirtyItem {
+		if running && !r.dirtyItem && !r.dirtyJob {
 			return next{}, nil // nothing to save: saving would wake us again
 		}
 		return next{}, r.save()
+	case out.passed:
+		r.task.State, r.task.Ended, r.task.Passed = job.Failed, r.now, true
+	default:
+		r.succeed(out.skipped)
 	}
-	r.succeed(out.skipped)
 	return next{again: true}, r.save()
 }
 
@@ -224,18 +230,43 @@ func (r *run) succeed(skipped bool) {
 	}
 }
 
-// fail ends the job because its task failed.
+// fail ends the job because its task failed, unless its recovery plan goes on after failures.
 func (r *run) fail(f job.Error) error {
 	if r.task != nil {
 		r.task.State, r.task.Ended, f.TaskID = job.Failed, r.now, r.task.ID
 	}
+	r.complain(f)
+	if r.goesOn() {
+		r.task.Passed = true
+		return r.save()
+	}
+	if err := r.dropMachines(); err != nil {
+		return err
+	}
+	return r.end(job.Failed)
+}
+
+// complain keeps an error with the job.
+func (r *run) complain(f job.Error) {
 	f.Level, f.Created = dr.LevelError, r.now
 	r.job.Errors = append(r.job.Errors, f)
-	return r.end(job.Failed)
+}
+
+// finish ends a job that has no task left. What a recovery plan went on after makes its job failed all the same.
+func (r *run) finish() error {
+	for _, t := range r.job.Tasks {
+		if t.Passed {
+			return r.end(job.Failed)
+		}
+	}
+	return r.end(job.Succeeded)
 }
 
 func (r *run) cancelled() error {
 	r.task.State, r.task.Ended = job.Cancelled, r.now
+	if err := r.dropMachines(); err != nil {
+		return err
+	}
 	return r.end(job.Cancelled)
 }
 
@@ -257,11 +288,11 @@ func (e *Engine) saveResult(ctx context.Context, res queue.Result) error {
 		if r.task.State != job.InProgress || !r.task.RetryAt.IsZero() || res.Token <= r.task.Token || res.Token>>attemptShift != r.task.Attempt {
 			return nil
 		}
-		if r.item == nil {
+		if r.itemless() {
 			return r.fail(itemGone)
 		}
 		r.task.Token = res.Token
-		s := steps[stepKey{r.job.Plan, taskID}]
+		s, _ := r.step()
 		if res.Failure != nil {
 			return e.failure(r, s, res.Failure)
 		}
@@ -363,12 +394,17 @@ func (e *Engine) reconcileTask(ctx context.Context, id string, was runningTask, 
 		if err != nil || r == nil || r.task == nil || control.TaskID(was.job, r.task.ID) != id || r.task.Attempt != was.attempt || r.task.State != job.InProgress || !r.task.RetryAt.IsZero() {
 			return err // its result came meanwhile
 		}
-		s := steps[stepKey{r.job.Plan, r.task.ID}]
+		s, _ := r.step()
 		if s.patience != nil && r.waited() > s.patience(e.opt) && r.item != nil {
 			drop = known
 			s.excuse(r, job.Error{Code: string(dr.CodeUnavailable), Message: "it took too long"})
 			r.succeed(true)
 			return r.save()
+		}
+		if s.limit != nil && r.waited() > s.limit(r) {
+			drop = known
+			return r.fail(job.Error{Code: string(dr.CodeUnavailable), Message: fmt.Sprintf("%s did not end within %s", r.task.FriendlyName, s.limit(r)),
+				PossibleCauses: "nobody who can do it is connected, or it hangs", RecommendedAction: "look at who should have done it, then restart the job"})
 		}
 		if known {
 			return nil
@@ -376,7 +412,7 @@ func (e *Engine) reconcileTask(ctx context.Context, id string, was runningTask, 
 		if r.job.Cancel && !r.job.SettledEarly {
 			return r.cancelled()
 		}
-		if r.item == nil {
+		if r.itemless() {
 			return r.fail(itemGone)
 		}
 		p, err := s.payload(r)

@@ -39,6 +39,7 @@ type run struct {
 	work work
 
 	dirtyItem bool
+	dirtyJob  bool
 	gone      bool // item is work.Item: the store has it no more
 }
 
@@ -46,6 +47,7 @@ type run struct {
 type outcome struct {
 	wait    bool
 	skipped bool
+	passed  bool // failed, and the recovery plan goes on after failures
 	err     *dr.Error
 }
 
@@ -74,6 +76,8 @@ type step struct {
 	excuse func(r *run, f job.Error)
 	// patience bounds how long a task with an excuse may take.
 	patience func(o Options) time.Duration
+	// limit bounds how long a task without an excuse may take, waiting for a worker included; nil: it may wait for ever.
+	limit func(r *run) time.Duration
 }
 
 type stepKey struct{ plan, id string }
@@ -89,6 +93,19 @@ func register(plan, id string, s step) step {
 	steps[k] = s
 	return s
 }
+
+// step finds the code of the job's task.
+func (r *run) step() (step, bool) {
+	if r.task.Stage != nil {
+		s, ok := stageSteps[r.task.Stage.Code()]
+		return s, ok
+	}
+	s, ok := steps[stepKey{r.job.Plan, r.task.ID}]
+	return s, ok
+}
+
+// itemless tells whether the job lost the item that it works on. A recovery plan's job has none: its machines have their own jobs.
+func (r *run) itemless() bool { return r.item == nil && r.job.RecoveryPlan == "" }
 
 // change marks the item for saving.
 func (r *run) change() { r.dirtyItem = true }

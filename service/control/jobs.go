@@ -212,7 +212,7 @@ func (s *Service) ResumeJob(ctx context.Context, vaultID, jobID, comments string
 		if t := j.Current(); t != nil {
 			t.State = job.InProgress
 			if t.Stage != nil && t.Stage.Action != nil {
-				t.Stage.Action.Observation = comments
+				t.Stage.Action.Resumed, t.Stage.Action.Observation = true, comments
 			}
 			note, err := json.Marshal(map[string]string{"resumed": comments})
 			if err != nil {

@@ -319,6 +319,11 @@ func restartTask(t *job.Task, redo map[string]bool) {
 				st.Machines[i] = job.MachinePart{Item: m.Item, GUID: m.GUID, Name: m.Name, State: job.NotStarted}
 			}
 		}
+		if st.Action != nil && again {
+			act := *st.Action
+			act.Resumed, act.Observation = false, ""
+			st.Action = &act
+		}
 		t.Stage = &st
 	}
 	if !again {

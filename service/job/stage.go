@@ -42,7 +42,8 @@ type Action struct {
 	Timeout      time.Duration
 	Primary      bool   // at the primary side
 	Skip         string // why it is not done; empty: it is
-	Observation  string // what the person said who resumed the job
+	Resumed      bool   // a person has resumed the job
+	Observation  string // what they said
 }
 
 // MachinePart is what became of one machine in a stage.

@@ -23,7 +23,7 @@ func manualAction(r *run) (outcome, error) {
 	if r.task.Stage.Action.Skip != "" {
 		return skipped, nil
 	}
-	if len(r.task.Checkpoint) > 0 { // resumed; what was said is kept with the action
+	if r.task.Stage.Action.Resumed {
 		return done, nil
 	}
 	r.task.State, r.job.State, r.dirtyJob = job.Suspended, job.Suspended, true

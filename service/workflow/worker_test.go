@@ -15,12 +15,14 @@ import (
 
 // work is a worker: it leases tasks and does them.
 func (w *world) work(ctx context.Context) {
-	routes := []queue.Route{{Site: dr.SiteRecovery, Capability: job.CapabilityRepository}, {Site: dr.SiteRecovery, Capability: job.CapabilityCompute}, {Site: dr.SiteHome, Capability: job.CapabilityWriteback}}
+	routes := []queue.Route{{Site: dr.SiteRecovery, Capability: job.CapabilityRepository}, {Site: dr.SiteRecovery, Capability: job.CapabilityCompute},
+		{Site: dr.SiteRecovery, Capability: job.CapabilityScript}, {Site: dr.SiteRecovery, Capability: job.At(job.CapabilityScript, runner)}, {Site: dr.SiteRecovery, Capability: job.CapabilityWebhook},
+		{Site: dr.SiteHome, Capability: job.CapabilityWriteback}}
 	for ctx.Err() == nil {
 		w.mu.Lock()
 		take := routes
 		if w.deaf {
-			take = routes[:2]
+			take = routes[:5]
 		}
 		w.mu.Unlock()
 		d, err := w.queue.Lease(ctx, "worker", take, 100*time.Millisecond)
@@ -82,6 +84,9 @@ func (w *world) do(m queue.Message) (any, *queue.Failure) {
 		if g == nil {
 			return nil, refuse(dr.CodeNotFound, "generation %d was never opened", p.Generation)
 		}
+		if !g.closed {
+			w.trace = append(w.trace, "fence "+w.nameOf(p.MachineID))
+		}
 		g.closed = true
 		out := job.GenerationClosed{}
 		if g.points > 0 {
@@ -120,22 +125,34 @@ func (w *world) do(m queue.Message) (any, *queue.Failure) {
 		g.points++
 		return job.Captured{Point: job.PointRef{Generation: p.Generation, Sequence: g.points}, Time: time.Now()}, nil
 	case job.KindHomeStop:
-		w.home.running = false
+		p := read[job.HomeMachine](w, m)
+		w.trace = append(w.trace, "stop "+w.nameOf(p.MachineID))
+		w.homeOf(p.UUID).running = false
 		return job.Empty{}, nil
+	case job.KindScriptRun:
+		p := read[job.ScriptRun](w, m)
+		w.trace = append(w.trace, "script "+p.Script)
+		return job.ScriptRan{Output: "ran with " + string(p.Context), Runner: runner}, nil
+	case job.KindWebhookCall:
+		p := read[job.WebhookCall](w, m)
+		w.trace = append(w.trace, "webhook "+p.URL)
+		return job.WebhookCalled{Status: 200, Output: "thanks", Tries: 1}, nil
 	case job.KindHomeWriteback:
 		p := read[job.HomeWriteback](w, m)
-		if w.home.running || p.UUID != homeUUID || p.Datastore != homeStore {
+		if h := w.homeOf(p.UUID); h.running || h.uuid != p.UUID || p.Datastore != homeStore {
 			return nil, refuse(dr.CodeConflict, "home machine %s in %s cannot be written", p.UUID, p.Datastore)
 		}
 		w.homePoint = p.Point
 		return job.WrittenBack{ComparedBytes: 100, WrittenBytes: 1}, nil
 	case job.KindHomeStart:
+		p := read[job.HomeMachine](w, m)
 		for id, i := range w.instances {
-			if i.running {
+			if i.running && i.item == p.MachineID {
 				w.t.Errorf("home is started while instance %s runs", id)
 			}
 		}
-		w.home.running = true
+		w.homeOf(p.UUID).running = true
+		w.trace = append(w.trace, "home "+w.nameOf(p.MachineID))
 		return job.InstanceStarted{Accelerator: "tcg"}, nil
 	case job.KindMachineDelete:
 		p := read[job.MachineDelete](w, m)
@@ -145,6 +162,26 @@ func (w *world) do(m queue.Message) (any, *queue.Failure) {
 		return job.Empty{}, nil
 	}
 	return nil, refuse(dr.CodeUnimplemented, "no such kind %s", m.Kind)
+}
+
+// homeOf is the home machine with the UUID.
+func (w *world) homeOf(uuid string) *machine {
+	for _, s := range w.more {
+		if s.uuid == uuid {
+			return &s.machine
+		}
+	}
+	return &w.home
+}
+
+// nameOf is the name of the machine that an item protects.
+func (w *world) nameOf(item string) string {
+	for _, s := range w.more {
+		if string(s.item) == item {
+			return s.name
+		}
+	}
+	return "vm1"
 }
 
 func (w *world) openGeneration(p job.GenerationOpen) (any, *queue.Failure) {
@@ -175,11 +212,14 @@ func (w *world) startInstance(p job.InstanceStart) (any, *queue.Failure) {
 		if p.Hardware.OSDisk != "os" || !slices.Equal(p.Hardware.Disks, []string{"os", "data"}) || p.Hardware.UUID == homeUUID {
 			w.t.Errorf("instance %s has unexpected hardware %+v", p.InstanceID, p.Hardware)
 		}
-		i = &instance{machine: machine{uuid: p.Hardware.UUID}, network: p.Hardware.Network, point: p.Point}
+		i = &instance{machine: machine{uuid: p.Hardware.UUID}, network: p.Hardware.Network, point: p.Point, item: p.MachineID}
 		w.instances[p.InstanceID] = i
 	}
 	if p.Hydrate != (p.Hardware.Network == job.NetworkProduction) {
 		w.t.Errorf("instance %s: hydrate %v on network %s", p.InstanceID, p.Hydrate, p.Hardware.Network)
+	}
+	if !i.running {
+		w.trace = append(w.trace, "start "+w.nameOf(p.MachineID))
 	}
 	i.running = true
 	return job.InstanceStarted{InstanceID: p.InstanceID, Accelerator: "tcg"}, nil

@@ -53,6 +53,8 @@ type world struct {
 	pins      map[string]job.PointRef // by owner
 	instances map[string]*instance
 	home      machine
+	more      []*source    // machines beside the first
+	trace     []string     // what workers did that an order matters for
 	homePoint job.PointRef // what the home disks hold, after a write-back
 	failures  map[string][]queue.Failure
 	done      map[string]int
@@ -66,6 +68,14 @@ type generation struct {
 	closed bool
 }
 
+// source is a machine at the home site beside the first.
+type source struct {
+	machine
+	name, agentID string
+	ref           control.Ref
+	item          dr.ItemID
+}
+
 type machine struct {
 	uuid    string
 	running bool
@@ -75,6 +85,7 @@ type instance struct {
 	machine
 	network job.Network
 	point   job.PointRef
+	item    string
 }
 
 // bothSides of a queue.
@@ -187,8 +198,10 @@ func (w *world) build() {
 	w.agentID = who.ID
 }
 
-func (w *world) machine(uuid string) dr.Machine {
-	return dr.Machine{Hostname: "vm1", ProductUUID: uuid, Platform: "vm", OSType: "Linux", CPUs: 1, MemoryBytes: 1 << 28, Firmware: "bios",
+func (w *world) machine(uuid string) dr.Machine { return w.machineNamed("vm1", uuid) }
+
+func (w *world) machineNamed(name, uuid string) dr.Machine {
+	return dr.Machine{Hostname: name, ProductUUID: uuid, Platform: "vm", OSType: "Linux", CPUs: 1, MemoryBytes: 1 << 28, Firmware: "bios",
 		Disks: []dr.MachineDisk{{ID: "data", SizeBytes: 1 << 20}, {ID: "os", SizeBytes: 1 << 30, IsOSDisk: true}, {ID: "cd", UnsupportedReason: "removable"}}}
 }
 
@@ -233,7 +246,8 @@ func (w *world) live(ctx context.Context) {
 // report posts what the replicators see.
 func (w *world) report() error {
 	w.mu.Lock()
-	main := dr.Replicator{ID: mainRep, Hostname: "main", Site: dr.SiteRecovery, Roles: []string{dr.RoleProcessServer}, Capabilities: []string{job.CapabilityRepository, job.CapabilityCompute}}
+	main := dr.Replicator{ID: mainRep, Hostname: "main", Site: dr.SiteRecovery, Roles: []string{dr.RoleProcessServer}, Capabilities: []string{job.CapabilityRepository, job.CapabilityCompute,
+		job.CapabilityWebhook, job.CapabilityScript, job.At(job.CapabilityScript, runner)}}
 	for id, i := range w.instances {
 		state := "stopped"
 		if i.running {
@@ -243,6 +257,9 @@ func (w *world) report() error {
 	}
 	home := dr.Replicator{ID: homeRep, Hostname: "home", Site: dr.SiteHome, Roles: []string{dr.RoleMasterTarget}, Capabilities: []string{job.CapabilityWriteback},
 		Datastores: []dr.Datastore{{Name: homeStore}}, VMs: []dr.VM{{UUID: homeUUID, Name: "vm1", Datastore: homeStore}}}
+	for _, s := range w.more {
+		home.VMs = append(home.VMs, dr.VM{UUID: s.uuid, Name: s.name, Datastore: homeStore})
+	}
 	w.mu.Unlock()
 	return errors.Join(w.control.ReplicatorSeen(w.ctx, main), w.control.ReplicatorSeen(w.ctx, home))
 }
@@ -253,26 +270,39 @@ func (w *world) agents() error {
 		return nil
 	}
 	w.mu.Lock()
-	var uuids []string
+	type voice struct{ agent, name, uuid string }
+	var voices []voice
 	if w.home.running && !w.silent {
-		uuids = append(uuids, w.home.uuid)
+		voices = append(voices, voice{w.agentID, "vm1", w.home.uuid})
 	}
-	for _, i := range w.instances {
-		if i.running && i.network == job.NetworkProduction && !w.silent {
-			uuids = append(uuids, i.uuid)
+	for _, s := range w.more {
+		if s.running && !w.silent {
+			voices = append(voices, voice{s.agentID, s.name, s.uuid})
 		}
 	}
+	for _, i := range w.instances {
+		if !i.running || i.network != job.NetworkProduction || w.silent {
+			continue
+		}
+		v := voice{w.agentID, "vm1", i.uuid}
+		for _, s := range w.more {
+			if string(s.item) == i.item {
+				v.agent, v.name = s.agentID, s.name
+			}
+		}
+		voices = append(voices, v)
+	}
 	w.mu.Unlock()
-	for _, uuid := range uuids {
-		if err := w.agent(uuid); err != nil {
+	for _, v := range voices {
+		if err := w.agent(v.agent, v.name, v.uuid); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (w *world) agent(uuid string) error {
-	items, err := w.control.AgentItems(w.ctx, w.agentID)
+func (w *world) agent(id, name, uuid string) error {
+	items, err := w.control.AgentItems(w.ctx, id)
 	if err != nil {
 		return err
 	}
@@ -293,7 +323,7 @@ func (w *world) agent(uuid string) error {
 		}
 		observed = append(observed, o)
 	}
-	return w.control.AgentSeen(w.ctx, w.agentID, "1", w.machine(uuid), observed)
+	return w.control.AgentSeen(w.ctx, id, "1", w.machineNamed(name, uuid), observed)
 }
 
 // ship adds a point to an open generation, at most a few.

@@ -57,6 +57,38 @@ func (s *server) ReplicationProtectionContainersDiscoverProtectableItem(w http.R
 	}, s.container(r))
 }
 
+func (s *server) ReplicationProtectionContainersCreate(w http.ResponseWriter, r *http.Request, _, _, _, _, _ string, _ oas.ReplicationProtectionContainersCreateParams) {
+	s.change(w, r, func(c *scope) (string, error) {
+		in, err := body[oas.CreateProtectionContainerInput](r)
+		if err != nil {
+			return "", err
+		}
+		var providers []string
+		for _, p := range in.Properties.ProviderSpecificInput {
+			raw, err := p.MarshalJSON()
+			if err != nil {
+				return "", err
+			}
+			providers = append(providers, instanceType(raw))
+		}
+		return s.control.PutContainer(r.Context(), c.ref(""), providers)
+	}, s.container(r))
+}
+
+func (s *server) ReplicationProtectionContainersDelete(w http.ResponseWriter, r *http.Request, _, _, _, _, _ string, _ oas.ReplicationProtectionContainersDeleteParams) {
+	s.remove(w, r, func(c *scope) (string, error) { return s.control.RemoveContainer(r.Context(), c.ref("")) })
+}
+
+func (s *server) ReplicationProtectionContainersSwitchProtection(w http.ResponseWriter, r *http.Request, _, _, _, _, _ string, _ oas.ReplicationProtectionContainersSwitchProtectionParams) {
+	s.change(w, r, func(c *scope) (string, error) {
+		in, err := body[oas.SwitchProtectionInput](r)
+		if err != nil {
+			return "", err
+		}
+		return s.control.SwitchProtection(r.Context(), c.ref(""), in.Properties.ReplicationProtectedItemName, union(in.Properties.ProviderSpecificDetails))
+	}, s.container(r))
+}
+
 func (s *server) ReplicationProtectionContainersOperationResult(w http.ResponseWriter, r *http.Request, _, _, _, _, _, _ string, _ oas.ReplicationProtectionContainersOperationResultParams) {
 	s.operationResult(w, r, "jobId", s.container(r))
 }

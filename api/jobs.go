@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
+	"net/url"
 	"path"
 	"strings"
 	"time"
@@ -20,6 +21,7 @@ const (
 	scenarioUnplannedFailover = "UnplannedFailover"
 	scenarioApplyPoint        = "ApplyRecoveryPoint"
 	scenarioReprotect         = "SwitchReplicationGroupProtection"
+	scenarioExport            = "ExportJobs"
 )
 
 // jobSummary is a job in a list: without tasks, activityId and customDetails, as the field's service lists it.
@@ -105,6 +107,12 @@ func jobDetails(c *scope, v control.JobView) (out oas.JobDetails) {
 			d.NewReplicationProtectedItemId = c.item(*v.Item)
 		}
 		must(out.FromSwitchProtectionJobDetails(d))
+	case scenarioExport:
+		d := oas.ExportJobDetails{InstanceType: "ExportJobDetails", AffectedObjectDetails: affected}
+		if len(v.Job.Artifacts) > 0 {
+			d.BlobUri = c.origin + c.job(url.PathEscape(v.Job.ID)) + "/artifacts/" + url.PathEscape(v.Job.Artifacts[0]) + c.version
+		}
+		must(out.FromExportJobDetails(d))
 	default:
 		must(out.FromAsrJobDetails(oas.AsrJobDetails{InstanceType: "AsrJobDetails", AffectedObjectDetails: affected}))
 	}
@@ -162,6 +170,11 @@ func jobFilter(r *http.Request) (control.JobFilter, error) {
 	if err != nil {
 		return control.JobFilter{}, err
 	}
+	return narrowJobs(f)
+}
+
+func narrowJobs(f filter) (control.JobFilter, error) {
+	var err error
 	in := control.JobFilter{Name: f.one("jobName"), AffectedObjects: f["affectedobjecttypes"], FabricID: f.one("fabricId")}
 	for _, word := range f["jobstatus"] {
 		state, ok := jobState(word)
@@ -216,6 +229,42 @@ func (s *server) ReplicationJobsResume(w http.ResponseWriter, r *http.Request, _
 		}
 		return s.control.ResumeJob(r.Context(), c.vault.ID, c.names["jobName"], strings.TrimSpace(in.Properties.Comments))
 	}, s.job(r))
+}
+
+// ReplicationJobsExport answers with the URL of the job that it starts: that job is the result.
+func (s *server) ReplicationJobsExport(w http.ResponseWriter, r *http.Request, _, _, _ string, _ oas.ReplicationJobsExportParams) {
+	s.in(w, r, func(c *scope) error {
+		in, err := body[oas.JobQueryParameter](r)
+		if err != nil {
+			return err
+		}
+		f := filter{"starttime": words(in.StartTime), "endtime": words(in.EndTime), "jobname": words(in.JobName), "fabricid": words(in.FabricId)}
+		f["jobstatus"], f["affectedobjecttypes"] = words(strings.Split(in.JobStatus, ",")...), words(strings.Split(in.AffectedObjectTypes, ",")...)
+		narrowed, err := narrowJobs(f)
+		if err != nil {
+			return err
+		}
+		export := control.ExportInput{Filter: narrowed, Format: string(in.JobOutputType)}
+		if in.TimezoneOffset != nil {
+			export.Offset = time.Duration(*in.TimezoneOffset * float64(time.Minute))
+		}
+		id, err := s.control.ExportJobs(r.Context(), c.vault.ID, export)
+		if err == nil {
+			w.Header().Set("Azure-AsyncOperation", s.origin(r)+vaultOf(of(r).path)+"/replicationOperationStatus/"+url.PathEscape(id)+versionQuery(r))
+			s.acceptAt(w, r, c, resourceOf(r)+"/"+url.PathEscape(id), id)
+		}
+		return err
+	})
+}
+
+// words are the values that are not blank.
+func words(values ...string) (out []string) {
+	for _, v := range values {
+		if v = strings.TrimSpace(v); v != "" {
+			out = append(out, v)
+		}
+	}
+	return out
 }
 
 // ReplicationJobsOperationResult ends with the job as the resource, also when the job failed: reading it is what the caller

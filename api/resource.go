@@ -45,6 +45,8 @@ type scope struct {
 	vault dr.Vault
 	base  string // the vault's id
 	names map[string]string
+	// origin and version make URLs of answers that clients follow.
+	origin, version string
 }
 
 func (c *scope) ref(name string) control.Ref {
@@ -78,7 +80,7 @@ func vaultKey(r *http.Request) dr.VaultKey {
 func (s *server) in(w http.ResponseWriter, r *http.Request, fn func(c *scope) error) {
 	v, err := s.control.Vault(r.Context(), vaultKey(r))
 	if err == nil {
-		err = fn(&scope{vault: v, base: vaultPath(v.Key), names: pathParams(r)})
+		err = fn(&scope{vault: v, base: vaultPath(v.Key), names: pathParams(r), origin: s.origin(r), version: versionQuery(r)})
 	}
 	if err != nil {
 		s.fail(w, r, err)
@@ -139,10 +141,15 @@ func (s *server) accept(w http.ResponseWriter, r *http.Request, c *scope, job st
 }
 
 func (s *server) acceptLocation(w http.ResponseWriter, r *http.Request, c *scope, job string) {
+	s.acceptAt(w, r, c, resourceOf(r), job)
+}
+
+// acceptAt is acceptLocation for an operation whose result is another resource than the one its path names.
+func (s *server) acceptAt(w http.ResponseWriter, r *http.Request, c *scope, resource, job string) {
 	x := of(r)
 	x.job = job
 	h := w.Header()
-	h.Set("Location", s.origin(r)+resourceOf(r)+"/operationresults/"+url.PathEscape(job)+versionQuery(r))
+	h.Set("Location", s.origin(r)+resource+"/operationresults/"+url.PathEscape(job)+versionQuery(r))
 	s.pollAgain(h)
 	h.Set("x-ms-request-id", c.job(job))
 	h.Set("Content-Length", "0")

@@ -26,6 +26,12 @@ const (
 	A2AContainerMappingInputAutomationAccountAuthenticationTypeSystemAssignedIdentity A2AContainerMappingInputAutomationAccountAuthenticationType = "SystemAssignedIdentity"
 )
 
+// Defines values for A2AEnableProtectionInputAutoProtectionOfDataDisk.
+const (
+	A2AEnableProtectionInputAutoProtectionOfDataDiskDisabled A2AEnableProtectionInputAutoProtectionOfDataDisk = "Disabled"
+	A2AEnableProtectionInputAutoProtectionOfDataDiskEnabled  A2AEnableProtectionInputAutoProtectionOfDataDisk = "Enabled"
+)
+
 // Defines values for A2APolicyCreationInputMultiVmSyncStatus.
 const (
 	A2APolicyCreationInputMultiVmSyncStatusDisable A2APolicyCreationInputMultiVmSyncStatus = "Disable"
@@ -70,6 +76,11 @@ const (
 	Vmdk  ExportRecoveryPointInputPropertiesFormat = "vmdk"
 )
 
+// Defines values for ExtendedLocationType.
+const (
+	EdgeZone ExtendedLocationType = "EdgeZone"
+)
+
 // Defines values for FailoverDirection.
 const (
 	PrimaryToRecovery FailoverDirection = "PrimaryToRecovery"
@@ -98,6 +109,27 @@ const (
 const (
 	ApplicationConsistent InMageRcmFailbackPlannedFailoverProviderInputRecoveryPointType = "ApplicationConsistent"
 	CrashConsistent       InMageRcmFailbackPlannedFailoverProviderInputRecoveryPointType = "CrashConsistent"
+)
+
+// Defines values for InMageTestFailoverInputRecoveryPointType.
+const (
+	InMageTestFailoverInputRecoveryPointTypeCustom     InMageTestFailoverInputRecoveryPointType = "Custom"
+	InMageTestFailoverInputRecoveryPointTypeLatestTag  InMageTestFailoverInputRecoveryPointType = "LatestTag"
+	InMageTestFailoverInputRecoveryPointTypeLatestTime InMageTestFailoverInputRecoveryPointType = "LatestTime"
+)
+
+// Defines values for InMageUnplannedFailoverInputRecoveryPointType.
+const (
+	InMageUnplannedFailoverInputRecoveryPointTypeCustom     InMageUnplannedFailoverInputRecoveryPointType = "Custom"
+	InMageUnplannedFailoverInputRecoveryPointTypeLatestTag  InMageUnplannedFailoverInputRecoveryPointType = "LatestTag"
+	InMageUnplannedFailoverInputRecoveryPointTypeLatestTime InMageUnplannedFailoverInputRecoveryPointType = "LatestTime"
+)
+
+// Defines values for JobQueryParameterJobOutputType.
+const (
+	Excel JobQueryParameterJobOutputType = "Excel"
+	Json  JobQueryParameterJobOutputType = "Json"
+	Xml   JobQueryParameterJobOutputType = "Xml"
 )
 
 // Defines values for LicenseType.
@@ -134,112 +166,961 @@ const (
 	SqlServerLicenseTypePAYG          SqlServerLicenseType = "PAYG"
 )
 
-// A2AContainerMappingDetails defines model for A2AContainerMappingDetails.
+// A2AAddDisksInput Disks to replicate from now on.
+type A2AAddDisksInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// VmDisks Disks that lie in storage accounts.
+	VmDisks []A2AVMDiskInputDetails `json:"vmDisks,omitempty,omitzero"`
+
+	// VmManagedDisks Managed disks.
+	VmManagedDisks []A2AVMManagedDiskInputDetails `json:"vmManagedDisks,omitempty,omitzero"`
+}
+
+// A2AContainerMappingDetails How agents are kept up to date.
 type A2AContainerMappingDetails struct {
-	AgentAutoUpdateStatus               string `json:"agentAutoUpdateStatus,omitempty,omitzero"`
-	AutomationAccountArmId              string `json:"automationAccountArmId,omitempty,omitzero"`
+	// AgentAutoUpdateStatus Enabled lets the server bring agents up to date.
+	AgentAutoUpdateStatus string `json:"agentAutoUpdateStatus,omitempty,omitzero"`
+
+	// AutomationAccountArmId Path of the cloud account that would update agents. Kept and shown.
+	AutomationAccountArmId string `json:"automationAccountArmId,omitempty,omitzero"`
+
+	// AutomationAccountAuthenticationType How that account signs in. Kept and shown.
 	AutomationAccountAuthenticationType string `json:"automationAccountAuthenticationType,omitempty,omitzero"`
 	InstanceType                        string `json:"instanceType"`
-	JobScheduleName                     string `json:"jobScheduleName,omitempty,omitzero"`
-	ScheduleName                        string `json:"scheduleName,omitempty,omitzero"`
+
+	// JobScheduleName Name of the schedule's link. Kept and shown.
+	JobScheduleName string `json:"jobScheduleName,omitempty,omitzero"`
+
+	// ScheduleName Name of the update schedule. Kept and shown.
+	ScheduleName string `json:"scheduleName,omitempty,omitzero"`
 }
 
 // A2AContainerMappingInput How agents are kept up to date.
 type A2AContainerMappingInput struct {
-	AgentAutoUpdateStatus               A2AContainerMappingInputAgentAutoUpdateStatus               `json:"agentAutoUpdateStatus,omitempty,omitzero"`
-	AutomationAccountArmId              string                                                      `json:"automationAccountArmId,omitempty,omitzero"`
+	// AgentAutoUpdateStatus Enabled lets the server bring agents up to date.
+	AgentAutoUpdateStatus A2AContainerMappingInputAgentAutoUpdateStatus `json:"agentAutoUpdateStatus,omitempty,omitzero"`
+
+	// AutomationAccountArmId Path of the cloud account that would update agents. Kept and shown.
+	AutomationAccountArmId string `json:"automationAccountArmId,omitempty,omitzero"`
+
+	// AutomationAccountAuthenticationType How that account signs in. Kept and shown.
 	AutomationAccountAuthenticationType A2AContainerMappingInputAutomationAccountAuthenticationType `json:"automationAccountAuthenticationType,omitempty,omitzero"`
 	InstanceType                        string                                                      `json:"instanceType"`
 }
 
-// A2AContainerMappingInputAgentAutoUpdateStatus defines model for A2AContainerMappingInput.AgentAutoUpdateStatus.
+// A2AContainerMappingInputAgentAutoUpdateStatus Enabled lets the server bring agents up to date.
 type A2AContainerMappingInputAgentAutoUpdateStatus string
 
-// A2AContainerMappingInputAutomationAccountAuthenticationType defines model for A2AContainerMappingInput.AutomationAccountAuthenticationType.
+// A2AContainerMappingInputAutomationAccountAuthenticationType How that account signs in. Kept and shown.
 type A2AContainerMappingInputAutomationAccountAuthenticationType string
+
+// A2AEnableProtectionInput Protects a machine. Fields that name cloud resources are kept and shown.
+type A2AEnableProtectionInput struct {
+	// AutoProtectionOfDataDisk Enabled protects data disks that are added later.
+	AutoProtectionOfDataDisk A2AEnableProtectionInputAutoProtectionOfDataDisk `json:"autoProtectionOfDataDisk,omitempty,omitzero"`
+
+	// DiskEncryptionInfo Keys of a disk that the guest encrypts itself.
+	DiskEncryptionInfo DiskEncryptionInfo `json:"diskEncryptionInfo,omitempty,omitzero"`
+
+	// FabricObjectId Path of the machine in its site's inventory.
+	FabricObjectId string `json:"fabricObjectId"`
+	InstanceType   string `json:"instanceType"`
+
+	// MultiVmGroupId GUID of the group whose machines share points.
+	MultiVmGroupId string `json:"multiVmGroupId,omitempty,omitzero"`
+
+	// MultiVmGroupName Name of the group whose machines share points; empty when alone.
+	MultiVmGroupName string `json:"multiVmGroupName,omitempty,omitzero"`
+
+	// PlatformFaultDomain Fault domain of the recovered machine. Kept and shown.
+	PlatformFaultDomain *int32 `json:"platformFaultDomain,omitempty"`
+
+	// ProtectionClusterId Path of the shared-disk cluster; refused here unless empty.
+	ProtectionClusterId string `json:"protectionClusterId,omitempty,omitzero"`
+
+	// RecoveryAvailabilitySetId Availability set of the recovered machine. Kept and shown.
+	RecoveryAvailabilitySetId string `json:"recoveryAvailabilitySetId,omitempty,omitzero"`
+
+	// RecoveryAvailabilityZone Zone that the recovered machine runs in. Kept and shown.
+	RecoveryAvailabilityZone string `json:"recoveryAvailabilityZone,omitempty,omitzero"`
+
+	// RecoveryAzureNetworkId Network of the recovered machine.
+	RecoveryAzureNetworkId string `json:"recoveryAzureNetworkId,omitempty,omitzero"`
+
+	// RecoveryBootDiagStorageAccountId Account for boot logs. Kept; serial logs stay with the job here.
+	RecoveryBootDiagStorageAccountId string `json:"recoveryBootDiagStorageAccountId,omitempty,omitzero"`
+
+	// RecoveryCapacityReservationGroupId Reserved capacity of the cloud. Kept and shown.
+	RecoveryCapacityReservationGroupId string `json:"recoveryCapacityReservationGroupId,omitempty,omitzero"`
+
+	// RecoveryCloudServiceId Classic cloud service. Kept and shown.
+	RecoveryCloudServiceId string `json:"recoveryCloudServiceId,omitempty,omitzero"`
+
+	// RecoveryContainerId Path of the container replicated to.
+	RecoveryContainerId string `json:"recoveryContainerId,omitempty,omitzero"`
+
+	// RecoveryExtendedLocation An edge zone.
+	RecoveryExtendedLocation ExtendedLocation `json:"recoveryExtendedLocation,omitempty,omitzero"`
+
+	// RecoveryProximityPlacementGroupId Placement group of the cloud. Kept and shown.
+	RecoveryProximityPlacementGroupId string `json:"recoveryProximityPlacementGroupId,omitempty,omitzero"`
+
+	// RecoveryResourceGroupId Resource group of what a failover makes. Kept and shown.
+	RecoveryResourceGroupId string `json:"recoveryResourceGroupId,omitempty,omitzero"`
+
+	// RecoverySubnetName Subnet after a failover.
+	RecoverySubnetName string `json:"recoverySubnetName,omitempty,omitzero"`
+
+	// RecoveryVirtualMachineScaleSetId Scale set of the cloud. Kept and shown.
+	RecoveryVirtualMachineScaleSetId string `json:"recoveryVirtualMachineScaleSetId,omitempty,omitzero"`
+
+	// VmDisks Disks that lie in storage accounts.
+	VmDisks []A2AVMDiskInputDetails `json:"vmDisks,omitempty,omitzero"`
+
+	// VmManagedDisks Managed disks.
+	VmManagedDisks []A2AVMManagedDiskInputDetails `json:"vmManagedDisks,omitempty,omitzero"`
+}
+
+// A2AEnableProtectionInputAutoProtectionOfDataDisk Enabled protects data disks that are added later.
+type A2AEnableProtectionInputAutoProtectionOfDataDisk string
+
+// A2AEventDetails An event of a machine between regions.
+type A2AEventDetails struct {
+	// FabricLocation Region that the fabric stands for.
+	FabricLocation string `json:"fabricLocation,omitempty,omitzero"`
+
+	// FabricName Name of the fabric.
+	FabricName string `json:"fabricName,omitempty,omitzero"`
+
+	// FabricObjectId Path of the machine in its site's inventory.
+	FabricObjectId string `json:"fabricObjectId,omitempty,omitzero"`
+	InstanceType   string `json:"instanceType"`
+
+	// ProtectedItemName Name of the protected item.
+	ProtectedItemName string `json:"protectedItemName,omitempty,omitzero"`
+
+	// RemoteFabricLocation Region of the other side.
+	RemoteFabricLocation string `json:"remoteFabricLocation,omitempty,omitzero"`
+
+	// RemoteFabricName Name of the fabric on the other side.
+	RemoteFabricName string `json:"remoteFabricName,omitempty,omitzero"`
+}
+
+// A2AExtendedLocationDetails A pair of edge zones.
+type A2AExtendedLocationDetails struct {
+	// PrimaryExtendedLocation An edge zone.
+	PrimaryExtendedLocation ExtendedLocation `json:"primaryExtendedLocation,omitempty,omitzero"`
+
+	// RecoveryExtendedLocation An edge zone.
+	RecoveryExtendedLocation ExtendedLocation `json:"recoveryExtendedLocation,omitempty,omitzero"`
+}
+
+// A2AFabricSpecificLocationDetails Where machines of the fabric came from, and went to.
+type A2AFabricSpecificLocationDetails struct {
+	// InitialPrimaryExtendedLocation An edge zone.
+	InitialPrimaryExtendedLocation ExtendedLocation `json:"initialPrimaryExtendedLocation,omitempty,omitzero"`
+
+	// InitialPrimaryFabricLocation Region in which protection began.
+	InitialPrimaryFabricLocation string `json:"initialPrimaryFabricLocation,omitempty,omitzero"`
+
+	// InitialPrimaryZone Zone in which protection began.
+	InitialPrimaryZone string `json:"initialPrimaryZone,omitempty,omitzero"`
+
+	// InitialRecoveryExtendedLocation An edge zone.
+	InitialRecoveryExtendedLocation ExtendedLocation `json:"initialRecoveryExtendedLocation,omitempty,omitzero"`
+
+	// InitialRecoveryFabricLocation Region first replicated to.
+	InitialRecoveryFabricLocation string `json:"initialRecoveryFabricLocation,omitempty,omitzero"`
+
+	// InitialRecoveryZone Zone first replicated to.
+	InitialRecoveryZone string `json:"initialRecoveryZone,omitempty,omitzero"`
+
+	// PrimaryExtendedLocation An edge zone.
+	PrimaryExtendedLocation ExtendedLocation `json:"primaryExtendedLocation,omitempty,omitzero"`
+
+	// PrimaryFabricLocation Region replicated from.
+	PrimaryFabricLocation string `json:"primaryFabricLocation,omitempty,omitzero"`
+
+	// PrimaryZone Zone replicated from.
+	PrimaryZone string `json:"primaryZone,omitempty,omitzero"`
+
+	// RecoveryExtendedLocation An edge zone.
+	RecoveryExtendedLocation ExtendedLocation `json:"recoveryExtendedLocation,omitempty,omitzero"`
+
+	// RecoveryFabricLocation Region replicated to.
+	RecoveryFabricLocation string `json:"recoveryFabricLocation,omitempty,omitzero"`
+
+	// RecoveryZone Zone replicated to.
+	RecoveryZone string `json:"recoveryZone,omitempty,omitzero"`
+}
 
 // A2APolicyCreationInput Settings between regions.
 type A2APolicyCreationInput struct {
-	AppConsistentFrequencyInMinutes   int32                                   `json:"appConsistentFrequencyInMinutes,omitempty,omitzero"`
-	CrashConsistentFrequencyInMinutes int32                                   `json:"crashConsistentFrequencyInMinutes,omitempty,omitzero"`
-	InstanceType                      string                                  `json:"instanceType"`
-	MultiVmSyncStatus                 A2APolicyCreationInputMultiVmSyncStatus `json:"multiVmSyncStatus"`
-	RecoveryPointHistory              int32                                   `json:"recoveryPointHistory,omitempty,omitzero"`
+	// AppConsistentFrequencyInMinutes Minutes between application-consistent points; 0 turns them off.
+	AppConsistentFrequencyInMinutes int32 `json:"appConsistentFrequencyInMinutes,omitempty,omitzero"`
+
+	// CrashConsistentFrequencyInMinutes Minutes between crash-consistent points.
+	CrashConsistentFrequencyInMinutes int32  `json:"crashConsistentFrequencyInMinutes,omitempty,omitzero"`
+	InstanceType                      string `json:"instanceType"`
+
+	// MultiVmSyncStatus Enable or Disable: whether machines of a group share points.
+	MultiVmSyncStatus A2APolicyCreationInputMultiVmSyncStatus `json:"multiVmSyncStatus"`
+
+	// RecoveryPointHistory Minutes for which points are kept.
+	RecoveryPointHistory int32 `json:"recoveryPointHistory,omitempty,omitzero"`
 }
 
-// A2APolicyCreationInputMultiVmSyncStatus defines model for A2APolicyCreationInput.MultiVmSyncStatus.
+// A2APolicyCreationInputMultiVmSyncStatus Enable or Disable: whether machines of a group share points.
 type A2APolicyCreationInputMultiVmSyncStatus string
 
-// A2APolicyDetails defines model for A2APolicyDetails.
+// A2APolicyDetails Settings between regions.
 type A2APolicyDetails struct {
-	AppConsistentFrequencyInMinutes   *int32 `json:"appConsistentFrequencyInMinutes,omitempty"`
+	// AppConsistentFrequencyInMinutes Minutes between application-consistent points; 0 turns them off.
+	AppConsistentFrequencyInMinutes *int32 `json:"appConsistentFrequencyInMinutes,omitempty"`
+
+	// CrashConsistentFrequencyInMinutes Minutes between crash-consistent points.
 	CrashConsistentFrequencyInMinutes *int32 `json:"crashConsistentFrequencyInMinutes,omitempty"`
 	InstanceType                      string `json:"instanceType"`
-	MultiVmSyncStatus                 string `json:"multiVmSyncStatus,omitempty,omitzero"`
-	RecoveryPointHistory              *int32 `json:"recoveryPointHistory,omitempty"`
-	RecoveryPointThresholdInMinutes   *int32 `json:"recoveryPointThresholdInMinutes,omitempty"`
+
+	// MultiVmSyncStatus Enable or Disable: whether machines of a group share points.
+	MultiVmSyncStatus string `json:"multiVmSyncStatus,omitempty,omitzero"`
+
+	// RecoveryPointHistory Minutes for which points are kept.
+	RecoveryPointHistory *int32 `json:"recoveryPointHistory,omitempty"`
+
+	// RecoveryPointThresholdInMinutes RPO in minutes; a larger lag raises a health error.
+	RecoveryPointThresholdInMinutes *int32 `json:"recoveryPointThresholdInMinutes,omitempty"`
 }
 
-// A2ARecoveryPointDetails defines model for A2ARecoveryPointDetails.
+// A2AProtectedDiskDetails A protected disk that lies in a storage account.
+type A2AProtectedDiskDetails struct {
+	// AllowedDiskLevelOperation Operations that one disk alone may be given now.
+	AllowedDiskLevelOperation []string `json:"allowedDiskLevelOperation,omitempty,omitzero"`
+
+	// DataPendingAtSourceAgentInMB MiB written at the source and not yet sent.
+	DataPendingAtSourceAgentInMB *float64 `json:"dataPendingAtSourceAgentInMB,omitempty"`
+
+	// DataPendingInStagingStorageAccountInMB MiB received and not yet part of a point.
+	DataPendingInStagingStorageAccountInMB *float64 `json:"dataPendingInStagingStorageAccountInMB,omitempty"`
+
+	// DekKeyVaultArmId Vault of the disk's own encryption key. Shown as sent.
+	DekKeyVaultArmId string `json:"dekKeyVaultArmId,omitempty,omitzero"`
+
+	// DiskCapacityInBytes Size of the disk.
+	DiskCapacityInBytes *int64 `json:"diskCapacityInBytes,omitempty"`
+
+	// DiskName Device name or file name of the disk.
+	DiskName string `json:"diskName,omitempty,omitzero"`
+
+	// DiskState Unavailable, Protected, InitialReplicationPending or InitialReplicationFailed.
+	DiskState string `json:"diskState,omitempty,omitzero"`
+
+	// DiskType OperatingSystem or Data.
+	DiskType string `json:"diskType,omitempty,omitzero"`
+
+	// DiskUri URL of the disk's blob.
+	DiskUri string `json:"diskUri,omitempty,omitzero"`
+
+	// FailoverDiskName Name of the disk in the failed-over machine.
+	FailoverDiskName string `json:"failoverDiskName,omitempty,omitzero"`
+
+	// IsDiskEncrypted Whether the guest encrypts the disk.
+	IsDiskEncrypted *bool `json:"isDiskEncrypted,omitempty"`
+
+	// IsDiskKeyEncrypted Whether that key is itself wrapped.
+	IsDiskKeyEncrypted *bool `json:"isDiskKeyEncrypted,omitempty"`
+
+	// KekKeyVaultArmId Vault of the wrapping key. Shown as sent.
+	KekKeyVaultArmId string `json:"kekKeyVaultArmId,omitempty,omitzero"`
+
+	// KeyIdentifier URL of the key.
+	KeyIdentifier string `json:"keyIdentifier,omitempty,omitzero"`
+
+	// MonitoringJobType What the percentage is of, such as InitialReplication or Resynchronization.
+	MonitoringJobType string `json:"monitoringJobType,omitempty,omitzero"`
+
+	// MonitoringPercentageCompletion How far that is, 0 to 100.
+	MonitoringPercentageCompletion *int32 `json:"monitoringPercentageCompletion,omitempty"`
+
+	// PrimaryDiskAzureStorageAccountId Account of the source disk. Kept and shown.
+	PrimaryDiskAzureStorageAccountId string `json:"primaryDiskAzureStorageAccountId,omitempty,omitzero"`
+
+	// PrimaryStagingAzureStorageAccountId Account that buffers writes at the source. Kept; Lifeboat spools at its replicators.
+	PrimaryStagingAzureStorageAccountId string `json:"primaryStagingAzureStorageAccountId,omitempty,omitzero"`
+
+	// RecoveryAzureStorageAccountId Cloud account that holds the disk's replica. Kept and shown.
+	RecoveryAzureStorageAccountId string `json:"recoveryAzureStorageAccountId,omitempty,omitzero"`
+
+	// RecoveryDiskUri URL of the recovered disk.
+	RecoveryDiskUri string `json:"recoveryDiskUri,omitempty,omitzero"`
+
+	// ResyncRequired Whether change tracking was lost and the disk must be compared.
+	ResyncRequired *bool `json:"resyncRequired,omitempty"`
+
+	// SecretIdentifier URL of the secret.
+	SecretIdentifier string `json:"secretIdentifier,omitempty,omitzero"`
+
+	// TfoDiskName Name of the disk in a drill.
+	TfoDiskName string `json:"tfoDiskName,omitempty,omitzero"`
+}
+
+// A2AProtectedManagedDiskDetails A protected managed disk.
+type A2AProtectedManagedDiskDetails struct {
+	// AllowedDiskLevelOperation Operations that one disk alone may be given now.
+	AllowedDiskLevelOperation []string `json:"allowedDiskLevelOperation,omitempty,omitzero"`
+
+	// DataPendingAtSourceAgentInMB MiB written at the source and not yet sent.
+	DataPendingAtSourceAgentInMB *float64 `json:"dataPendingAtSourceAgentInMB,omitempty"`
+
+	// DataPendingInStagingStorageAccountInMB MiB received and not yet part of a point.
+	DataPendingInStagingStorageAccountInMB *float64 `json:"dataPendingInStagingStorageAccountInMB,omitempty"`
+
+	// DekKeyVaultArmId Vault of the disk's own encryption key. Shown as sent.
+	DekKeyVaultArmId string `json:"dekKeyVaultArmId,omitempty,omitzero"`
+
+	// DiskCapacityInBytes Size of the disk.
+	DiskCapacityInBytes *int64 `json:"diskCapacityInBytes,omitempty"`
+
+	// DiskId Id of the disk, as its discoverer reports it.
+	DiskId string `json:"diskId,omitempty,omitzero"`
+
+	// DiskName Device name or file name of the disk.
+	DiskName string `json:"diskName,omitempty,omitzero"`
+
+	// DiskState Unavailable, Protected, InitialReplicationPending or InitialReplicationFailed.
+	DiskState string `json:"diskState,omitempty,omitzero"`
+
+	// DiskType OperatingSystem or Data.
+	DiskType string `json:"diskType,omitempty,omitzero"`
+
+	// FailoverDiskName Name of the disk in the failed-over machine.
+	FailoverDiskName string `json:"failoverDiskName,omitempty,omitzero"`
+
+	// IsDiskEncrypted Whether the guest encrypts the disk.
+	IsDiskEncrypted *bool `json:"isDiskEncrypted,omitempty"`
+
+	// IsDiskKeyEncrypted Whether that key is itself wrapped.
+	IsDiskKeyEncrypted *bool `json:"isDiskKeyEncrypted,omitempty"`
+
+	// KekKeyVaultArmId Vault of the wrapping key. Shown as sent.
+	KekKeyVaultArmId string `json:"kekKeyVaultArmId,omitempty,omitzero"`
+
+	// KeyIdentifier URL of the key.
+	KeyIdentifier string `json:"keyIdentifier,omitempty,omitzero"`
+
+	// MonitoringJobType What the percentage is of, such as InitialReplication or Resynchronization.
+	MonitoringJobType string `json:"monitoringJobType,omitempty,omitzero"`
+
+	// MonitoringPercentageCompletion How far that is, 0 to 100.
+	MonitoringPercentageCompletion *int32 `json:"monitoringPercentageCompletion,omitempty"`
+
+	// PrimaryDiskEncryptionSetId Key set of the source disk. Shown as sent.
+	PrimaryDiskEncryptionSetId string `json:"primaryDiskEncryptionSetId,omitempty,omitzero"`
+
+	// PrimaryStagingAzureStorageAccountId Account that buffers writes at the source. Kept; Lifeboat spools at its replicators.
+	PrimaryStagingAzureStorageAccountId string `json:"primaryStagingAzureStorageAccountId,omitempty,omitzero"`
+
+	// RecoveryDiskEncryptionSetId Key set of the recovered disk. Kept and shown.
+	RecoveryDiskEncryptionSetId string `json:"recoveryDiskEncryptionSetId,omitempty,omitzero"`
+
+	// RecoveryOrignalTargetDiskId Disk of the last failover but one. The spelling is the field's.
+	RecoveryOrignalTargetDiskId string `json:"recoveryOrignalTargetDiskId,omitempty,omitzero"`
+
+	// RecoveryReplicaDiskAccountType Kind of cloud disk for the replica. Kept and shown.
+	RecoveryReplicaDiskAccountType string `json:"recoveryReplicaDiskAccountType,omitempty,omitzero"`
+
+	// RecoveryReplicaDiskId Path of the replica disk.
+	RecoveryReplicaDiskId string `json:"recoveryReplicaDiskId,omitempty,omitzero"`
+
+	// RecoveryResourceGroupId Resource group of what a failover makes. Kept and shown.
+	RecoveryResourceGroupId string `json:"recoveryResourceGroupId,omitempty,omitzero"`
+
+	// RecoveryTargetDiskAccountType Kind of cloud disk after a failover. Kept and shown.
+	RecoveryTargetDiskAccountType string `json:"recoveryTargetDiskAccountType,omitempty,omitzero"`
+
+	// RecoveryTargetDiskId Path of the disk after a failover.
+	RecoveryTargetDiskId string `json:"recoveryTargetDiskId,omitempty,omitzero"`
+
+	// ResyncRequired Whether change tracking was lost and the disk must be compared.
+	ResyncRequired *bool `json:"resyncRequired,omitempty"`
+
+	// SecretIdentifier URL of the secret.
+	SecretIdentifier string `json:"secretIdentifier,omitempty,omitzero"`
+
+	// TfoDiskName Name of the disk in a drill.
+	TfoDiskName string `json:"tfoDiskName,omitempty,omitzero"`
+}
+
+// A2ARecoveryPointDetails A point of a machine between regions.
 type A2ARecoveryPointDetails struct {
-	Disks                 []string `json:"disks,omitempty,omitzero"`
-	InstanceType          string   `json:"instanceType"`
-	RecoveryPointSyncType string   `json:"recoveryPointSyncType,omitempty,omitzero"`
+	// Disks Ids of the disks in the point.
+	Disks        []string `json:"disks,omitempty,omitzero"`
+	InstanceType string   `json:"instanceType"`
+
+	// RecoveryPointSyncType MultiVmSyncRecoveryPoint or PerVmRecoveryPoint.
+	RecoveryPointSyncType string `json:"recoveryPointSyncType,omitempty,omitzero"`
 }
 
-// A2AUpdateContainerMappingInput defines model for A2AUpdateContainerMappingInput.
+// A2ARemoveDisksInput Disks to stop replicating.
+type A2ARemoveDisksInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// VmDisksUris URLs of the disks to stop replicating.
+	VmDisksUris []string `json:"vmDisksUris,omitempty,omitzero"`
+
+	// VmManagedDisksIds Ids of the managed disks to stop replicating.
+	VmManagedDisksIds []string `json:"vmManagedDisksIds,omitempty,omitzero"`
+}
+
+// A2AReplicationDetails A machine replicated between regions.
+type A2AReplicationDetails struct {
+	// AgentCertificateExpiryDate When the agent's client certificate ends. UTC.
+	AgentCertificateExpiryDate time.Time `json:"agentCertificateExpiryDate,omitempty,omitzero"`
+
+	// AgentExpiryDate When the installed version stops being supported. UTC.
+	AgentExpiryDate time.Time `json:"agentExpiryDate,omitempty,omitzero"`
+
+	// AgentReinstallAttemptToVersion Version that the last installation aimed at.
+	AgentReinstallAttemptToVersion string `json:"agentReinstallAttemptToVersion,omitempty,omitzero"`
+
+	// AgentVersion Version the agent reported last.
+	AgentVersion string `json:"agentVersion,omitempty,omitzero"`
+
+	// AutoAgentUpgradeRetryCount Upgrades tried without success.
+	AutoAgentUpgradeRetryCount *int32 `json:"autoAgentUpgradeRetryCount,omitempty"`
+
+	// AutoProtectionOfDataDisk Enabled protects data disks that are added later.
+	AutoProtectionOfDataDisk string `json:"autoProtectionOfDataDisk,omitempty,omitzero"`
+
+	// ChurnOptionSelected Normal or High rate of writes to plan for.
+	ChurnOptionSelected string `json:"churnOptionSelected,omitempty,omitzero"`
+
+	// DistroName Distribution of the guest.
+	DistroName string `json:"distroName,omitempty,omitzero"`
+
+	// DistroNameForWhichAgentIsInstalled Distribution that the agent was built for.
+	DistroNameForWhichAgentIsInstalled string `json:"distroNameForWhichAgentIsInstalled,omitempty,omitzero"`
+
+	// FabricObjectId Path of the machine in its site's inventory.
+	FabricObjectId string `json:"fabricObjectId,omitempty,omitzero"`
+
+	// InitialPrimaryExtendedLocation An edge zone.
+	InitialPrimaryExtendedLocation ExtendedLocation `json:"initialPrimaryExtendedLocation,omitempty,omitzero"`
+
+	// InitialPrimaryFabricLocation Region in which protection began.
+	InitialPrimaryFabricLocation string `json:"initialPrimaryFabricLocation,omitempty,omitzero"`
+
+	// InitialPrimaryZone Zone in which protection began.
+	InitialPrimaryZone string `json:"initialPrimaryZone,omitempty,omitzero"`
+
+	// InitialRecoveryExtendedLocation An edge zone.
+	InitialRecoveryExtendedLocation ExtendedLocation `json:"initialRecoveryExtendedLocation,omitempty,omitzero"`
+
+	// InitialRecoveryFabricLocation Region first replicated to.
+	InitialRecoveryFabricLocation string `json:"initialRecoveryFabricLocation,omitempty,omitzero"`
+
+	// InitialRecoveryZone Zone first replicated to.
+	InitialRecoveryZone string `json:"initialRecoveryZone,omitempty,omitzero"`
+	InstanceType        string `json:"instanceType"`
+
+	// IsAgentReinstallRequired Whether the agent must be installed again.
+	IsAgentReinstallRequired *bool `json:"isAgentReinstallRequired,omitempty"`
+
+	// IsAgentUpgradeInProgress Whether an upgrade runs.
+	IsAgentUpgradeInProgress *bool `json:"isAgentUpgradeInProgress,omitempty"`
+
+	// IsAgentUpgradeRetryThresholdExhausted Whether no further upgrade is tried by itself.
+	IsAgentUpgradeRetryThresholdExhausted *bool `json:"isAgentUpgradeRetryThresholdExhausted,omitempty"`
+
+	// IsAgentUpgradeable Whether a newer agent could be installed now.
+	IsAgentUpgradeable *bool `json:"isAgentUpgradeable,omitempty"`
+
+	// IsClusterInfraReady Whether the shared-disk cluster could be failed over.
+	IsClusterInfraReady *bool `json:"isClusterInfraReady,omitempty"`
+
+	// IsReplicationAgentCertificateUpdateRequired Whether the agent's certificate is about to end.
+	IsReplicationAgentCertificateUpdateRequired *bool `json:"isReplicationAgentCertificateUpdateRequired,omitempty"`
+
+	// IsReplicationAgentUpdateRequired Whether the agent is older than the server wants.
+	IsReplicationAgentUpdateRequired *bool `json:"isReplicationAgentUpdateRequired,omitempty"`
+
+	// LastHeartbeat Last sign of life. UTC.
+	LastHeartbeat time.Time `json:"lastHeartbeat,omitempty,omitzero"`
+
+	// LastRpoCalculatedTime When the RPO lag was measured. UTC.
+	LastRpoCalculatedTime time.Time `json:"lastRpoCalculatedTime,omitempty,omitzero"`
+
+	// LifecycleId GUID that stays the same through all failovers.
+	LifecycleId string `json:"lifecycleId,omitempty,omitzero"`
+
+	// ManagementId GUID of the replication in its region.
+	ManagementId string `json:"managementId,omitempty,omitzero"`
+
+	// MonitoringJobType What the percentage is of, such as InitialReplication or Resynchronization.
+	MonitoringJobType string `json:"monitoringJobType,omitempty,omitzero"`
+
+	// MonitoringPercentageCompletion How far that is, 0 to 100.
+	MonitoringPercentageCompletion *int32 `json:"monitoringPercentageCompletion,omitempty"`
+
+	// MultiVmGroupCreateOption AutoCreated or UserSpecified.
+	MultiVmGroupCreateOption string `json:"multiVmGroupCreateOption,omitempty,omitzero"`
+
+	// MultiVmGroupId GUID of the group whose machines share points.
+	MultiVmGroupId string `json:"multiVmGroupId,omitempty,omitzero"`
+
+	// MultiVmGroupName Name of the group whose machines share points; empty when alone.
+	MultiVmGroupName string `json:"multiVmGroupName,omitempty,omitzero"`
+
+	// OsFamilyName Family of the operating system.
+	OsFamilyName string `json:"osFamilyName,omitempty,omitzero"`
+
+	// OsType Windows or Linux.
+	OsType string `json:"osType,omitempty,omitzero"`
+
+	// PlatformFaultDomain Fault domain of the recovered machine. Kept and shown.
+	PlatformFaultDomain *int32 `json:"platformFaultDomain,omitempty"`
+
+	// PrimaryAvailabilityZone Zone that the machine runs in.
+	PrimaryAvailabilityZone string `json:"primaryAvailabilityZone,omitempty,omitzero"`
+
+	// PrimaryExtendedLocation An edge zone.
+	PrimaryExtendedLocation ExtendedLocation `json:"primaryExtendedLocation,omitempty,omitzero"`
+
+	// PrimaryFabricLocation Region replicated from.
+	PrimaryFabricLocation string `json:"primaryFabricLocation,omitempty,omitzero"`
+
+	// ProtectedDisks Disks that are replicated.
+	ProtectedDisks []A2AProtectedDiskDetails `json:"protectedDisks,omitempty,omitzero"`
+
+	// ProtectedManagedDisks Disks that are replicated to managed disks.
+	ProtectedManagedDisks []A2AProtectedManagedDiskDetails `json:"protectedManagedDisks,omitempty,omitzero"`
+
+	// ProtectionClusterId Path of the shared-disk cluster; refused here unless empty.
+	ProtectionClusterId string `json:"protectionClusterId,omitempty,omitzero"`
+
+	// ReasonsBlockingReInstall Word for why the agent cannot be installed again.
+	ReasonsBlockingReInstall string `json:"reasonsBlockingReInstall,omitempty,omitzero"`
+
+	// ReasonsBlockingReinstallDetails Why the agent cannot be installed again; empty when it can.
+	ReasonsBlockingReinstallDetails []RcmErrorDetails `json:"reasonsBlockingReinstallDetails,omitempty,omitzero"`
+
+	// RecoveryAvailabilitySet Availability set of the recovered machine. Kept and shown.
+	RecoveryAvailabilitySet string `json:"recoveryAvailabilitySet,omitempty,omitzero"`
+
+	// RecoveryAvailabilityZone Zone that the recovered machine runs in. Kept and shown.
+	RecoveryAvailabilityZone string `json:"recoveryAvailabilityZone,omitempty,omitzero"`
+
+	// RecoveryAzureGeneration Generation of the recovered machine: V1 or V2.
+	RecoveryAzureGeneration string `json:"recoveryAzureGeneration,omitempty,omitzero"`
+
+	// RecoveryAzureResourceGroupId Resource group of the recovered machine. Shown as sent.
+	RecoveryAzureResourceGroupId string `json:"recoveryAzureResourceGroupId,omitempty,omitzero"`
+
+	// RecoveryAzureVMName Name of the recovered machine.
+	RecoveryAzureVMName string `json:"recoveryAzureVMName,omitempty,omitzero"`
+
+	// RecoveryAzureVMSize Size of the recovered machine; empty keeps the source's processors and memory.
+	RecoveryAzureVMSize string `json:"recoveryAzureVMSize,omitempty,omitzero"`
+
+	// RecoveryBootDiagStorageAccountId Account for boot logs. Kept; serial logs stay with the job here.
+	RecoveryBootDiagStorageAccountId string `json:"recoveryBootDiagStorageAccountId,omitempty,omitzero"`
+
+	// RecoveryCapacityReservationGroupId Reserved capacity of the cloud. Kept and shown.
+	RecoveryCapacityReservationGroupId string `json:"recoveryCapacityReservationGroupId,omitempty,omitzero"`
+
+	// RecoveryCloudService Classic cloud service. Kept and shown.
+	RecoveryCloudService string `json:"recoveryCloudService,omitempty,omitzero"`
+
+	// RecoveryExtendedLocation An edge zone.
+	RecoveryExtendedLocation ExtendedLocation `json:"recoveryExtendedLocation,omitempty,omitzero"`
+
+	// RecoveryFabricLocation Region replicated to.
+	RecoveryFabricLocation string `json:"recoveryFabricLocation,omitempty,omitzero"`
+
+	// RecoveryFabricObjectId Path of the failed-over machine; empty before a failover.
+	RecoveryFabricObjectId string `json:"recoveryFabricObjectId,omitempty,omitzero"`
+
+	// RecoveryProximityPlacementGroupId Placement group of the cloud. Kept and shown.
+	RecoveryProximityPlacementGroupId string `json:"recoveryProximityPlacementGroupId,omitempty,omitzero"`
+
+	// RecoveryVirtualMachineScaleSetId Scale set of the cloud. Kept and shown.
+	RecoveryVirtualMachineScaleSetId string `json:"recoveryVirtualMachineScaleSetId,omitempty,omitzero"`
+
+	// RpoInSeconds RPO lag: now minus the capture time of the newest point.
+	RpoInSeconds *int64 `json:"rpoInSeconds,omitempty"`
+
+	// SelectedRecoveryAzureNetworkId Network after a failover.
+	SelectedRecoveryAzureNetworkId string `json:"selectedRecoveryAzureNetworkId,omitempty,omitzero"`
+
+	// SelectedTfoAzureNetworkId Network of test failovers.
+	SelectedTfoAzureNetworkId string `json:"selectedTfoAzureNetworkId,omitempty,omitzero"`
+
+	// TestFailoverRecoveryFabricObjectId Path of the machine of the open drill.
+	TestFailoverRecoveryFabricObjectId string `json:"testFailoverRecoveryFabricObjectId,omitempty,omitzero"`
+
+	// TfoAzureVMName Name of the test machine; empty derives one from the source's.
+	TfoAzureVMName string `json:"tfoAzureVMName,omitempty,omitzero"`
+
+	// UnprotectedDisks Disks of the machine that are not replicated.
+	UnprotectedDisks []A2AUnprotectedDiskDetails `json:"unprotectedDisks,omitempty,omitzero"`
+
+	// VmEncryptionType NotEncrypted, OnePassEncrypted or TwoPassEncrypted.
+	VmEncryptionType string `json:"vmEncryptionType,omitempty,omitzero"`
+
+	// VmNics Adapters of the machine.
+	VmNics []VMNicDetails `json:"vmNics,omitempty,omitzero"`
+
+	// VmProtectionState State of this machine's replication alone.
+	VmProtectionState string `json:"vmProtectionState,omitempty,omitzero"`
+
+	// VmProtectionStateDescription The same for people.
+	VmProtectionStateDescription string `json:"vmProtectionStateDescription,omitempty,omitzero"`
+
+	// VmSyncedConfigDetails Settings of the source that were copied last.
+	VmSyncedConfigDetails AzureToAzureVMSyncedConfigDetails `json:"vmSyncedConfigDetails,omitempty,omitzero"`
+}
+
+// A2AReprotectInput Replicates in the other direction.
+type A2AReprotectInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// PolicyId Path of the policy.
+	PolicyId string `json:"policyId,omitempty,omitzero"`
+
+	// RecoveryAvailabilitySetId Availability set of the recovered machine. Kept and shown.
+	RecoveryAvailabilitySetId string `json:"recoveryAvailabilitySetId,omitempty,omitzero"`
+
+	// RecoveryCloudServiceId Classic cloud service. Kept and shown.
+	RecoveryCloudServiceId string `json:"recoveryCloudServiceId,omitempty,omitzero"`
+
+	// RecoveryContainerId Path of the container replicated to.
+	RecoveryContainerId string `json:"recoveryContainerId,omitempty,omitzero"`
+
+	// RecoveryResourceGroupId Resource group of what a failover makes. Kept and shown.
+	RecoveryResourceGroupId string `json:"recoveryResourceGroupId,omitempty,omitzero"`
+
+	// VmDisks Disks that lie in storage accounts.
+	VmDisks []A2AVMDiskInputDetails `json:"vmDisks,omitempty,omitzero"`
+}
+
+// A2ASwitchProtectionInput Replicates in the other direction, asked for at the container.
+type A2ASwitchProtectionInput struct {
+	// DiskEncryptionInfo Keys of a disk that the guest encrypts itself.
+	DiskEncryptionInfo DiskEncryptionInfo `json:"diskEncryptionInfo,omitempty,omitzero"`
+	InstanceType       string             `json:"instanceType"`
+
+	// PlatformFaultDomain Fault domain of the recovered machine. Kept and shown.
+	PlatformFaultDomain *int32 `json:"platformFaultDomain,omitempty"`
+
+	// PolicyId Path of the policy.
+	PolicyId string `json:"policyId,omitempty,omitzero"`
+
+	// RecoveryAvailabilitySetId Availability set of the recovered machine. Kept and shown.
+	RecoveryAvailabilitySetId string `json:"recoveryAvailabilitySetId,omitempty,omitzero"`
+
+	// RecoveryAvailabilityZone Zone that the recovered machine runs in. Kept and shown.
+	RecoveryAvailabilityZone string `json:"recoveryAvailabilityZone,omitempty,omitzero"`
+
+	// RecoveryBootDiagStorageAccountId Account for boot logs. Kept; serial logs stay with the job here.
+	RecoveryBootDiagStorageAccountId string `json:"recoveryBootDiagStorageAccountId,omitempty,omitzero"`
+
+	// RecoveryCapacityReservationGroupId Reserved capacity of the cloud. Kept and shown.
+	RecoveryCapacityReservationGroupId string `json:"recoveryCapacityReservationGroupId,omitempty,omitzero"`
+
+	// RecoveryCloudServiceId Classic cloud service. Kept and shown.
+	RecoveryCloudServiceId string `json:"recoveryCloudServiceId,omitempty,omitzero"`
+
+	// RecoveryContainerId Path of the container replicated to.
+	RecoveryContainerId string `json:"recoveryContainerId,omitempty,omitzero"`
+
+	// RecoveryProximityPlacementGroupId Placement group of the cloud. Kept and shown.
+	RecoveryProximityPlacementGroupId string `json:"recoveryProximityPlacementGroupId,omitempty,omitzero"`
+
+	// RecoveryResourceGroupId Resource group of what a failover makes. Kept and shown.
+	RecoveryResourceGroupId string `json:"recoveryResourceGroupId,omitempty,omitzero"`
+
+	// RecoveryVirtualMachineScaleSetId Scale set of the cloud. Kept and shown.
+	RecoveryVirtualMachineScaleSetId string `json:"recoveryVirtualMachineScaleSetId,omitempty,omitzero"`
+
+	// VmDisks Disks that lie in storage accounts.
+	VmDisks []A2AVMDiskInputDetails `json:"vmDisks,omitempty,omitzero"`
+
+	// VmManagedDisks Managed disks.
+	VmManagedDisks []A2AVMManagedDiskInputDetails `json:"vmManagedDisks,omitempty,omitzero"`
+}
+
+// A2ATestFailoverInput A drill.
+type A2ATestFailoverInput struct {
+	// CloudServiceCreationOption Classic cloud service to make; kept, nothing uses it.
+	CloudServiceCreationOption string `json:"cloudServiceCreationOption,omitempty,omitzero"`
+	InstanceType               string `json:"instanceType"`
+
+	// RecoveryPointId Path of the point; absent takes the newest.
+	RecoveryPointId string `json:"recoveryPointId,omitempty,omitzero"`
+}
+
+// A2AUnplannedFailoverInput A failover to the other region.
+type A2AUnplannedFailoverInput struct {
+	// CloudServiceCreationOption Classic cloud service to make; kept, nothing uses it.
+	CloudServiceCreationOption string `json:"cloudServiceCreationOption,omitempty,omitzero"`
+	InstanceType               string `json:"instanceType"`
+
+	// RecoveryPointId Path of the point; absent takes the newest.
+	RecoveryPointId string `json:"recoveryPointId,omitempty,omitzero"`
+}
+
+// A2AUnprotectedDiskDetails A disk that is not replicated.
+type A2AUnprotectedDiskDetails struct {
+	// DiskAutoProtectionStatus Whether this disk is taken in by itself.
+	DiskAutoProtectionStatus string `json:"diskAutoProtectionStatus,omitempty,omitzero"`
+
+	// DiskLunId Unit number at which the disk is attached.
+	DiskLunId *int32 `json:"diskLunId,omitempty"`
+}
+
+// A2AUpdateContainerMappingInput How agents are kept up to date.
 type A2AUpdateContainerMappingInput struct {
-	AgentAutoUpdateStatus               A2AUpdateContainerMappingInputAgentAutoUpdateStatus               `json:"agentAutoUpdateStatus,omitempty,omitzero"`
-	AutomationAccountArmId              string                                                            `json:"automationAccountArmId,omitempty,omitzero"`
+	// AgentAutoUpdateStatus Enabled lets the server bring agents up to date.
+	AgentAutoUpdateStatus A2AUpdateContainerMappingInputAgentAutoUpdateStatus `json:"agentAutoUpdateStatus,omitempty,omitzero"`
+
+	// AutomationAccountArmId Path of the cloud account that would update agents. Kept and shown.
+	AutomationAccountArmId string `json:"automationAccountArmId,omitempty,omitzero"`
+
+	// AutomationAccountAuthenticationType How that account signs in. Kept and shown.
 	AutomationAccountAuthenticationType A2AUpdateContainerMappingInputAutomationAccountAuthenticationType `json:"automationAccountAuthenticationType,omitempty,omitzero"`
 	InstanceType                        string                                                            `json:"instanceType"`
 }
 
-// A2AUpdateContainerMappingInputAgentAutoUpdateStatus defines model for A2AUpdateContainerMappingInput.AgentAutoUpdateStatus.
+// A2AUpdateContainerMappingInputAgentAutoUpdateStatus Enabled lets the server bring agents up to date.
 type A2AUpdateContainerMappingInputAgentAutoUpdateStatus string
 
-// A2AUpdateContainerMappingInputAutomationAccountAuthenticationType defines model for A2AUpdateContainerMappingInput.AutomationAccountAuthenticationType.
+// A2AUpdateContainerMappingInputAutomationAccountAuthenticationType How that account signs in. Kept and shown.
 type A2AUpdateContainerMappingInputAutomationAccountAuthenticationType string
+
+// A2AUpdateReplicationProtectedItemInput Changes how the machine will be started.
+type A2AUpdateReplicationProtectedItemInput struct {
+	// DiskEncryptionInfo Keys of a disk that the guest encrypts itself.
+	DiskEncryptionInfo DiskEncryptionInfo `json:"diskEncryptionInfo,omitempty,omitzero"`
+	InstanceType       string             `json:"instanceType"`
+
+	// ManagedDiskUpdateDetails Disks to change.
+	ManagedDiskUpdateDetails []A2AVMManagedDiskUpdateDetails `json:"managedDiskUpdateDetails,omitempty,omitzero"`
+
+	// PlatformFaultDomain Fault domain of the recovered machine. Kept and shown.
+	PlatformFaultDomain *int32 `json:"platformFaultDomain,omitempty"`
+
+	// RecoveryAvailabilityZone Zone that the recovered machine runs in. Kept and shown.
+	RecoveryAvailabilityZone string `json:"recoveryAvailabilityZone,omitempty,omitzero"`
+
+	// RecoveryBootDiagStorageAccountId Account for boot logs. Kept; serial logs stay with the job here.
+	RecoveryBootDiagStorageAccountId string `json:"recoveryBootDiagStorageAccountId,omitempty,omitzero"`
+
+	// RecoveryCapacityReservationGroupId Reserved capacity of the cloud. Kept and shown.
+	RecoveryCapacityReservationGroupId string `json:"recoveryCapacityReservationGroupId,omitempty,omitzero"`
+
+	// RecoveryCloudServiceId Classic cloud service. Kept and shown.
+	RecoveryCloudServiceId string `json:"recoveryCloudServiceId,omitempty,omitzero"`
+
+	// RecoveryProximityPlacementGroupId Placement group of the cloud. Kept and shown.
+	RecoveryProximityPlacementGroupId string `json:"recoveryProximityPlacementGroupId,omitempty,omitzero"`
+
+	// RecoveryResourceGroupId Resource group of what a failover makes. Kept and shown.
+	RecoveryResourceGroupId string `json:"recoveryResourceGroupId,omitempty,omitzero"`
+
+	// RecoveryVirtualMachineScaleSetId Scale set of the cloud. Kept and shown.
+	RecoveryVirtualMachineScaleSetId string `json:"recoveryVirtualMachineScaleSetId,omitempty,omitzero"`
+
+	// TfoAzureVMName Name of the test machine; empty derives one from the source's.
+	TfoAzureVMName string `json:"tfoAzureVMName,omitempty,omitzero"`
+}
+
+// A2AVMDiskInputDetails A disk that lies in a storage account.
+type A2AVMDiskInputDetails struct {
+	// DiskUri URL of the disk's blob.
+	DiskUri string `json:"diskUri"`
+
+	// PrimaryStagingAzureStorageAccountId Account that buffers writes at the source. Kept; Lifeboat spools at its replicators.
+	PrimaryStagingAzureStorageAccountId string `json:"primaryStagingAzureStorageAccountId"`
+
+	// RecoveryAzureStorageAccountId Cloud account that holds the disk's replica. Kept and shown.
+	RecoveryAzureStorageAccountId string `json:"recoveryAzureStorageAccountId"`
+}
+
+// A2AVMManagedDiskInputDetails A managed disk.
+type A2AVMManagedDiskInputDetails struct {
+	// DiskEncryptionInfo Keys of a disk that the guest encrypts itself.
+	DiskEncryptionInfo DiskEncryptionInfo `json:"diskEncryptionInfo,omitempty,omitzero"`
+
+	// DiskId Id of the disk, as its discoverer reports it.
+	DiskId string `json:"diskId"`
+
+	// PrimaryStagingAzureStorageAccountId Account that buffers writes at the source. Kept; Lifeboat spools at its replicators.
+	PrimaryStagingAzureStorageAccountId string `json:"primaryStagingAzureStorageAccountId"`
+
+	// RecoveryDiskEncryptionSetId Key set of the recovered disk. Kept and shown.
+	RecoveryDiskEncryptionSetId string `json:"recoveryDiskEncryptionSetId,omitempty,omitzero"`
+
+	// RecoveryReplicaDiskAccountType Kind of cloud disk for the replica. Kept and shown.
+	RecoveryReplicaDiskAccountType string `json:"recoveryReplicaDiskAccountType,omitempty,omitzero"`
+
+	// RecoveryResourceGroupId Resource group of what a failover makes. Kept and shown.
+	RecoveryResourceGroupId string `json:"recoveryResourceGroupId"`
+
+	// RecoveryTargetDiskAccountType Kind of cloud disk after a failover. Kept and shown.
+	RecoveryTargetDiskAccountType string `json:"recoveryTargetDiskAccountType,omitempty,omitzero"`
+}
+
+// A2AVMManagedDiskUpdateDetails A managed disk of the recovered machine.
+type A2AVMManagedDiskUpdateDetails struct {
+	// DiskEncryptionInfo Keys of a disk that the guest encrypts itself.
+	DiskEncryptionInfo DiskEncryptionInfo `json:"diskEncryptionInfo,omitempty,omitzero"`
+
+	// DiskId Id of the disk, as its discoverer reports it.
+	DiskId string `json:"diskId,omitempty,omitzero"`
+
+	// FailoverDiskName Name of the disk in the failed-over machine.
+	FailoverDiskName string `json:"failoverDiskName,omitempty,omitzero"`
+
+	// RecoveryReplicaDiskAccountType Kind of cloud disk for the replica. Kept and shown.
+	RecoveryReplicaDiskAccountType string `json:"recoveryReplicaDiskAccountType,omitempty,omitzero"`
+
+	// RecoveryTargetDiskAccountType Kind of cloud disk after a failover. Kept and shown.
+	RecoveryTargetDiskAccountType string `json:"recoveryTargetDiskAccountType,omitempty,omitzero"`
+
+	// TfoDiskName Name of the disk in a drill.
+	TfoDiskName string `json:"tfoDiskName,omitempty,omitzero"`
+}
+
+// A2AZoneDetails A pair of zones.
+type A2AZoneDetails struct {
+	// Source Zone replicated from.
+	Source string `json:"source,omitempty,omitzero"`
+
+	// Target Zone replicated to.
+	Target string `json:"target,omitempty,omitzero"`
+}
 
 // ASRTask A part of a job. All tasks are listed from the start, later ones NotStarted.
 type ASRTask struct {
+	// AllowedActions What may be asked of the task now: Cancel, Resume or Restart.
 	AllowedActions []string `json:"allowedActions"`
 
 	// CustomDetails Details by kind of task.
-	CustomDetails TaskTypeDetails   `json:"customDetails,omitempty,omitzero"`
-	EndTime       time.Time         `json:"endTime,omitempty,omitzero"`
-	Errors        []JobErrorDetails `json:"errors"`
-	FriendlyName  string            `json:"friendlyName,omitempty,omitzero"`
+	CustomDetails TaskTypeDetails `json:"customDetails,omitempty,omitzero"`
+
+	// EndTime When it ended. UTC; absent until then.
+	EndTime time.Time `json:"endTime,omitempty,omitzero"`
+
+	// Errors What went wrong; empty while nothing did.
+	Errors []JobErrorDetails `json:"errors"`
+
+	// FriendlyName Name for people.
+	FriendlyName string `json:"friendlyName,omitempty,omitzero"`
 
 	// GroupTaskCustomDetails A task made of tasks.
 	GroupTaskCustomDetails GroupTaskDetails `json:"groupTaskCustomDetails,omitempty,omitzero"`
-	Name                   string           `json:"name,omitempty,omitzero"`
+
+	// Name Last part of the resource's path.
+	Name string `json:"name,omitempty,omitzero"`
 
 	// Progress Lifeboat extension. How far a task is.
-	Progress         TaskProgress `json:"progress,omitempty,omitzero"`
-	StartTime        time.Time    `json:"startTime,omitempty,omitzero"`
-	State            string       `json:"state,omitempty,omitzero"`
-	StateDescription string       `json:"stateDescription,omitempty,omitzero"`
-	TaskId           string       `json:"taskId,omitempty,omitzero"`
-	TaskType         string       `json:"taskType,omitempty,omitzero"`
+	Progress TaskProgress `json:"progress,omitempty,omitzero"`
+
+	// StartTime When it began. UTC.
+	StartTime time.Time `json:"startTime,omitempty,omitzero"`
+
+	// State NotStarted, InProgress, Succeeded, Failed, Cancelled or Suspended.
+	State string `json:"state,omitempty,omitzero"`
+
+	// StateDescription The state in other words, such as Completed or WaitingForStopTestFailover.
+	StateDescription string `json:"stateDescription,omitempty,omitzero"`
+
+	// TaskId Name of the task within the job.
+	TaskId string `json:"taskId,omitempty,omitzero"`
+
+	// TaskType Same word as instanceType of customDetails.
+	TaskType string `json:"taskType,omitempty,omitzero"`
+}
+
+// AddDisksInput Replicates further disks.
+type AddDisksInput struct {
+	// Properties Which disks.
+	Properties AddDisksInputProperties `json:"properties,omitempty,omitzero"`
+}
+
+// AddDisksInputProperties Which disks.
+type AddDisksInputProperties struct {
+	// ProviderSpecificDetails Input by provider; others cannot add disks.
+	ProviderSpecificDetails AddDisksProviderSpecificInput `json:"providerSpecificDetails"`
+}
+
+// AddDisksProviderSpecificInput Input by provider; others cannot add disks.
+type AddDisksProviderSpecificInput struct {
+	union json.RawMessage
+}
+
+// AddRecoveryServicesProviderInput Registers a provider. Replicators do so themselves with a registration key.
+type AddRecoveryServicesProviderInput struct {
+	// Properties Who the provider is.
+	Properties AddRecoveryServicesProviderInputProperties `json:"properties"`
+}
+
+// AddRecoveryServicesProviderInputProperties Who the provider is.
+type AddRecoveryServicesProviderInputProperties struct {
+	// AuthenticationIdentityInput Identity of an application. Accepted and not used; parts enrol with registration keys.
+	AuthenticationIdentityInput IdentityProviderInput `json:"authenticationIdentityInput"`
+
+	// BiosId SMBIOS UUID.
+	BiosId string `json:"biosId,omitempty,omitzero"`
+
+	// DataPlaneAuthenticationIdentityInput Identity of an application. Accepted and not used; parts enrol with registration keys.
+	DataPlaneAuthenticationIdentityInput IdentityProviderInput `json:"dataPlaneAuthenticationIdentityInput,omitempty,omitzero"`
+
+	// MachineId Id of the machine that runs it.
+	MachineId string `json:"machineId,omitempty,omitzero"`
+
+	// MachineName Host name of the machine that runs it.
+	MachineName string `json:"machineName"`
+
+	// ResourceAccessIdentityInput Identity of an application. Accepted and not used; parts enrol with registration keys.
+	ResourceAccessIdentityInput IdentityProviderInput `json:"resourceAccessIdentityInput"`
 }
 
 // AgentDetails An agent enrolled in the site.
 type AgentDetails struct {
-	AgentId   string             `json:"agentId,omitempty,omitzero"`
-	BiosId    string             `json:"biosId,omitempty,omitzero"`
-	Disks     []AgentDiskDetails `json:"disks,omitempty,omitzero"`
-	Fqdn      string             `json:"fqdn,omitempty,omitzero"`
-	MachineId string             `json:"machineId,omitempty,omitzero"`
+	// AgentId Id of the agent; its certificate carries it.
+	AgentId string `json:"agentId,omitempty,omitzero"`
+
+	// BiosId SMBIOS UUID.
+	BiosId string `json:"biosId,omitempty,omitzero"`
+
+	// Disks Disks of the machine, as the agent sees them.
+	Disks []AgentDiskDetails `json:"disks,omitempty,omitzero"`
+
+	// Fqdn Host name with its domain.
+	Fqdn string `json:"fqdn,omitempty,omitzero"`
+
+	// MachineId Name of the discovered machine.
+	MachineId string `json:"machineId,omitempty,omitzero"`
 }
 
 // AgentDiskDetails A disk as its agent sees it.
 type AgentDiskDetails struct {
+	// CapacityInBytes Size of the disk.
 	CapacityInBytes *int64 `json:"capacityInBytes,omitempty"`
-	DiskId          string `json:"diskId,omitempty,omitzero"`
-	DiskName        string `json:"diskName,omitempty,omitzero"`
-	IsOSDisk        string `json:"isOSDisk,omitempty,omitzero"`
-	LunId           *int32 `json:"lunId,omitempty"`
+
+	// DiskId Id of the disk, as its discoverer reports it.
+	DiskId string `json:"diskId,omitempty,omitzero"`
+
+	// DiskName Device name or file name of the disk.
+	DiskName string `json:"diskName,omitempty,omitzero"`
+
+	// IsOSDisk "true" for the disk the machine boots from.
+	IsOSDisk string `json:"isOSDisk,omitempty,omitzero"`
+
+	// LunId Unit number of the disk.
+	LunId *int32 `json:"lunId,omitempty"`
 }
 
 // ApplyRecoveryPointInput Changes the point that a failover started from, before commit.
@@ -261,50 +1142,169 @@ type ApplyRecoveryPointProviderSpecificInput struct {
 	union json.RawMessage
 }
 
-// AsrJobDetails defines model for AsrJobDetails.
+// AsrJobDetails A job without details of its own.
 type AsrJobDetails struct {
+	// AffectedObjectDetails Names and GUIDs of both sides, by keys such as PrimaryVmName and RecoveryVmName.
 	AffectedObjectDetails map[string]string `json:"affectedObjectDetails,omitempty,omitzero"`
 	InstanceType          string            `json:"instanceType"`
 }
 
-// AutomationRunbookTaskDetails A webhook that was called. What the field says about its Automation account is absent.
+// AutomationRunbookTaskDetails A runbook that was run; a webhook stands for it here.
 type AutomationRunbookTaskDetails struct {
-	AccountName      string `json:"accountName,omitempty,omitzero"`
+	// AccountName Automation account of the cloud; empty where a webhook stands for the runbook.
+	AccountName string `json:"accountName,omitempty,omitzero"`
+
+	// CloudServiceName Classic cloud service of the runbook; empty here.
 	CloudServiceName string `json:"cloudServiceName,omitempty,omitzero"`
 	InstanceType     string `json:"instanceType"`
 
-	// IsPrimarySideScript Whether it was to be called from the primary side.
+	// IsPrimarySideScript Whether it ran at the primary side.
 	IsPrimarySideScript *bool `json:"isPrimarySideScript,omitempty"`
 
-	// JobId Sent with every try as Idempotency-Key.
+	// JobId Name of the job.
 	JobId string `json:"jobId,omitempty,omitzero"`
 
-	// JobOutput Status and body of the last answer, 64 KiB at most.
+	// JobOutput What the run wrote, cut after 64 KiB.
 	JobOutput string `json:"jobOutput,omitempty,omitzero"`
-	Name      string `json:"name,omitempty,omitzero"`
 
-	// RunbookId URL of the webhook.
-	RunbookId      string `json:"runbookId,omitempty,omitzero"`
-	RunbookName    string `json:"runbookName,omitempty,omitzero"`
+	// Name Name of the step in the plan.
+	Name string `json:"name,omitempty,omitzero"`
+
+	// RunbookId Runbook of the step; the URL of the webhook that stands for it.
+	RunbookId string `json:"runbookId,omitempty,omitzero"`
+
+	// RunbookName Name of that runbook.
+	RunbookName string `json:"runbookName,omitempty,omitzero"`
+
+	// SubscriptionId Subscription of the runbook; empty here.
 	SubscriptionId string `json:"subscriptionId,omitempty,omitzero"`
 }
 
 // AzureFabricCreationInput A region.
 type AzureFabricCreationInput struct {
 	InstanceType string `json:"instanceType"`
-	Location     string `json:"location,omitempty,omitzero"`
+
+	// Location Name of the region that the site stands for.
+	Location string `json:"location,omitempty,omitzero"`
 }
 
 // AzureFabricSpecificDetails A region.
 type AzureFabricSpecificDetails struct {
+	// ContainerIds Paths of the containers of the region.
 	ContainerIds []string `json:"containerIds,omitempty,omitzero"`
-	InstanceType string   `json:"instanceType"`
-	Location     string   `json:"location,omitempty,omitzero"`
+
+	// ExtendedLocations Pairs of edge zones between which machines replicate.
+	ExtendedLocations []A2AExtendedLocationDetails `json:"extendedLocations,omitempty,omitzero"`
+	InstanceType      string                       `json:"instanceType"`
+
+	// Location Name of the region that the site stands for.
+	Location string `json:"location,omitempty,omitzero"`
+
+	// LocationDetails Regions that machines of this fabric came from and went to.
+	LocationDetails []A2AFabricSpecificLocationDetails `json:"locationDetails,omitempty,omitzero"`
+
+	// Zones Pairs of zones between which machines replicate.
+	Zones []A2AZoneDetails `json:"zones,omitempty,omitzero"`
+}
+
+// AzureToAzureVMSyncedConfigDetails Settings of the source that were copied last.
+type AzureToAzureVMSyncedConfigDetails struct {
+	// InputEndpoints Ports that are open at the source.
+	InputEndpoints []InputEndpoint `json:"inputEndpoints,omitempty,omitzero"`
+
+	// Tags Tags of the source machine.
+	Tags map[string]string `json:"tags,omitempty,omitzero"`
+}
+
+// AzureVMDiskDetails A disk of the recovered machine. Sizes are decimal text.
+type AzureVMDiskDetails struct {
+	// CustomTargetDiskName Name the user gave the recovered disk.
+	CustomTargetDiskName string `json:"customTargetDiskName,omitempty,omitzero"`
+
+	// DiskEncryptionSetId Key set of the cloud for the recovered disk. Kept and shown.
+	DiskEncryptionSetId string `json:"diskEncryptionSetId,omitempty,omitzero"`
+
+	// DiskId Id of the disk, as its discoverer reports it.
+	DiskId string `json:"diskId,omitempty,omitzero"`
+
+	// LunId Unit number of the disk, as decimal text.
+	LunId string `json:"lunId,omitempty,omitzero"`
+
+	// MaxSizeMB Size in MiB, as decimal text.
+	MaxSizeMB string `json:"maxSizeMB,omitempty,omitzero"`
+
+	// TargetDiskLocation Where the recovered disk lies.
+	TargetDiskLocation string `json:"targetDiskLocation,omitempty,omitzero"`
+
+	// TargetDiskName Name of the recovered disk.
+	TargetDiskName string `json:"targetDiskName,omitempty,omitzero"`
+
+	// VhdId Id of the disk.
+	VhdId string `json:"vhdId,omitempty,omitzero"`
+
+	// VhdName Name of the disk.
+	VhdName string `json:"vhdName,omitempty,omitzero"`
+
+	// VhdType OperatingSystem or Data.
+	VhdType string `json:"vhdType,omitempty,omitzero"`
+}
+
+// ClusterFailoverJobDetails A failover of a cluster.
+type ClusterFailoverJobDetails struct {
+	// AffectedObjectDetails Names and GUIDs of both sides, by keys such as PrimaryVmName and RecoveryVmName.
+	AffectedObjectDetails map[string]string `json:"affectedObjectDetails,omitempty,omitzero"`
+	InstanceType          string            `json:"instanceType"`
+
+	// ProtectedItemDetails Machines of the operation.
+	ProtectedItemDetails []FailoverReplicationProtectedItemDetails `json:"protectedItemDetails,omitempty,omitzero"`
+}
+
+// ClusterSwitchProtectionJobDetails A cluster was turned round.
+type ClusterSwitchProtectionJobDetails struct {
+	// AffectedObjectDetails Names and GUIDs of both sides, by keys such as PrimaryVmName and RecoveryVmName.
+	AffectedObjectDetails map[string]string `json:"affectedObjectDetails,omitempty,omitzero"`
+	InstanceType          string            `json:"instanceType"`
+
+	// NewReplicationProtectionClusterId Path of the cluster that replicates in the new direction.
+	NewReplicationProtectionClusterId string `json:"newReplicationProtectionClusterId,omitempty,omitzero"`
+}
+
+// ClusterTestFailoverJobDetails A drill of a cluster.
+type ClusterTestFailoverJobDetails struct {
+	// AffectedObjectDetails Names and GUIDs of both sides, by keys such as PrimaryVmName and RecoveryVmName.
+	AffectedObjectDetails map[string]string `json:"affectedObjectDetails,omitempty,omitzero"`
+
+	// Comments Free text, kept with the job.
+	Comments     string `json:"comments,omitempty,omitzero"`
+	InstanceType string `json:"instanceType"`
+
+	// NetworkFriendlyName Name of that network for people.
+	NetworkFriendlyName string `json:"networkFriendlyName,omitempty,omitzero"`
+
+	// NetworkName Network that the drill used.
+	NetworkName string `json:"networkName,omitempty,omitzero"`
+
+	// NetworkType VmNetworkAsInput or NoNetworkAttachAsInput.
+	NetworkType string `json:"networkType,omitempty,omitzero"`
+
+	// ProtectedItemDetails Machines of the operation.
+	ProtectedItemDetails []FailoverReplicationProtectedItemDetails `json:"protectedItemDetails,omitempty,omitzero"`
+
+	// TestFailoverStatus Active while the drill runs, Completed afterwards.
+	TestFailoverStatus string `json:"testFailoverStatus,omitempty,omitzero"`
 }
 
 // ConfigurationSettings The machine as discovery sees it.
 type ConfigurationSettings struct {
 	union json.RawMessage
+}
+
+// ConsistencyCheckTaskDetails What a consistency check found.
+type ConsistencyCheckTaskDetails struct {
+	InstanceType string `json:"instanceType"`
+
+	// VmDetails Machines that differ from what the server knows.
+	VmDetails []InconsistentVMDetails `json:"vmDetails,omitempty,omitzero"`
 }
 
 // CreatePolicyInput Creates replication settings of one provider type.
@@ -316,6 +1316,18 @@ type CreatePolicyInput struct {
 type CreatePolicyInputProperties struct {
 	// ProviderSpecificInput The settings, in the provider's own units.
 	ProviderSpecificInput PolicyProviderSpecificInput `json:"providerSpecificInput"`
+}
+
+// CreateProtectionContainerInput Creates a container in a region. Containers of other fabrics are made by discovery.
+type CreateProtectionContainerInput struct {
+	// Properties One entry for each provider that will use the container.
+	Properties CreateProtectionContainerInputProperties `json:"properties,omitempty,omitzero"`
+}
+
+// CreateProtectionContainerInputProperties One entry for each provider that will use the container.
+type CreateProtectionContainerInputProperties struct {
+	// ProviderSpecificInput At least one, such as {instanceType: A2A}.
+	ProviderSpecificInput []ReplicationProviderSpecificContainerCreationInput `json:"providerSpecificInput,omitempty,omitzero"`
 }
 
 // CreateProtectionContainerMappingInput Puts the machines of a container under a policy.
@@ -337,9 +1349,32 @@ type CreateProtectionContainerMappingInputProperties struct {
 
 // CurrentScenarioDetails The operation that runs on the resource; scenarioName None when idle.
 type CurrentScenarioDetails struct {
-	JobId        string    `json:"jobId,omitempty,omitzero"`
-	ScenarioName string    `json:"scenarioName,omitempty,omitzero"`
-	StartTime    time.Time `json:"startTime,omitempty,omitzero"`
+	// JobId Path of the running job.
+	JobId string `json:"jobId,omitempty,omitzero"`
+
+	// ScenarioName Operation, such as TestFailover.
+	ScenarioName string `json:"scenarioName,omitempty,omitzero"`
+
+	// StartTime When it began. UTC.
+	StartTime time.Time `json:"startTime,omitempty,omitzero"`
+}
+
+// DataStore A directory of home disks. Sizes are decimal text.
+type DataStore struct {
+	// Capacity Size in bytes, as decimal text.
+	Capacity string `json:"capacity,omitempty,omitzero"`
+
+	// FreeSpace Free bytes, as decimal text.
+	FreeSpace string `json:"freeSpace,omitempty,omitzero"`
+
+	// SymbolicName Name that requests use.
+	SymbolicName string `json:"symbolicName,omitempty,omitzero"`
+
+	// Type Kind of file system.
+	Type string `json:"type,omitempty,omitzero"`
+
+	// Uuid Id of the datastore.
+	Uuid string `json:"uuid,omitempty,omitzero"`
 }
 
 // DisableProtectionInput Ends protection and drops the machine's points.
@@ -349,13 +1384,14 @@ type DisableProtectionInput struct {
 
 // DisableProtectionInputProperties defines model for DisableProtectionInputProperties.
 type DisableProtectionInputProperties struct {
+	// DisableProtectionReason MigrationComplete when the machine stays at the recovery site for good.
 	DisableProtectionReason DisableProtectionInputPropertiesDisableProtectionReason `json:"disableProtectionReason,omitempty,omitzero"`
 
 	// ReplicationProviderInput Input by provider; only InMage has fields.
 	ReplicationProviderInput DisableProtectionProviderSpecificInput `json:"replicationProviderInput,omitempty,omitzero"`
 }
 
-// DisableProtectionInputPropertiesDisableProtectionReason defines model for DisableProtectionInputProperties.DisableProtectionReason.
+// DisableProtectionInputPropertiesDisableProtectionReason MigrationComplete when the machine stays at the recovery site for good.
 type DisableProtectionInputPropertiesDisableProtectionReason string
 
 // DisableProtectionProviderSpecificInput Input by provider; only InMage has fields.
@@ -385,29 +1421,74 @@ type DiskAccountType string
 
 // DiskDetails A virtual disk.
 type DiskDetails struct {
+	// MaxSizeMB Size in MiB.
 	MaxSizeMB *int64 `json:"maxSizeMB,omitempty"`
-	VhdId     string `json:"vhdId,omitempty,omitzero"`
-	VhdName   string `json:"vhdName,omitempty,omitzero"`
-	VhdType   string `json:"vhdType,omitempty,omitzero"`
+
+	// VhdId Id of the disk.
+	VhdId string `json:"vhdId,omitempty,omitzero"`
+
+	// VhdName Name of the disk.
+	VhdName string `json:"vhdName,omitempty,omitzero"`
+
+	// VhdType OperatingSystem or Data.
+	VhdType string `json:"vhdType,omitempty,omitzero"`
+}
+
+// DiskEncryptionInfo Keys of a disk that the guest encrypts itself.
+type DiskEncryptionInfo struct {
+	// DiskEncryptionKeyInfo The key of a disk.
+	DiskEncryptionKeyInfo DiskEncryptionKeyInfo `json:"diskEncryptionKeyInfo,omitempty,omitzero"`
+
+	// KeyEncryptionKeyInfo The key that wraps the key of a disk.
+	KeyEncryptionKeyInfo KeyEncryptionKeyInfo `json:"keyEncryptionKeyInfo,omitempty,omitzero"`
+}
+
+// DiskEncryptionKeyInfo The key of a disk.
+type DiskEncryptionKeyInfo struct {
+	// KeyVaultResourceArmId Path of the vault that holds the key.
+	KeyVaultResourceArmId string `json:"keyVaultResourceArmId,omitempty,omitzero"`
+
+	// SecretIdentifier URL of the secret.
+	SecretIdentifier string `json:"secretIdentifier,omitempty,omitzero"`
 }
 
 // DiskVolumeDetails A volume on a disk.
 type DiskVolumeDetails struct {
+	// Label Label of the volume.
 	Label string `json:"label,omitempty,omitzero"`
-	Name  string `json:"name,omitempty,omitzero"`
+
+	// Name Mount point or drive letter.
+	Name string `json:"name,omitempty,omitzero"`
 }
 
 // DraDetails A provider of the site.
 type DraDetails struct {
-	BiosId                    string        `json:"biosId,omitempty,omitzero"`
-	ForwardProtectedItemCount *int32        `json:"forwardProtectedItemCount,omitempty"`
-	Health                    string        `json:"health,omitempty,omitzero"`
-	HealthErrors              []HealthError `json:"healthErrors"`
-	Id                        string        `json:"id,omitempty,omitzero"`
-	LastHeartbeatUtc          time.Time     `json:"lastHeartbeatUtc,omitempty,omitzero"`
-	Name                      string        `json:"name,omitempty,omitzero"`
-	ReverseProtectedItemCount *int32        `json:"reverseProtectedItemCount,omitempty"`
-	Version                   string        `json:"version,omitempty,omitzero"`
+	// BiosId SMBIOS UUID.
+	BiosId string `json:"biosId,omitempty,omitzero"`
+
+	// ForwardProtectedItemCount Machines it replicates to the recovery site.
+	ForwardProtectedItemCount *int32 `json:"forwardProtectedItemCount,omitempty"`
+
+	// Health Normal, Warning, Critical or None.
+	Health string `json:"health,omitempty,omitzero"`
+
+	// HealthErrors What is wrong; empty when nothing is.
+	HealthErrors []HealthError `json:"healthErrors"`
+
+	// Id Id of the provider.
+	Id string `json:"id,omitempty,omitzero"`
+
+	// LastHeartbeatUtc Last sign of life. UTC.
+	LastHeartbeatUtc time.Time `json:"lastHeartbeatUtc,omitempty,omitzero"`
+
+	// Name Name of the host.
+	Name string `json:"name,omitempty,omitzero"`
+
+	// ReverseProtectedItemCount Machines it replicates home.
+	ReverseProtectedItemCount *int32 `json:"reverseProtectedItemCount,omitempty"`
+
+	// Version Version, dotted.
+	Version string `json:"version,omitempty,omitzero"`
 }
 
 // EnableProtectionInput Protects a machine.
@@ -423,20 +1504,25 @@ type EnableProtectionInputProperties struct {
 	// ProtectableItemId Path of the machine. InMageRcm names it in fabricDiscoveryMachineId as well; either is enough.
 	ProtectableItemId string `json:"protectableItemId,omitempty,omitzero"`
 
-	// ProviderSpecificDetails Input by provider. Types without fields here are accepted as they are.
+	// ProviderSpecificDetails Input by provider. Protection between Hyper-V sites takes none.
 	ProviderSpecificDetails EnableProtectionProviderSpecificInput `json:"providerSpecificDetails"`
 }
 
-// EnableProtectionProviderSpecificInput Input by provider. Types without fields here are accepted as they are.
+// EnableProtectionProviderSpecificInput Input by provider. Protection between Hyper-V sites takes none.
 type EnableProtectionProviderSpecificInput struct {
 	union json.RawMessage
 }
 
 // EncryptionDetails Key used for replicated data. Lifeboat encrypts with the vault's own key and says None here.
 type EncryptionDetails struct {
+	// KekCertExpiryDate When the certificate ends. UTC.
 	KekCertExpiryDate time.Time `json:"kekCertExpiryDate,omitempty,omitzero"`
-	KekCertThumbprint string    `json:"kekCertThumbprint,omitempty,omitzero"`
-	KekState          string    `json:"kekState,omitempty,omitzero"`
+
+	// KekCertThumbprint SHA-1 of the certificate, in hex.
+	KekCertThumbprint string `json:"kekCertThumbprint,omitempty,omitzero"`
+
+	// KekState None or Enabled.
+	KekState string `json:"kekState,omitempty,omitzero"`
 }
 
 // ErrorBody What went wrong. The cause and the remedy are in details.
@@ -480,24 +1566,37 @@ type ErrorResponse struct {
 
 // Event Something a person may want to know.
 type Event struct {
-	Id         string          `json:"id,omitempty,omitzero"`
-	Location   string          `json:"location,omitempty,omitzero"`
+	// Id Path of the resource.
+	Id string `json:"id,omitempty,omitzero"`
+
+	// Location Empty but for vaults.
+	Location string `json:"location,omitempty,omitzero"`
+
+	// Name Last part of the resource's path.
 	Name       string          `json:"name,omitempty,omitzero"`
 	Properties EventProperties `json:"properties,omitempty,omitzero"`
-	Type       string          `json:"type,omitempty,omitzero"`
+
+	// Type Full resource type.
+	Type string `json:"type,omitempty,omitzero"`
 }
 
 // EventCollection One page of events, newest first.
 type EventCollection struct {
-	NextLink string  `json:"nextLink,omitempty,omitzero"`
-	Value    []Event `json:"value"`
+	// NextLink URL of the next page; absent on the last one.
+	NextLink string `json:"nextLink,omitempty,omitzero"`
+
+	// Value The page.
+	Value []Event `json:"value"`
 }
 
 // EventProperties defines model for EventProperties.
 type EventProperties struct {
+	// AffectedObjectCorrelationId eventCorrelationId of the resource the event is about.
 	AffectedObjectCorrelationId string `json:"affectedObjectCorrelationId,omitempty,omitzero"`
-	AffectedObjectFriendlyName  string `json:"affectedObjectFriendlyName,omitempty,omitzero"`
-	Description                 string `json:"description,omitempty,omitzero"`
+
+	// AffectedObjectFriendlyName Name of the resource for people.
+	AffectedObjectFriendlyName string `json:"affectedObjectFriendlyName,omitempty,omitzero"`
+	Description                string `json:"description,omitempty,omitzero"`
 
 	// EventCode A GUID for each event definition.
 	EventCode string `json:"eventCode,omitempty,omitzero"`
@@ -506,15 +1605,21 @@ type EventProperties struct {
 	EventSpecificDetails EventSpecificDetails `json:"eventSpecificDetails,omitempty,omitzero"`
 
 	// EventType VmHealth, JobStatus, ServerHealth or AgentHealth.
-	EventType    string        `json:"eventType,omitempty,omitzero"`
-	FabricId     string        `json:"fabricId,omitempty,omitzero"`
+	EventType string `json:"eventType,omitempty,omitzero"`
+
+	// FabricId Path or GUID of the fabric.
+	FabricId string `json:"fabricId,omitempty,omitzero"`
+
+	// HealthErrors What is wrong; empty when nothing is.
 	HealthErrors []HealthError `json:"healthErrors"`
 
 	// ProviderSpecificDetails Details by provider.
 	ProviderSpecificDetails EventProviderSpecificDetails `json:"providerSpecificDetails,omitempty,omitzero"`
 
 	// Severity OK, Info, Warning or Critical.
-	Severity         string    `json:"severity,omitempty,omitzero"`
+	Severity string `json:"severity,omitempty,omitzero"`
+
+	// TimeOfOccurrence When it happened. UTC.
 	TimeOfOccurrence time.Time `json:"timeOfOccurrence,omitempty,omitzero"`
 }
 
@@ -528,12 +1633,17 @@ type EventSpecificDetails struct {
 	union json.RawMessage
 }
 
-// ExportJobDetails defines model for ExportJobDetails.
+// ExportJobDetails An export of jobs, and where its file is.
 type ExportJobDetails struct {
+	// AffectedObjectDetails Names and GUIDs of both sides, by keys such as PrimaryVmName and RecoveryVmName.
 	AffectedObjectDetails map[string]string `json:"affectedObjectDetails,omitempty,omitzero"`
-	BlobUri               string            `json:"blobUri,omitempty,omitzero"`
-	InstanceType          string            `json:"instanceType"`
-	SasToken              string            `json:"sasToken,omitempty,omitzero"`
+
+	// BlobUri URL from which the exported file is fetched.
+	BlobUri      string `json:"blobUri,omitempty,omitzero"`
+	InstanceType string `json:"instanceType"`
+
+	// SasToken Access token for blobUri; empty when the caller's own token opens it.
+	SasToken string `json:"sasToken,omitempty,omitzero"`
 }
 
 // ExportRecoveryPointInput Lifeboat extension. Writes a disk image of every disk of a point.
@@ -544,26 +1654,50 @@ type ExportRecoveryPointInput struct {
 // ExportRecoveryPointInputProperties defines model for ExportRecoveryPointInputProperties.
 type ExportRecoveryPointInputProperties struct {
 	// Directory Directory at the replicator that does the work.
-	Directory string                                   `json:"directory"`
-	Format    ExportRecoveryPointInputPropertiesFormat `json:"format"`
+	Directory string `json:"directory"`
+
+	// Format Format of the image files.
+	Format ExportRecoveryPointInputPropertiesFormat `json:"format"`
 }
 
-// ExportRecoveryPointInputPropertiesFormat defines model for ExportRecoveryPointInputProperties.Format.
+// ExportRecoveryPointInputPropertiesFormat Format of the image files.
 type ExportRecoveryPointInputPropertiesFormat string
+
+// ExtendedLocation An edge zone.
+type ExtendedLocation struct {
+	// Name Name of the edge zone.
+	Name string `json:"name"`
+
+	// Type EdgeZone.
+	Type ExtendedLocationType `json:"type"`
+}
+
+// ExtendedLocationType EdgeZone.
+type ExtendedLocationType string
 
 // Fabric A site.
 type Fabric struct {
-	Id         string           `json:"id,omitempty,omitzero"`
-	Location   string           `json:"location,omitempty,omitzero"`
+	// Id Path of the resource.
+	Id string `json:"id,omitempty,omitzero"`
+
+	// Location Empty but for vaults.
+	Location string `json:"location,omitempty,omitzero"`
+
+	// Name Last part of the resource's path.
 	Name       string           `json:"name,omitempty,omitzero"`
 	Properties FabricProperties `json:"properties,omitempty,omitzero"`
-	Type       string           `json:"type,omitempty,omitzero"`
+
+	// Type Full resource type.
+	Type string `json:"type,omitempty,omitzero"`
 }
 
 // FabricCollection One page of fabrics.
 type FabricCollection struct {
-	NextLink string   `json:"nextLink,omitempty,omitzero"`
-	Value    []Fabric `json:"value"`
+	// NextLink URL of the next page; absent on the last one.
+	NextLink string `json:"nextLink,omitempty,omitzero"`
+
+	// Value The page.
+	Value []Fabric `json:"value"`
 }
 
 // FabricCreationInput Creates a site.
@@ -587,10 +1721,14 @@ type FabricProperties struct {
 
 	// EncryptionDetails Key used for replicated data. Lifeboat encrypts with the vault's own key and says None here.
 	EncryptionDetails EncryptionDetails `json:"encryptionDetails,omitempty,omitzero"`
-	FriendlyName      string            `json:"friendlyName,omitempty,omitzero"`
+
+	// FriendlyName Name for people.
+	FriendlyName string `json:"friendlyName,omitempty,omitzero"`
 
 	// Health Normal, Warning, Critical or None.
-	Health             string        `json:"health,omitempty,omitzero"`
+	Health string `json:"health,omitempty,omitzero"`
+
+	// HealthErrorDetails What is wrong; empty when nothing is.
 	HealthErrorDetails []HealthError `json:"healthErrorDetails"`
 
 	// InternalIdentifier A GUID; another one if the fabric is made again.
@@ -613,29 +1751,74 @@ type FabricSpecificDetails struct {
 // FailoverDirection From the primary side to the recovery side, or back.
 type FailoverDirection string
 
-// FailoverJobDetails defines model for FailoverJobDetails.
+// FailoverJobDetails A failover.
 type FailoverJobDetails struct {
-	AffectedObjectDetails map[string]string                         `json:"affectedObjectDetails,omitempty,omitzero"`
-	InstanceType          string                                    `json:"instanceType"`
-	ProtectedItemDetails  []FailoverReplicationProtectedItemDetails `json:"protectedItemDetails"`
+	// AffectedObjectDetails Names and GUIDs of both sides, by keys such as PrimaryVmName and RecoveryVmName.
+	AffectedObjectDetails map[string]string `json:"affectedObjectDetails,omitempty,omitzero"`
+	InstanceType          string            `json:"instanceType"`
+
+	// ProtectedItemDetails Machines of the operation.
+	ProtectedItemDetails []FailoverReplicationProtectedItemDetails `json:"protectedItemDetails"`
+}
+
+// FailoverProcessServerRequest Moves machines to another process server.
+type FailoverProcessServerRequest struct {
+	// Properties Which machines move, and where to.
+	Properties FailoverProcessServerRequestProperties `json:"properties,omitempty,omitzero"`
+}
+
+// FailoverProcessServerRequestProperties Which machines move, and where to.
+type FailoverProcessServerRequestProperties struct {
+	// ContainerName Container whose machines move.
+	ContainerName string `json:"containerName,omitempty,omitzero"`
+
+	// SourceProcessServerId Process server that gives its machines away.
+	SourceProcessServerId string `json:"sourceProcessServerId,omitempty,omitzero"`
+
+	// TargetProcessServerId Process server that takes the machines.
+	TargetProcessServerId string `json:"targetProcessServerId,omitempty,omitzero"`
+
+	// UpdateType systemlevel moves the machines of vmsToMigrate, serverlevel all of them.
+	UpdateType string `json:"updateType,omitempty,omitzero"`
+
+	// VmsToMigrate Names of the protected items that move.
+	VmsToMigrate []string `json:"vmsToMigrate,omitempty,omitzero"`
 }
 
 // FailoverReplicationProtectedItemDetails A machine of the failover.
 type FailoverReplicationProtectedItemDetails struct {
 	// DataLossInSeconds Lifeboat extension. Age of the point when the failover was asked for.
-	DataLossInSeconds       *float64  `json:"dataLossInSeconds,omitempty"`
-	FriendlyName            string    `json:"friendlyName,omitempty,omitzero"`
-	Name                    string    `json:"name,omitempty,omitzero"`
-	NetworkConnectionStatus string    `json:"networkConnectionStatus,omitempty,omitzero"`
-	NetworkFriendlyName     string    `json:"networkFriendlyName,omitempty,omitzero"`
-	RecoveryPointId         string    `json:"recoveryPointId,omitempty,omitzero"`
-	RecoveryPointTime       time.Time `json:"recoveryPointTime,omitempty,omitzero"`
+	DataLossInSeconds *float64 `json:"dataLossInSeconds,omitempty"`
+
+	// FriendlyName Name for people.
+	FriendlyName string `json:"friendlyName,omitempty,omitzero"`
+
+	// Name Name of the protected item.
+	Name string `json:"name,omitempty,omitzero"`
+
+	// NetworkConnectionStatus Connected, or Isolated for a drill.
+	NetworkConnectionStatus string `json:"networkConnectionStatus,omitempty,omitzero"`
+
+	// NetworkFriendlyName Name of that network for people.
+	NetworkFriendlyName string `json:"networkFriendlyName,omitempty,omitzero"`
+
+	// RecoveryPointId Path of the point; absent takes the newest.
+	RecoveryPointId string `json:"recoveryPointId,omitempty,omitzero"`
+
+	// RecoveryPointTime Capture time of the point. UTC.
+	RecoveryPointTime time.Time `json:"recoveryPointTime,omitempty,omitzero"`
 
 	// RecoveryTimeInSeconds Lifeboat extension. From the request until the machine answered.
 	RecoveryTimeInSeconds *float64 `json:"recoveryTimeInSeconds,omitempty"`
-	Subnet                string   `json:"subnet,omitempty,omitzero"`
-	TestVmFriendlyName    string   `json:"testVmFriendlyName,omitempty,omitzero"`
-	TestVmName            string   `json:"testVmName,omitempty,omitzero"`
+
+	// Subnet Subnet that the machine was attached to.
+	Subnet string `json:"subnet,omitempty,omitzero"`
+
+	// TestVmFriendlyName Name of the test machine for people.
+	TestVmFriendlyName string `json:"testVmFriendlyName,omitempty,omitzero"`
+
+	// TestVmName Name of the test machine.
+	TestVmName string `json:"testVmName,omitempty,omitzero"`
 }
 
 // GenerateRegistrationKeyInput Lifeboat extension. Asks for a key with which one part of the site enrols.
@@ -682,143 +1865,809 @@ type HealthError struct {
 
 // HealthErrorSummary One problem, and who has it.
 type HealthErrorSummary struct {
+	// AffectedResourceCorrelationIds eventCorrelationId of each resource that has the problem.
 	AffectedResourceCorrelationIds []string `json:"affectedResourceCorrelationIds,omitempty,omitzero"`
-	AffectedResourceSubtype        string   `json:"affectedResourceSubtype,omitempty,omitzero"`
-	AffectedResourceType           string   `json:"affectedResourceType,omitempty,omitzero"`
-	Category                       string   `json:"category,omitempty,omitzero"`
-	Severity                       string   `json:"severity,omitempty,omitzero"`
-	SummaryCode                    string   `json:"summaryCode,omitempty,omitzero"`
-	SummaryMessage                 string   `json:"summaryMessage,omitempty,omitzero"`
+
+	// AffectedResourceSubtype Provider of the resources, when they have one.
+	AffectedResourceSubtype string `json:"affectedResourceSubtype,omitempty,omitzero"`
+
+	// AffectedResourceType Collection of the resources, such as replicationProtectedItems.
+	AffectedResourceType string `json:"affectedResourceType,omitempty,omitzero"`
+
+	// Category What the problem belongs to, such as Replication or TestFailover.
+	Category string `json:"category,omitempty,omitzero"`
+
+	// Severity NONE, Info, Warning or Error.
+	Severity string `json:"severity,omitempty,omitzero"`
+
+	// SummaryCode Code of the health errors counted.
+	SummaryCode string `json:"summaryCode,omitempty,omitzero"`
+
+	// SummaryMessage What is wrong, for people.
+	SummaryMessage string `json:"summaryMessage,omitempty,omitzero"`
 }
 
 // HyperVHostDetails A host.
 type HyperVHostDetails struct {
-	Id               string `json:"id,omitempty,omitzero"`
+	// Id GUID of the host.
+	Id string `json:"id,omitempty,omitzero"`
+
+	// MarsAgentVersion Version of the cloud's upload agent; empty here.
 	MarsAgentVersion string `json:"marsAgentVersion,omitempty,omitzero"`
-	Name             string `json:"name,omitempty,omitzero"`
+
+	// Name Name of the host.
+	Name string `json:"name,omitempty,omitzero"`
 }
 
-// HyperVReplicaAzurePolicyDetails defines model for HyperVReplicaAzurePolicyDetails.
+// HyperVReplicaAzureApplyRecoveryPointInput Starts the machine from the point named beside this.
+type HyperVReplicaAzureApplyRecoveryPointInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// PrimaryKekCertificatePfx Certificate of the primary side for encrypted replicas, base64. Refused here unless empty.
+	PrimaryKekCertificatePfx string `json:"primaryKekCertificatePfx,omitempty,omitzero"`
+
+	// SecondaryKekCertificatePfx Certificate of the recovery side for encrypted replicas, base64. Refused here unless empty.
+	SecondaryKekCertificatePfx string `json:"secondaryKekCertificatePfx,omitempty,omitzero"`
+}
+
+// HyperVReplicaAzureDiskInputDetails A disk to protect.
+type HyperVReplicaAzureDiskInputDetails struct {
+	// DiskEncryptionSetId Key set of the cloud for the recovered disk. Kept and shown.
+	DiskEncryptionSetId string `json:"diskEncryptionSetId,omitempty,omitzero"`
+
+	// DiskId Id of the disk, as its discoverer reports it.
+	DiskId string `json:"diskId,omitempty,omitzero"`
+
+	// DiskSizeInGB Size of the recovered disk in GiB. Kept and shown.
+	DiskSizeInGB *int64 `json:"diskSizeInGB,omitempty"`
+
+	// DiskType Kind of cloud disk. Kept and shown; it changes nothing here.
+	DiskType DiskAccountType `json:"diskType,omitempty,omitzero"`
+
+	// Iops Operations a second that the recovered disk is made for. Kept and shown.
+	Iops *int64 `json:"iops,omitempty"`
+
+	// LogStorageAccountId Cloud account for data in flight. Kept; Lifeboat spools at its replicators.
+	LogStorageAccountId string `json:"logStorageAccountId,omitempty,omitzero"`
+
+	// SectorSizeInBytes Logical sector: 512 or 4096.
+	SectorSizeInBytes *int32 `json:"sectorSizeInBytes,omitempty"`
+
+	// ThroughputInMbps MiB a second that the recovered disk is made for. Kept and shown.
+	ThroughputInMbps *int64 `json:"throughputInMbps,omitempty"`
+}
+
+// HyperVReplicaAzureEnableProtectionInput Protects a VM of a Hyper-V host. instanceType alone is enough; fields that name cloud resources are kept and shown.
+type HyperVReplicaAzureEnableProtectionInput struct {
+	// DiskEncryptionSetId Key set of the cloud for the recovered disk. Kept and shown.
+	DiskEncryptionSetId string `json:"diskEncryptionSetId,omitempty,omitzero"`
+
+	// DiskType Kind of cloud disk. Kept and shown; it changes nothing here.
+	DiskType DiskAccountType `json:"diskType,omitempty,omitzero"`
+
+	// DisksToInclude Ids of the disks to protect; absent means all of them.
+	DisksToInclude []string `json:"disksToInclude,omitempty,omitzero"`
+
+	// DisksToIncludeForManagedDisks Disks to protect with a kind for each; absent means those of disksToInclude.
+	DisksToIncludeForManagedDisks []HyperVReplicaAzureDiskInputDetails `json:"disksToIncludeForManagedDisks,omitempty,omitzero"`
+
+	// EnableRdpOnTargetOption Never, OnlyOnTestFailover or Always. Kept; the guest is not changed here.
+	EnableRdpOnTargetOption string `json:"enableRdpOnTargetOption,omitempty,omitzero"`
+
+	// HvHostVmId GUID of the VM at its Hyper-V host.
+	HvHostVmId   string `json:"hvHostVmId,omitempty,omitzero"`
+	InstanceType string `json:"instanceType"`
+
+	// LicenseType License of the cloud. Kept and shown.
+	LicenseType LicenseType `json:"licenseType,omitempty,omitzero"`
+
+	// LinuxLicenseType License of the cloud. Kept and shown.
+	LinuxLicenseType LinuxLicenseType `json:"linuxLicenseType,omitempty,omitzero"`
+
+	// LogStorageAccountId Cloud account for data in flight. Kept; Lifeboat spools at its replicators.
+	LogStorageAccountId string `json:"logStorageAccountId,omitempty,omitzero"`
+
+	// OsType Windows or Linux.
+	OsType string `json:"osType,omitempty,omitzero"`
+
+	// SeedManagedDiskTags Tags for that disk. Kept and shown.
+	SeedManagedDiskTags map[string]string `json:"seedManagedDiskTags,omitempty,omitzero"`
+
+	// SqlServerLicenseType License of the cloud. Kept and shown.
+	SqlServerLicenseType SqlServerLicenseType `json:"sqlServerLicenseType,omitempty,omitzero"`
+
+	// TargetAvailabilitySetId Availability set of the recovered machine. Kept and shown.
+	TargetAvailabilitySetId string `json:"targetAvailabilitySetId,omitempty,omitzero"`
+
+	// TargetAvailabilityZone Zone of the recovered machine. Kept and shown.
+	TargetAvailabilityZone string `json:"targetAvailabilityZone,omitempty,omitzero"`
+
+	// TargetAzureNetworkId Network of the recovered machine.
+	TargetAzureNetworkId string `json:"targetAzureNetworkId,omitempty,omitzero"`
+
+	// TargetAzureSubnetId Subnet of the recovered machine.
+	TargetAzureSubnetId string `json:"targetAzureSubnetId,omitempty,omitzero"`
+
+	// TargetAzureV1ResourceGroupId Classic resource group of the recovered machine. Kept and shown.
+	TargetAzureV1ResourceGroupId string `json:"targetAzureV1ResourceGroupId,omitempty,omitzero"`
+
+	// TargetAzureV2ResourceGroupId Resource group of the recovered machine. Kept and shown.
+	TargetAzureV2ResourceGroupId string `json:"targetAzureV2ResourceGroupId,omitempty,omitzero"`
+
+	// TargetAzureVmName Name of the recovered machine; absent keeps the source's.
+	TargetAzureVmName string `json:"targetAzureVmName,omitempty,omitzero"`
+
+	// TargetCapacityReservationGroupId Reserved capacity of the cloud. Kept and shown.
+	TargetCapacityReservationGroupId string `json:"targetCapacityReservationGroupId,omitempty,omitzero"`
+
+	// TargetManagedDiskTags Tags of the recovered disks. Kept and shown.
+	TargetManagedDiskTags map[string]string `json:"targetManagedDiskTags,omitempty,omitzero"`
+
+	// TargetNicTags Tags of the recovered adapters. Kept and shown.
+	TargetNicTags map[string]string `json:"targetNicTags,omitempty,omitzero"`
+
+	// TargetProximityPlacementGroupId Placement group of the cloud. Kept and shown.
+	TargetProximityPlacementGroupId string `json:"targetProximityPlacementGroupId,omitempty,omitzero"`
+
+	// TargetStorageAccountId Cloud account that holds the replica. Kept; points live in the vault's bucket.
+	TargetStorageAccountId string `json:"targetStorageAccountId,omitempty,omitzero"`
+
+	// TargetVmSecurityProfile Security of the started machine.
+	TargetVmSecurityProfile SecurityProfileProperties `json:"targetVmSecurityProfile,omitempty,omitzero"`
+
+	// TargetVmSize Size of the recovered machine; empty keeps the source's processors and memory.
+	TargetVmSize string `json:"targetVmSize,omitempty,omitzero"`
+
+	// TargetVmTags Tags of the recovered machine. Kept and shown.
+	TargetVmTags map[string]string `json:"targetVmTags,omitempty,omitzero"`
+
+	// UseManagedDisks "true" or "false". Kept and shown.
+	UseManagedDisks string `json:"useManagedDisks,omitempty,omitzero"`
+
+	// UseManagedDisksForReplication "true" or "false". Kept and shown.
+	UseManagedDisksForReplication string `json:"useManagedDisksForReplication,omitempty,omitzero"`
+
+	// UserSelectedOSName Operating system as the user names it.
+	UserSelectedOSName string `json:"userSelectedOSName,omitempty,omitzero"`
+
+	// VhdId Id of the disk the VM boots from.
+	VhdId string `json:"vhdId,omitempty,omitzero"`
+
+	// VmName Name of the machine.
+	VmName string `json:"vmName,omitempty,omitzero"`
+}
+
+// HyperVReplicaAzureEventDetails An event of a VM of a Hyper-V host.
+type HyperVReplicaAzureEventDetails struct {
+	// ContainerName Name of the container.
+	ContainerName string `json:"containerName,omitempty,omitzero"`
+
+	// FabricName Name of the fabric.
+	FabricName   string `json:"fabricName,omitempty,omitzero"`
+	InstanceType string `json:"instanceType"`
+
+	// RemoteContainerName Name of the container on the other side.
+	RemoteContainerName string `json:"remoteContainerName,omitempty,omitzero"`
+}
+
+// HyperVReplicaAzureFailbackProviderInput A failover home. Its instanceType is HyperVReplicaAzureFailback.
+type HyperVReplicaAzureFailbackProviderInput struct {
+	// DataSyncOption ForDownTime copies with the machine stopped, ForSynchronization copies first and stops it at the end.
+	DataSyncOption string `json:"dataSyncOption,omitempty,omitzero"`
+	InstanceType   string `json:"instanceType"`
+
+	// ProviderIdForAlternateRecovery Path of the provider whose host takes the machine instead of the original one.
+	ProviderIdForAlternateRecovery string `json:"providerIdForAlternateRecovery,omitempty,omitzero"`
+
+	// RecoveryVmCreationOption CreateVmIfNotFound makes a lost VM again, NoAction does not.
+	RecoveryVmCreationOption string `json:"recoveryVmCreationOption,omitempty,omitzero"`
+}
+
+// HyperVReplicaAzureManagedDiskDetails A disk of the recovered machine.
+type HyperVReplicaAzureManagedDiskDetails struct {
+	// DiskEncryptionSetId Key set of the cloud for the recovered disk. Kept and shown.
+	DiskEncryptionSetId string `json:"diskEncryptionSetId,omitempty,omitzero"`
+
+	// DiskId Id of the disk, as its discoverer reports it.
+	DiskId string `json:"diskId,omitempty,omitzero"`
+
+	// DiskSizeInGB Size of the recovered disk in GiB. Kept and shown.
+	DiskSizeInGB *int64 `json:"diskSizeInGB,omitempty"`
+
+	// Iops Operations a second that the recovered disk is made for. Kept and shown.
+	Iops *int64 `json:"iops,omitempty"`
+
+	// ReplicaDiskType Kind of cloud disk for the replica. Shown as sent.
+	ReplicaDiskType string `json:"replicaDiskType,omitempty,omitzero"`
+
+	// SectorSizeInBytes Logical sector: 512 or 4096.
+	SectorSizeInBytes *int32 `json:"sectorSizeInBytes,omitempty"`
+
+	// SeedManagedDiskId Cloud disk with the first copy; empty here.
+	SeedManagedDiskId string `json:"seedManagedDiskId,omitempty,omitzero"`
+
+	// TargetDiskAccountType Kind of cloud disk after a failover. Shown as sent.
+	TargetDiskAccountType string `json:"targetDiskAccountType,omitempty,omitzero"`
+
+	// ThroughputInMbps MiB a second that the recovered disk is made for. Kept and shown.
+	ThroughputInMbps *int64 `json:"throughputInMbps,omitempty"`
+}
+
+// HyperVReplicaAzurePlannedFailoverProviderInput A failover to the recovery site without loss.
+type HyperVReplicaAzurePlannedFailoverProviderInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// OsUpgradeVersion Version to upgrade the guest to on the way. Refused here unless empty.
+	OsUpgradeVersion string `json:"osUpgradeVersion,omitempty,omitzero"`
+
+	// PrimaryKekCertificatePfx Certificate of the primary side for encrypted replicas, base64. Refused here unless empty.
+	PrimaryKekCertificatePfx string `json:"primaryKekCertificatePfx,omitempty,omitzero"`
+
+	// RecoveryPointId Path of the point; absent takes the newest.
+	RecoveryPointId string `json:"recoveryPointId,omitempty,omitzero"`
+
+	// SecondaryKekCertificatePfx Certificate of the recovery side for encrypted replicas, base64. Refused here unless empty.
+	SecondaryKekCertificatePfx string `json:"secondaryKekCertificatePfx,omitempty,omitzero"`
+
+	// TargetCapacityReservationGroupId Reserved capacity of the cloud. Kept and shown.
+	TargetCapacityReservationGroupId string `json:"targetCapacityReservationGroupId,omitempty,omitzero"`
+}
+
+// HyperVReplicaAzurePolicyDetails Settings of Hyper-V towards the recovery site.
 type HyperVReplicaAzurePolicyDetails struct {
-	ActiveStorageAccountId                        string `json:"activeStorageAccountId,omitempty,omitzero"`
+	// ActiveStorageAccountId First entry of storageAccounts in the request.
+	ActiveStorageAccountId string `json:"activeStorageAccountId,omitempty,omitzero"`
+
+	// ApplicationConsistentSnapshotFrequencyInHours Hours between application-consistent points; 0 turns them off.
 	ApplicationConsistentSnapshotFrequencyInHours *int32 `json:"applicationConsistentSnapshotFrequencyInHours,omitempty"`
-	Encryption                                    string `json:"encryption,omitempty,omitzero"`
-	InstanceType                                  string `json:"instanceType"`
-	OnlineReplicationStartTime                    string `json:"onlineReplicationStartTime,omitempty,omitzero"`
-	RecoveryPointHistoryDurationInHours           *int32 `json:"recoveryPointHistoryDurationInHours,omitempty"`
-	ReplicationInterval                           *int32 `json:"replicationInterval,omitempty"`
+
+	// Encryption Whether the replica is encrypted at rest. Points always are.
+	Encryption   string `json:"encryption,omitempty,omitzero"`
+	InstanceType string `json:"instanceType"`
+
+	// OnlineReplicationStartTime Time of day for the first copy, such as 22:00:00; absent starts at once.
+	OnlineReplicationStartTime string `json:"onlineReplicationStartTime,omitempty,omitzero"`
+
+	// RecoveryPointHistoryDurationInHours Hours for which points are kept.
+	RecoveryPointHistoryDurationInHours *int32 `json:"recoveryPointHistoryDurationInHours,omitempty"`
+
+	// ReplicationInterval Seconds between copies: 30, 300 or 900.
+	ReplicationInterval *int32 `json:"replicationInterval,omitempty"`
 }
 
 // HyperVReplicaAzurePolicyInput Settings of Hyper-V towards the recovery site.
 type HyperVReplicaAzurePolicyInput struct {
+	// ApplicationConsistentSnapshotFrequencyInHours Hours between application-consistent points; 0 turns them off.
 	ApplicationConsistentSnapshotFrequencyInHours int32  `json:"applicationConsistentSnapshotFrequencyInHours,omitempty,omitzero"`
 	InstanceType                                  string `json:"instanceType"`
-	OnlineReplicationStartTime                    string `json:"onlineReplicationStartTime,omitempty,omitzero"`
+
+	// OnlineReplicationStartTime Time of day for the first copy, such as 22:00:00; absent starts at once.
+	OnlineReplicationStartTime string `json:"onlineReplicationStartTime,omitempty,omitzero"`
 
 	// RecoveryPointHistoryDuration Hours.
 	RecoveryPointHistoryDuration int32 `json:"recoveryPointHistoryDuration,omitempty,omitzero"`
 
 	// ReplicationInterval Seconds.
-	ReplicationInterval int32    `json:"replicationInterval,omitempty,omitzero"`
-	StorageAccounts     []string `json:"storageAccounts,omitempty,omitzero"`
+	ReplicationInterval int32 `json:"replicationInterval,omitempty,omitzero"`
+
+	// StorageAccounts Cloud accounts for replicas, at most one. Kept; points live in the vault's bucket.
+	StorageAccounts []string `json:"storageAccounts,omitempty,omitzero"`
 }
 
-// HyperVReplicaBluePolicyDetails defines model for HyperVReplicaBluePolicyDetails.
+// HyperVReplicaAzureReplicationDetails A VM of a Hyper-V host. Booleans in quotes are the field's.
+type HyperVReplicaAzureReplicationDetails struct {
+	// AllAvailableOSUpgradeConfigurations Guest upgrades a failover may do; none here.
+	AllAvailableOSUpgradeConfigurations []OSUpgradeSupportedVersions `json:"allAvailableOSUpgradeConfigurations,omitempty,omitzero"`
+
+	// AzureVmDiskDetails Disks the recovered machine gets, in the spelling of Hyper-V.
+	AzureVmDiskDetails []AzureVMDiskDetails `json:"azureVmDiskDetails,omitempty,omitzero"`
+
+	// EnableRdpOnTargetOption Never, OnlyOnTestFailover or Always. Kept; the guest is not changed here.
+	EnableRdpOnTargetOption string `json:"enableRdpOnTargetOption,omitempty,omitzero"`
+
+	// Encryption Whether the replica is encrypted at rest. Points always are.
+	Encryption string `json:"encryption,omitempty,omitzero"`
+
+	// InitialReplicationDetails How far a copy is.
+	InitialReplicationDetails InitialReplicationDetails `json:"initialReplicationDetails,omitempty,omitzero"`
+	InstanceType              string                    `json:"instanceType"`
+
+	// LastRecoveryPointReceived Capture time of the newest point. UTC.
+	LastRecoveryPointReceived time.Time `json:"lastRecoveryPointReceived,omitempty,omitzero"`
+
+	// LastReplicatedTime Capture time of what the replica holds. UTC.
+	LastReplicatedTime time.Time `json:"lastReplicatedTime,omitempty,omitzero"`
+
+	// LastRpoCalculatedTime When the RPO lag was measured. UTC.
+	LastRpoCalculatedTime time.Time `json:"lastRpoCalculatedTime,omitempty,omitzero"`
+
+	// LicenseType License to use in the cloud. Kept and shown.
+	LicenseType string `json:"licenseType,omitempty,omitzero"`
+
+	// LinuxLicenseType License to use in the cloud. Kept and shown.
+	LinuxLicenseType string `json:"linuxLicenseType,omitempty,omitzero"`
+
+	// OSDetails An operating system.
+	OSDetails OSDetails `json:"oSDetails,omitempty,omitzero"`
+
+	// ProtectedManagedDisks Disks that are replicated to managed disks.
+	ProtectedManagedDisks []HyperVReplicaAzureManagedDiskDetails `json:"protectedManagedDisks,omitempty,omitzero"`
+
+	// RecoveryAvailabilitySetId Availability set of the recovered machine. Kept and shown.
+	RecoveryAvailabilitySetId string `json:"recoveryAvailabilitySetId,omitempty,omitzero"`
+
+	// RecoveryAzureLogStorageAccountId Cloud account for data in flight. Shown as sent.
+	RecoveryAzureLogStorageAccountId string `json:"recoveryAzureLogStorageAccountId,omitempty,omitzero"`
+
+	// RecoveryAzureResourceGroupId Resource group of the recovered machine. Shown as sent.
+	RecoveryAzureResourceGroupId string `json:"recoveryAzureResourceGroupId,omitempty,omitzero"`
+
+	// RecoveryAzureStorageAccount Cloud account that holds the replica. Shown as sent.
+	RecoveryAzureStorageAccount string `json:"recoveryAzureStorageAccount,omitempty,omitzero"`
+
+	// RecoveryAzureVMSize Size of the recovered machine; empty keeps the source's processors and memory.
+	RecoveryAzureVMSize string `json:"recoveryAzureVMSize,omitempty,omitzero"`
+
+	// RecoveryAzureVmName Name of the recovered machine.
+	RecoveryAzureVmName string `json:"recoveryAzureVmName,omitempty,omitzero"`
+
+	// RpoInSeconds RPO lag: now minus the capture time of the newest point.
+	RpoInSeconds *int64 `json:"rpoInSeconds,omitempty"`
+
+	// SeedManagedDiskTags Tags for that disk. Kept and shown.
+	SeedManagedDiskTags map[string]string `json:"seedManagedDiskTags,omitempty,omitzero"`
+
+	// SelectedRecoveryAzureNetworkId Network after a failover.
+	SelectedRecoveryAzureNetworkId string `json:"selectedRecoveryAzureNetworkId,omitempty,omitzero"`
+
+	// SelectedSourceNicId Adapter that stands for the machine where only one is shown.
+	SelectedSourceNicId string `json:"selectedSourceNicId,omitempty,omitzero"`
+
+	// SourceVmCpuCount Virtual processors of the source.
+	SourceVmCpuCount *int32 `json:"sourceVmCpuCount,omitempty"`
+
+	// SourceVmRamSizeInMB Memory of the source in MiB.
+	SourceVmRamSizeInMB *int32 `json:"sourceVmRamSizeInMB,omitempty"`
+
+	// SqlServerLicenseType License to use in the cloud. Kept and shown.
+	SqlServerLicenseType string `json:"sqlServerLicenseType,omitempty,omitzero"`
+
+	// TargetAvailabilityZone Zone of the recovered machine. Kept and shown.
+	TargetAvailabilityZone string `json:"targetAvailabilityZone,omitempty,omitzero"`
+
+	// TargetCapacityReservationGroupId Reserved capacity of the cloud. Kept and shown.
+	TargetCapacityReservationGroupId string `json:"targetCapacityReservationGroupId,omitempty,omitzero"`
+
+	// TargetManagedDiskTags Tags of the recovered disks. Kept and shown.
+	TargetManagedDiskTags map[string]string `json:"targetManagedDiskTags,omitempty,omitzero"`
+
+	// TargetNicTags Tags of the recovered adapters. Kept and shown.
+	TargetNicTags map[string]string `json:"targetNicTags,omitempty,omitzero"`
+
+	// TargetProximityPlacementGroupId Placement group of the cloud. Kept and shown.
+	TargetProximityPlacementGroupId string `json:"targetProximityPlacementGroupId,omitempty,omitzero"`
+
+	// TargetVmSecurityProfile Security of the started machine.
+	TargetVmSecurityProfile SecurityProfileProperties `json:"targetVmSecurityProfile,omitempty,omitzero"`
+
+	// TargetVmTags Tags of the recovered machine. Kept and shown.
+	TargetVmTags map[string]string `json:"targetVmTags,omitempty,omitzero"`
+
+	// UseManagedDisks "true" or "false". Kept and shown.
+	UseManagedDisks string `json:"useManagedDisks,omitempty,omitzero"`
+
+	// VmId Id of the machine.
+	VmId string `json:"vmId,omitempty,omitzero"`
+
+	// VmNics Adapters of the machine.
+	VmNics []VMNicDetails `json:"vmNics,omitempty,omitzero"`
+
+	// VmProtectionState State of this machine's replication alone.
+	VmProtectionState string `json:"vmProtectionState,omitempty,omitzero"`
+
+	// VmProtectionStateDescription The same for people.
+	VmProtectionStateDescription string `json:"vmProtectionStateDescription,omitempty,omitzero"`
+}
+
+// HyperVReplicaAzureReprotectInput Replicates towards the recovery site again.
+type HyperVReplicaAzureReprotectInput struct {
+	// HvHostVmId GUID of the VM at its Hyper-V host.
+	HvHostVmId   string `json:"hvHostVmId,omitempty,omitzero"`
+	InstanceType string `json:"instanceType"`
+
+	// LogStorageAccountId Cloud account for data in flight. Kept; Lifeboat spools at its replicators.
+	LogStorageAccountId string `json:"logStorageAccountId,omitempty,omitzero"`
+
+	// OsType Windows or Linux.
+	OsType string `json:"osType,omitempty,omitzero"`
+
+	// StorageAccountId Cloud account that holds the replica. Kept; points live in the vault's bucket.
+	StorageAccountId string `json:"storageAccountId,omitempty,omitzero"`
+
+	// VHDId Id of the disk the VM boots from. The spelling is the field's.
+	VHDId string `json:"vHDId,omitempty,omitzero"`
+
+	// VmName Name of the machine.
+	VmName string `json:"vmName,omitempty,omitzero"`
+}
+
+// HyperVReplicaAzureTestFailoverInput A drill.
+type HyperVReplicaAzureTestFailoverInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// OsUpgradeVersion Version to upgrade the guest to on the way. Refused here unless empty.
+	OsUpgradeVersion string `json:"osUpgradeVersion,omitempty,omitzero"`
+
+	// PrimaryKekCertificatePfx Certificate of the primary side for encrypted replicas, base64. Refused here unless empty.
+	PrimaryKekCertificatePfx string `json:"primaryKekCertificatePfx,omitempty,omitzero"`
+
+	// RecoveryPointId Path of the point; absent takes the newest.
+	RecoveryPointId string `json:"recoveryPointId,omitempty,omitzero"`
+
+	// SecondaryKekCertificatePfx Certificate of the recovery side for encrypted replicas, base64. Refused here unless empty.
+	SecondaryKekCertificatePfx string `json:"secondaryKekCertificatePfx,omitempty,omitzero"`
+}
+
+// HyperVReplicaAzureUnplannedFailoverInput A failover to the recovery site.
+type HyperVReplicaAzureUnplannedFailoverInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// PrimaryKekCertificatePfx Certificate of the primary side for encrypted replicas, base64. Refused here unless empty.
+	PrimaryKekCertificatePfx string `json:"primaryKekCertificatePfx,omitempty,omitzero"`
+
+	// RecoveryPointId Path of the point; absent takes the newest.
+	RecoveryPointId string `json:"recoveryPointId,omitempty,omitzero"`
+
+	// SecondaryKekCertificatePfx Certificate of the recovery side for encrypted replicas, base64. Refused here unless empty.
+	SecondaryKekCertificatePfx string `json:"secondaryKekCertificatePfx,omitempty,omitzero"`
+}
+
+// HyperVReplicaAzureUpdateReplicationProtectedItemInput Changes how the machine will be started.
+type HyperVReplicaAzureUpdateReplicationProtectedItemInput struct {
+	// DiskIdToDiskEncryptionMap Key set for each disk, by disk id. Kept and shown.
+	DiskIdToDiskEncryptionMap map[string]string `json:"diskIdToDiskEncryptionMap,omitempty,omitzero"`
+	InstanceType              string            `json:"instanceType"`
+
+	// LinuxLicenseType License of the cloud. Kept and shown.
+	LinuxLicenseType LinuxLicenseType `json:"linuxLicenseType,omitempty,omitzero"`
+
+	// RecoveryAzureV1ResourceGroupId Classic resource group of the recovered machine. Kept and shown.
+	RecoveryAzureV1ResourceGroupId string `json:"recoveryAzureV1ResourceGroupId,omitempty,omitzero"`
+
+	// RecoveryAzureV2ResourceGroupId Resource group of the recovered machine. Kept and shown.
+	RecoveryAzureV2ResourceGroupId string `json:"recoveryAzureV2ResourceGroupId,omitempty,omitzero"`
+
+	// SqlServerLicenseType License of the cloud. Kept and shown.
+	SqlServerLicenseType SqlServerLicenseType `json:"sqlServerLicenseType,omitempty,omitzero"`
+
+	// TargetAvailabilityZone Zone of the recovered machine. Kept and shown.
+	TargetAvailabilityZone string `json:"targetAvailabilityZone,omitempty,omitzero"`
+
+	// TargetCapacityReservationGroupId Reserved capacity of the cloud. Kept and shown.
+	TargetCapacityReservationGroupId string `json:"targetCapacityReservationGroupId,omitempty,omitzero"`
+
+	// TargetManagedDiskTags Tags of the recovered disks. Kept and shown.
+	TargetManagedDiskTags map[string]string `json:"targetManagedDiskTags,omitempty,omitzero"`
+
+	// TargetNicTags Tags of the recovered adapters. Kept and shown.
+	TargetNicTags map[string]string `json:"targetNicTags,omitempty,omitzero"`
+
+	// TargetProximityPlacementGroupId Placement group of the cloud. Kept and shown.
+	TargetProximityPlacementGroupId string `json:"targetProximityPlacementGroupId,omitempty,omitzero"`
+
+	// TargetVmTags Tags of the recovered machine. Kept and shown.
+	TargetVmTags map[string]string `json:"targetVmTags,omitempty,omitzero"`
+
+	// UseManagedDisks "true" or "false". Kept and shown.
+	UseManagedDisks string `json:"useManagedDisks,omitempty,omitzero"`
+
+	// UserSelectedOSName Operating system as the user names it.
+	UserSelectedOSName string `json:"userSelectedOSName,omitempty,omitzero"`
+
+	// VmDisks Disks to rename.
+	VmDisks []UpdateDiskInput `json:"vmDisks,omitempty,omitzero"`
+}
+
+// HyperVReplicaBluePolicyDetails Settings between Hyper-V 2012 R2 hosts and later.
 type HyperVReplicaBluePolicyDetails struct {
-	AllowedAuthenticationType                     *int32 `json:"allowedAuthenticationType,omitempty"`
+	// AllowedAuthenticationType 1 Kerberos, 2 certificate.
+	AllowedAuthenticationType *int32 `json:"allowedAuthenticationType,omitempty"`
+
+	// ApplicationConsistentSnapshotFrequencyInHours Hours between application-consistent points; 0 turns them off.
 	ApplicationConsistentSnapshotFrequencyInHours *int32 `json:"applicationConsistentSnapshotFrequencyInHours,omitempty"`
-	Compression                                   string `json:"compression,omitempty,omitzero"`
-	InitialReplicationMethod                      string `json:"initialReplicationMethod,omitempty,omitzero"`
-	InstanceType                                  string `json:"instanceType"`
-	OfflineReplicationExportPath                  string `json:"offlineReplicationExportPath,omitempty,omitzero"`
-	OfflineReplicationImportPath                  string `json:"offlineReplicationImportPath,omitempty,omitzero"`
-	OnlineReplicationStartTime                    string `json:"onlineReplicationStartTime,omitempty,omitzero"`
-	RecoveryPoints                                *int32 `json:"recoveryPoints,omitempty"`
-	ReplicaDeletionOption                         string `json:"replicaDeletionOption,omitempty,omitzero"`
-	ReplicationFrequencyInSeconds                 *int32 `json:"replicationFrequencyInSeconds,omitempty"`
-	ReplicationPort                               *int32 `json:"replicationPort,omitempty"`
+
+	// Compression Enable or Disable; how replication traffic travels.
+	Compression string `json:"compression,omitempty,omitzero"`
+
+	// InitialReplicationMethod OverNetwork, or Offline by carried media.
+	InitialReplicationMethod string `json:"initialReplicationMethod,omitempty,omitzero"`
+	InstanceType             string `json:"instanceType"`
+
+	// OfflineReplicationExportPath Directory at the source that the first copy is written to.
+	OfflineReplicationExportPath string `json:"offlineReplicationExportPath,omitempty,omitzero"`
+
+	// OfflineReplicationImportPath Directory at the target that the first copy is read from.
+	OfflineReplicationImportPath string `json:"offlineReplicationImportPath,omitempty,omitzero"`
+
+	// OnlineReplicationStartTime Time of day for the first copy, such as 22:00:00; absent starts at once.
+	OnlineReplicationStartTime string `json:"onlineReplicationStartTime,omitempty,omitzero"`
+
+	// RecoveryPoints Points to keep, one an hour.
+	RecoveryPoints *int32 `json:"recoveryPoints,omitempty"`
+
+	// ReplicaDeletionOption As replicaDeletion of the request.
+	ReplicaDeletionOption string `json:"replicaDeletionOption,omitempty,omitzero"`
+
+	// ReplicationFrequencyInSeconds Seconds between copies: 30, 300 or 900.
+	ReplicationFrequencyInSeconds *int32 `json:"replicationFrequencyInSeconds,omitempty"`
+
+	// ReplicationPort TCP port of the replica server; 8083, or 8084 with certificates.
+	ReplicationPort *int32 `json:"replicationPort,omitempty"`
 }
 
 // HyperVReplicaBluePolicyInput Settings between Hyper-V 2012 R2 hosts and later.
 type HyperVReplicaBluePolicyInput struct {
-	AllowedAuthenticationType                     int32  `json:"allowedAuthenticationType,omitempty,omitzero"`
-	ApplicationConsistentSnapshotFrequencyInHours int32  `json:"applicationConsistentSnapshotFrequencyInHours,omitempty,omitzero"`
-	Compression                                   string `json:"compression,omitempty,omitzero"`
-	InitialReplicationMethod                      string `json:"initialReplicationMethod,omitempty,omitzero"`
-	InstanceType                                  string `json:"instanceType"`
-	OfflineReplicationExportPath                  string `json:"offlineReplicationExportPath,omitempty,omitzero"`
-	OfflineReplicationImportPath                  string `json:"offlineReplicationImportPath,omitempty,omitzero"`
-	OnlineReplicationStartTime                    string `json:"onlineReplicationStartTime,omitempty,omitzero"`
-	RecoveryPoints                                int32  `json:"recoveryPoints,omitempty,omitzero"`
-	ReplicaDeletion                               string `json:"replicaDeletion,omitempty,omitzero"`
-	ReplicationFrequencyInSeconds                 int32  `json:"replicationFrequencyInSeconds,omitempty,omitzero"`
-	ReplicationPort                               int32  `json:"replicationPort,omitempty,omitzero"`
+	// AllowedAuthenticationType 1 Kerberos, 2 certificate.
+	AllowedAuthenticationType int32 `json:"allowedAuthenticationType,omitempty,omitzero"`
+
+	// ApplicationConsistentSnapshotFrequencyInHours Hours between application-consistent points; 0 turns them off.
+	ApplicationConsistentSnapshotFrequencyInHours int32 `json:"applicationConsistentSnapshotFrequencyInHours,omitempty,omitzero"`
+
+	// Compression Enable or Disable; how replication traffic travels.
+	Compression string `json:"compression,omitempty,omitzero"`
+
+	// InitialReplicationMethod OverNetwork, or Offline by carried media.
+	InitialReplicationMethod string `json:"initialReplicationMethod,omitempty,omitzero"`
+	InstanceType             string `json:"instanceType"`
+
+	// OfflineReplicationExportPath Directory at the source that the first copy is written to.
+	OfflineReplicationExportPath string `json:"offlineReplicationExportPath,omitempty,omitzero"`
+
+	// OfflineReplicationImportPath Directory at the target that the first copy is read from.
+	OfflineReplicationImportPath string `json:"offlineReplicationImportPath,omitempty,omitzero"`
+
+	// OnlineReplicationStartTime Time of day for the first copy, such as 22:00:00; absent starts at once.
+	OnlineReplicationStartTime string `json:"onlineReplicationStartTime,omitempty,omitzero"`
+
+	// RecoveryPoints Points to keep, one an hour.
+	RecoveryPoints int32 `json:"recoveryPoints,omitempty,omitzero"`
+
+	// ReplicaDeletion Required deletes the replica when protection ends, NotRequired keeps it.
+	ReplicaDeletion string `json:"replicaDeletion,omitempty,omitzero"`
+
+	// ReplicationFrequencyInSeconds Seconds between copies: 30, 300 or 900.
+	ReplicationFrequencyInSeconds int32 `json:"replicationFrequencyInSeconds,omitempty,omitzero"`
+
+	// ReplicationPort TCP port of the replica server; 8083, or 8084 with certificates.
+	ReplicationPort int32 `json:"replicationPort,omitempty,omitzero"`
 }
 
-// HyperVReplicaPolicyDetails defines model for HyperVReplicaPolicyDetails.
+// HyperVReplicaEventDetails An event of a VM between Hyper-V sites.
+type HyperVReplicaEventDetails struct {
+	// ContainerName Name of the container.
+	ContainerName string `json:"containerName,omitempty,omitzero"`
+
+	// FabricName Name of the fabric.
+	FabricName   string `json:"fabricName,omitempty,omitzero"`
+	InstanceType string `json:"instanceType"`
+
+	// RemoteContainerName Name of the container on the other side.
+	RemoteContainerName string `json:"remoteContainerName,omitempty,omitzero"`
+
+	// RemoteFabricName Name of the fabric on the other side.
+	RemoteFabricName string `json:"remoteFabricName,omitempty,omitzero"`
+}
+
+// HyperVReplicaPolicyDetails Settings between Hyper-V 2012 hosts.
 type HyperVReplicaPolicyDetails struct {
-	AllowedAuthenticationType                     *int32 `json:"allowedAuthenticationType,omitempty"`
+	// AllowedAuthenticationType 1 Kerberos, 2 certificate.
+	AllowedAuthenticationType *int32 `json:"allowedAuthenticationType,omitempty"`
+
+	// ApplicationConsistentSnapshotFrequencyInHours Hours between application-consistent points; 0 turns them off.
 	ApplicationConsistentSnapshotFrequencyInHours *int32 `json:"applicationConsistentSnapshotFrequencyInHours,omitempty"`
-	Compression                                   string `json:"compression,omitempty,omitzero"`
-	InitialReplicationMethod                      string `json:"initialReplicationMethod,omitempty,omitzero"`
-	InstanceType                                  string `json:"instanceType"`
-	OfflineReplicationExportPath                  string `json:"offlineReplicationExportPath,omitempty,omitzero"`
-	OfflineReplicationImportPath                  string `json:"offlineReplicationImportPath,omitempty,omitzero"`
-	OnlineReplicationStartTime                    string `json:"onlineReplicationStartTime,omitempty,omitzero"`
-	RecoveryPoints                                *int32 `json:"recoveryPoints,omitempty"`
-	ReplicaDeletionOption                         string `json:"replicaDeletionOption,omitempty,omitzero"`
-	ReplicationPort                               *int32 `json:"replicationPort,omitempty"`
+
+	// Compression Enable or Disable; how replication traffic travels.
+	Compression string `json:"compression,omitempty,omitzero"`
+
+	// InitialReplicationMethod OverNetwork, or Offline by carried media.
+	InitialReplicationMethod string `json:"initialReplicationMethod,omitempty,omitzero"`
+	InstanceType             string `json:"instanceType"`
+
+	// OfflineReplicationExportPath Directory at the source that the first copy is written to.
+	OfflineReplicationExportPath string `json:"offlineReplicationExportPath,omitempty,omitzero"`
+
+	// OfflineReplicationImportPath Directory at the target that the first copy is read from.
+	OfflineReplicationImportPath string `json:"offlineReplicationImportPath,omitempty,omitzero"`
+
+	// OnlineReplicationStartTime Time of day for the first copy, such as 22:00:00; absent starts at once.
+	OnlineReplicationStartTime string `json:"onlineReplicationStartTime,omitempty,omitzero"`
+
+	// RecoveryPoints Points to keep, one an hour.
+	RecoveryPoints *int32 `json:"recoveryPoints,omitempty"`
+
+	// ReplicaDeletionOption As replicaDeletion of the request.
+	ReplicaDeletionOption string `json:"replicaDeletionOption,omitempty,omitzero"`
+
+	// ReplicationPort TCP port of the replica server; 8083, or 8084 with certificates.
+	ReplicationPort *int32 `json:"replicationPort,omitempty"`
 }
 
 // HyperVReplicaPolicyInput Settings between Hyper-V 2012 hosts.
 type HyperVReplicaPolicyInput struct {
-	AllowedAuthenticationType                     int32  `json:"allowedAuthenticationType,omitempty,omitzero"`
-	ApplicationConsistentSnapshotFrequencyInHours int32  `json:"applicationConsistentSnapshotFrequencyInHours,omitempty,omitzero"`
-	Compression                                   string `json:"compression,omitempty,omitzero"`
-	InitialReplicationMethod                      string `json:"initialReplicationMethod,omitempty,omitzero"`
-	InstanceType                                  string `json:"instanceType"`
-	OfflineReplicationExportPath                  string `json:"offlineReplicationExportPath,omitempty,omitzero"`
-	OfflineReplicationImportPath                  string `json:"offlineReplicationImportPath,omitempty,omitzero"`
-	OnlineReplicationStartTime                    string `json:"onlineReplicationStartTime,omitempty,omitzero"`
-	RecoveryPoints                                int32  `json:"recoveryPoints,omitempty,omitzero"`
-	ReplicaDeletion                               string `json:"replicaDeletion,omitempty,omitzero"`
-	ReplicationPort                               int32  `json:"replicationPort,omitempty,omitzero"`
+	// AllowedAuthenticationType 1 Kerberos, 2 certificate.
+	AllowedAuthenticationType int32 `json:"allowedAuthenticationType,omitempty,omitzero"`
+
+	// ApplicationConsistentSnapshotFrequencyInHours Hours between application-consistent points; 0 turns them off.
+	ApplicationConsistentSnapshotFrequencyInHours int32 `json:"applicationConsistentSnapshotFrequencyInHours,omitempty,omitzero"`
+
+	// Compression Enable or Disable; how replication traffic travels.
+	Compression string `json:"compression,omitempty,omitzero"`
+
+	// InitialReplicationMethod OverNetwork, or Offline by carried media.
+	InitialReplicationMethod string `json:"initialReplicationMethod,omitempty,omitzero"`
+	InstanceType             string `json:"instanceType"`
+
+	// OfflineReplicationExportPath Directory at the source that the first copy is written to.
+	OfflineReplicationExportPath string `json:"offlineReplicationExportPath,omitempty,omitzero"`
+
+	// OfflineReplicationImportPath Directory at the target that the first copy is read from.
+	OfflineReplicationImportPath string `json:"offlineReplicationImportPath,omitempty,omitzero"`
+
+	// OnlineReplicationStartTime Time of day for the first copy, such as 22:00:00; absent starts at once.
+	OnlineReplicationStartTime string `json:"onlineReplicationStartTime,omitempty,omitzero"`
+
+	// RecoveryPoints Points to keep, one an hour.
+	RecoveryPoints int32 `json:"recoveryPoints,omitempty,omitzero"`
+
+	// ReplicaDeletion Required deletes the replica when protection ends, NotRequired keeps it.
+	ReplicaDeletion string `json:"replicaDeletion,omitempty,omitzero"`
+
+	// ReplicationPort TCP port of the replica server; 8083, or 8084 with certificates.
+	ReplicationPort int32 `json:"replicationPort,omitempty,omitzero"`
+}
+
+// HyperVReplicaReplicationDetails A VM replicated between Hyper-V hosts. All generations of the provider have these fields.
+type HyperVReplicaReplicationDetails struct {
+	// InitialReplicationDetails How far a copy is.
+	InitialReplicationDetails InitialReplicationDetails `json:"initialReplicationDetails,omitempty,omitzero"`
+	InstanceType              string                    `json:"instanceType"`
+
+	// LastReplicatedTime Capture time of what the replica holds. UTC.
+	LastReplicatedTime time.Time `json:"lastReplicatedTime,omitempty,omitzero"`
+
+	// VMDiskDetails Disks of the VM. The spelling is the field's.
+	VMDiskDetails []DiskDetails `json:"vMDiskDetails,omitempty,omitzero"`
+
+	// VmId Id of the machine.
+	VmId string `json:"vmId,omitempty,omitzero"`
+
+	// VmNics Adapters of the machine.
+	VmNics []VMNicDetails `json:"vmNics,omitempty,omitzero"`
+
+	// VmProtectionState State of this machine's replication alone.
+	VmProtectionState string `json:"vmProtectionState,omitempty,omitzero"`
+
+	// VmProtectionStateDescription The same for people.
+	VmProtectionStateDescription string `json:"vmProtectionStateDescription,omitempty,omitzero"`
 }
 
 // HyperVSiteDetails Hosts of a Hyper-V site.
 type HyperVSiteDetails struct {
+	// HyperVHosts Hosts whose provider registered in the site.
 	HyperVHosts  []HyperVHostDetails `json:"hyperVHosts,omitempty,omitzero"`
 	InstanceType string              `json:"instanceType"`
 }
 
 // HyperVVirtualMachineDetails A VM of a Hyper-V host.
 type HyperVVirtualMachineDetails struct {
-	DiskDetails            []DiskDetails `json:"diskDetails"`
-	Generation             string        `json:"generation,omitempty,omitzero"`
-	HasFibreChannelAdapter string        `json:"hasFibreChannelAdapter,omitempty,omitzero"`
-	HasPhysicalDisk        string        `json:"hasPhysicalDisk,omitempty,omitzero"`
-	HasSharedVhd           string        `json:"hasSharedVhd,omitempty,omitzero"`
-	HyperVHostId           string        `json:"hyperVHostId,omitempty,omitzero"`
-	InstanceType           string        `json:"instanceType"`
+	// DiskDetails Disks of the machine, the system disk first.
+	DiskDetails []DiskDetails `json:"diskDetails"`
+
+	// Generation 1 boots with a BIOS, 2 with UEFI.
+	Generation string `json:"generation,omitempty,omitzero"`
+
+	// HasFibreChannelAdapter Present, NotPresent or Unknown; a machine that has one cannot be protected.
+	HasFibreChannelAdapter string `json:"hasFibreChannelAdapter,omitempty,omitzero"`
+
+	// HasPhysicalDisk Present, NotPresent or Unknown; a pass-through disk cannot be protected.
+	HasPhysicalDisk string `json:"hasPhysicalDisk,omitempty,omitzero"`
+
+	// HasSharedVhd Present, NotPresent or Unknown; a shared disk cannot be protected.
+	HasSharedVhd string `json:"hasSharedVhd,omitempty,omitzero"`
+
+	// HyperVHostId GUID of the host that runs the VM.
+	HyperVHostId string `json:"hyperVHostId,omitempty,omitzero"`
+	InstanceType string `json:"instanceType"`
 
 	// OsDetails An operating system.
-	OsDetails    OSDetails `json:"osDetails,omitempty,omitzero"`
-	SourceItemId string    `json:"sourceItemId,omitempty,omitzero"`
+	OsDetails OSDetails `json:"osDetails,omitempty,omitzero"`
+
+	// SourceItemId Id of the VM in its site's inventory.
+	SourceItemId string `json:"sourceItemId,omitempty,omitzero"`
+}
+
+// IPConfigDetails An address of an adapter. isSeletedForFailover is the field's spelling.
+type IPConfigDetails struct {
+	// IpAddressType Dynamic or Static, at the source.
+	IpAddressType string `json:"ipAddressType,omitempty,omitzero"`
+
+	// IsPrimary Whether this is the adapter's first address.
+	IsPrimary *bool `json:"isPrimary,omitempty"`
+
+	// IsSeletedForFailover Whether the recovered machine gets this address. The spelling is the field's.
+	IsSeletedForFailover *bool `json:"isSeletedForFailover,omitempty"`
+
+	// Name Name of the address entry.
+	Name string `json:"name,omitempty,omitzero"`
+
+	// RecoveryIPAddressType Dynamic or Static, after a failover.
+	RecoveryIPAddressType string `json:"recoveryIPAddressType,omitempty,omitzero"`
+
+	// RecoveryLBBackendAddressPoolIds Load balancer pools after a failover. Kept and shown.
+	RecoveryLBBackendAddressPoolIds []string `json:"recoveryLBBackendAddressPoolIds,omitempty,omitzero"`
+
+	// RecoveryPublicIPAddressId Public address after a failover. Kept and shown.
+	RecoveryPublicIPAddressId string `json:"recoveryPublicIPAddressId,omitempty,omitzero"`
+
+	// RecoveryStaticIPAddress Fixed address after a failover; empty takes one by DHCP.
+	RecoveryStaticIPAddress string `json:"recoveryStaticIPAddress,omitempty,omitzero"`
+
+	// RecoverySubnetName Subnet after a failover.
+	RecoverySubnetName string `json:"recoverySubnetName,omitempty,omitzero"`
+
+	// StaticIPAddress Fixed address at the source.
+	StaticIPAddress string `json:"staticIPAddress,omitempty,omitzero"`
+
+	// SubnetName Subnet at the source.
+	SubnetName string `json:"subnetName,omitempty,omitzero"`
+
+	// TfoLBBackendAddressPoolIds Load balancer pools in a drill. Kept and shown.
+	TfoLBBackendAddressPoolIds []string `json:"tfoLBBackendAddressPoolIds,omitempty,omitzero"`
+
+	// TfoPublicIPAddressId Public address in a drill. Kept and shown.
+	TfoPublicIPAddressId string `json:"tfoPublicIPAddressId,omitempty,omitzero"`
+
+	// TfoStaticIPAddress Fixed address in a drill; empty takes one by DHCP.
+	TfoStaticIPAddress string `json:"tfoStaticIPAddress,omitempty,omitzero"`
+
+	// TfoSubnetName Subnet in a drill.
+	TfoSubnetName string `json:"tfoSubnetName,omitempty,omitzero"`
 }
 
 // IPConfigInputDetails An address of an adapter. isSeletedForFailover is the field's spelling.
 type IPConfigInputDetails struct {
-	IpConfigName                    string   `json:"ipConfigName,omitempty,omitzero"`
-	IsPrimary                       bool     `json:"isPrimary,omitempty,omitzero"`
-	IsSeletedForFailover            bool     `json:"isSeletedForFailover,omitempty,omitzero"`
+	// IpConfigName Name of the address entry, as in the item's details.
+	IpConfigName string `json:"ipConfigName,omitempty,omitzero"`
+
+	// IsPrimary Whether this is the adapter's first address.
+	IsPrimary bool `json:"isPrimary,omitempty,omitzero"`
+
+	// IsSeletedForFailover Whether the recovered machine gets this address. The spelling is the field's.
+	IsSeletedForFailover bool `json:"isSeletedForFailover,omitempty,omitzero"`
+
+	// RecoveryLBBackendAddressPoolIds Load balancer pools after a failover. Kept and shown.
 	RecoveryLBBackendAddressPoolIds []string `json:"recoveryLBBackendAddressPoolIds,omitempty,omitzero"`
-	RecoveryPublicIPAddressId       string   `json:"recoveryPublicIPAddressId,omitempty,omitzero"`
-	RecoveryStaticIPAddress         string   `json:"recoveryStaticIPAddress,omitempty,omitzero"`
-	RecoverySubnetName              string   `json:"recoverySubnetName,omitempty,omitzero"`
-	TfoLBBackendAddressPoolIds      []string `json:"tfoLBBackendAddressPoolIds,omitempty,omitzero"`
-	TfoPublicIPAddressId            string   `json:"tfoPublicIPAddressId,omitempty,omitzero"`
-	TfoStaticIPAddress              string   `json:"tfoStaticIPAddress,omitempty,omitzero"`
-	TfoSubnetName                   string   `json:"tfoSubnetName,omitempty,omitzero"`
+
+	// RecoveryPublicIPAddressId Public address after a failover. Kept and shown.
+	RecoveryPublicIPAddressId string `json:"recoveryPublicIPAddressId,omitempty,omitzero"`
+
+	// RecoveryStaticIPAddress Fixed address after a failover; empty takes one by DHCP.
+	RecoveryStaticIPAddress string `json:"recoveryStaticIPAddress,omitempty,omitzero"`
+
+	// RecoverySubnetName Subnet after a failover.
+	RecoverySubnetName string `json:"recoverySubnetName,omitempty,omitzero"`
+
+	// TfoLBBackendAddressPoolIds Load balancer pools in a drill. Kept and shown.
+	TfoLBBackendAddressPoolIds []string `json:"tfoLBBackendAddressPoolIds,omitempty,omitzero"`
+
+	// TfoPublicIPAddressId Public address in a drill. Kept and shown.
+	TfoPublicIPAddressId string `json:"tfoPublicIPAddressId,omitempty,omitzero"`
+
+	// TfoStaticIPAddress Fixed address in a drill; empty takes one by DHCP.
+	TfoStaticIPAddress string `json:"tfoStaticIPAddress,omitempty,omitzero"`
+
+	// TfoSubnetName Subnet in a drill.
+	TfoSubnetName string `json:"tfoSubnetName,omitempty,omitzero"`
 }
 
 // IdentityData Accepted and not used.
@@ -849,35 +2698,605 @@ type IdentityProviderInput struct {
 	TenantId      string `json:"tenantId,omitempty,omitzero"`
 }
 
-// InMageAzureV2PolicyDetails defines model for InMageAzureV2PolicyDetails.
+// InMageAgentDetails The agent in the machine.
+type InMageAgentDetails struct {
+	// AgentExpiryDate When the installed version stops being supported. UTC.
+	AgentExpiryDate time.Time `json:"agentExpiryDate,omitempty,omitzero"`
+
+	// AgentUpdateStatus Whether a newer agent is on offer.
+	AgentUpdateStatus string `json:"agentUpdateStatus,omitempty,omitzero"`
+
+	// AgentVersion Version the agent reported last.
+	AgentVersion string `json:"agentVersion,omitempty,omitzero"`
+
+	// PostUpdateRebootStatus Whether the guest must restart after the update.
+	PostUpdateRebootStatus string `json:"postUpdateRebootStatus,omitempty,omitzero"`
+}
+
+// InMageAzureV2DiskInputDetails A disk to protect.
+type InMageAzureV2DiskInputDetails struct {
+	// DiskEncryptionSetId Key set of the cloud for the recovered disk. Kept and shown.
+	DiskEncryptionSetId string `json:"diskEncryptionSetId,omitempty,omitzero"`
+
+	// DiskId Id of the disk, as its discoverer reports it.
+	DiskId string `json:"diskId,omitempty,omitzero"`
+
+	// DiskType Kind of cloud disk. Kept and shown; it changes nothing here.
+	DiskType DiskAccountType `json:"diskType,omitempty,omitzero"`
+
+	// LogStorageAccountId Cloud account for data in flight. Kept; Lifeboat spools at its replicators.
+	LogStorageAccountId string `json:"logStorageAccountId,omitempty,omitzero"`
+}
+
+// InMageAzureV2EnableProtectionInput Protects a machine with the guest agent. Fields that name cloud resources are kept and shown, and change nothing on a recovery site that has no such thing.
+type InMageAzureV2EnableProtectionInput struct {
+	// DiskEncryptionSetId Key set of the cloud for the recovered disk. Kept and shown.
+	DiskEncryptionSetId string `json:"diskEncryptionSetId,omitempty,omitzero"`
+
+	// DiskType Kind of cloud disk. Kept and shown; it changes nothing here.
+	DiskType DiskAccountType `json:"diskType,omitempty,omitzero"`
+
+	// DisksToInclude Disks to protect, with their settings; absent means all of them.
+	DisksToInclude []InMageAzureV2DiskInputDetails `json:"disksToInclude,omitempty,omitzero"`
+
+	// EnableRdpOnTargetOption Never, OnlyOnTestFailover or Always. Kept; the guest is not changed here.
+	EnableRdpOnTargetOption string `json:"enableRdpOnTargetOption,omitempty,omitzero"`
+	InstanceType            string `json:"instanceType"`
+
+	// LicenseType License of the cloud. Kept and shown.
+	LicenseType LicenseType `json:"licenseType,omitempty,omitzero"`
+
+	// LogStorageAccountId Cloud account for data in flight. Kept; Lifeboat spools at its replicators.
+	LogStorageAccountId string `json:"logStorageAccountId,omitempty,omitzero"`
+
+	// MasterTargetId Server that writes the disks of the target.
+	MasterTargetId string `json:"masterTargetId,omitempty,omitzero"`
+
+	// MultiVmGroupId GUID of the group whose machines share points.
+	MultiVmGroupId string `json:"multiVmGroupId,omitempty,omitzero"`
+
+	// MultiVmGroupName Name of the group whose machines share points; empty when alone.
+	MultiVmGroupName string `json:"multiVmGroupName,omitempty,omitzero"`
+
+	// ProcessServerId Replicator that takes the machine's data.
+	ProcessServerId string `json:"processServerId,omitempty,omitzero"`
+
+	// RunAsAccountId Account the agent is installed with. Kept; agents enrol with registration keys.
+	RunAsAccountId string `json:"runAsAccountId,omitempty,omitzero"`
+
+	// SeedManagedDiskTags Tags for that disk. Kept and shown.
+	SeedManagedDiskTags map[string]string `json:"seedManagedDiskTags,omitempty,omitzero"`
+
+	// SqlServerLicenseType License of the cloud. Kept and shown.
+	SqlServerLicenseType SqlServerLicenseType `json:"sqlServerLicenseType,omitempty,omitzero"`
+
+	// StorageAccountId Cloud account that holds the replica. Kept; points live in the vault's bucket.
+	StorageAccountId string `json:"storageAccountId,omitempty,omitzero"`
+
+	// TargetAvailabilitySetId Availability set of the recovered machine. Kept and shown.
+	TargetAvailabilitySetId string `json:"targetAvailabilitySetId,omitempty,omitzero"`
+
+	// TargetAvailabilityZone Zone of the recovered machine. Kept and shown.
+	TargetAvailabilityZone string `json:"targetAvailabilityZone,omitempty,omitzero"`
+
+	// TargetAzureNetworkId Network of the recovered machine.
+	TargetAzureNetworkId string `json:"targetAzureNetworkId,omitempty,omitzero"`
+
+	// TargetAzureSubnetId Subnet of the recovered machine.
+	TargetAzureSubnetId string `json:"targetAzureSubnetId,omitempty,omitzero"`
+
+	// TargetAzureV1ResourceGroupId Classic resource group of the recovered machine. Kept and shown.
+	TargetAzureV1ResourceGroupId string `json:"targetAzureV1ResourceGroupId,omitempty,omitzero"`
+
+	// TargetAzureV2ResourceGroupId Resource group of the recovered machine. Kept and shown.
+	TargetAzureV2ResourceGroupId string `json:"targetAzureV2ResourceGroupId,omitempty,omitzero"`
+
+	// TargetAzureVmName Name of the recovered machine; absent keeps the source's.
+	TargetAzureVmName string `json:"targetAzureVmName,omitempty,omitzero"`
+
+	// TargetManagedDiskTags Tags of the recovered disks. Kept and shown.
+	TargetManagedDiskTags map[string]string `json:"targetManagedDiskTags,omitempty,omitzero"`
+
+	// TargetNicTags Tags of the recovered adapters. Kept and shown.
+	TargetNicTags map[string]string `json:"targetNicTags,omitempty,omitzero"`
+
+	// TargetProximityPlacementGroupId Placement group of the cloud. Kept and shown.
+	TargetProximityPlacementGroupId string `json:"targetProximityPlacementGroupId,omitempty,omitzero"`
+
+	// TargetVmSize Size of the recovered machine; empty keeps the source's processors and memory.
+	TargetVmSize string `json:"targetVmSize,omitempty,omitzero"`
+
+	// TargetVmTags Tags of the recovered machine. Kept and shown.
+	TargetVmTags map[string]string `json:"targetVmTags,omitempty,omitzero"`
+}
+
+// InMageAzureV2EventDetails An event of the classic system.
+type InMageAzureV2EventDetails struct {
+	// Category What the problem belongs to, such as Replication or TestFailover.
+	Category string `json:"category,omitempty,omitzero"`
+
+	// Component Part of the site that raised the event.
+	Component string `json:"component,omitempty,omitzero"`
+
+	// CorrectiveAction What to do about it.
+	CorrectiveAction string `json:"correctiveAction,omitempty,omitzero"`
+
+	// Details All that the reporting part said.
+	Details string `json:"details,omitempty,omitzero"`
+
+	// EventType Kind that the reporting part gave it.
+	EventType    string `json:"eventType,omitempty,omitzero"`
+	InstanceType string `json:"instanceType"`
+
+	// SiteName Name of the site.
+	SiteName string `json:"siteName,omitempty,omitzero"`
+
+	// Summary What happened, in one line.
+	Summary string `json:"summary,omitempty,omitzero"`
+}
+
+// InMageAzureV2ManagedDiskDetails A disk of the recovered machine.
+type InMageAzureV2ManagedDiskDetails struct {
+	// DiskEncryptionSetId Key set of the cloud for the recovered disk. Kept and shown.
+	DiskEncryptionSetId string `json:"diskEncryptionSetId,omitempty,omitzero"`
+
+	// DiskId Id of the disk, as its discoverer reports it.
+	DiskId string `json:"diskId,omitempty,omitzero"`
+
+	// ReplicaDiskType Kind of cloud disk for the replica. Shown as sent.
+	ReplicaDiskType string `json:"replicaDiskType,omitempty,omitzero"`
+
+	// SeedManagedDiskId Cloud disk with the first copy; empty here.
+	SeedManagedDiskId string `json:"seedManagedDiskId,omitempty,omitzero"`
+
+	// TargetDiskName Name of the recovered disk.
+	TargetDiskName string `json:"targetDiskName,omitempty,omitzero"`
+}
+
+// InMageAzureV2PolicyDetails Settings of the classic provider towards the recovery site.
 type InMageAzureV2PolicyDetails struct {
-	AppConsistentFrequencyInMinutes   *int32 `json:"appConsistentFrequencyInMinutes,omitempty"`
+	// AppConsistentFrequencyInMinutes Minutes between application-consistent points; 0 turns them off.
+	AppConsistentFrequencyInMinutes *int32 `json:"appConsistentFrequencyInMinutes,omitempty"`
+
+	// CrashConsistentFrequencyInMinutes Minutes between crash-consistent points.
 	CrashConsistentFrequencyInMinutes *int32 `json:"crashConsistentFrequencyInMinutes,omitempty"`
 	InstanceType                      string `json:"instanceType"`
-	MultiVmSyncStatus                 string `json:"multiVmSyncStatus,omitempty,omitzero"`
-	RecoveryPointHistory              *int32 `json:"recoveryPointHistory,omitempty"`
-	RecoveryPointThresholdInMinutes   *int32 `json:"recoveryPointThresholdInMinutes,omitempty"`
+
+	// MultiVmSyncStatus Enable or Disable: whether machines of a group share points.
+	MultiVmSyncStatus string `json:"multiVmSyncStatus,omitempty,omitzero"`
+
+	// RecoveryPointHistory Minutes for which points are kept.
+	RecoveryPointHistory *int32 `json:"recoveryPointHistory,omitempty"`
+
+	// RecoveryPointThresholdInMinutes RPO in minutes; a larger lag raises a health error.
+	RecoveryPointThresholdInMinutes *int32 `json:"recoveryPointThresholdInMinutes,omitempty"`
 }
 
 // InMageAzureV2PolicyInput Settings of the classic provider towards the recovery site.
 type InMageAzureV2PolicyInput struct {
-	AppConsistentFrequencyInMinutes   int32                                     `json:"appConsistentFrequencyInMinutes,omitempty,omitzero"`
-	CrashConsistentFrequencyInMinutes int32                                     `json:"crashConsistentFrequencyInMinutes,omitempty,omitzero"`
-	InstanceType                      string                                    `json:"instanceType"`
-	MultiVmSyncStatus                 InMageAzureV2PolicyInputMultiVmSyncStatus `json:"multiVmSyncStatus"`
-	RecoveryPointHistory              int32                                     `json:"recoveryPointHistory,omitempty,omitzero"`
-	RecoveryPointThresholdInMinutes   int32                                     `json:"recoveryPointThresholdInMinutes,omitempty,omitzero"`
+	// AppConsistentFrequencyInMinutes Minutes between application-consistent points; 0 turns them off.
+	AppConsistentFrequencyInMinutes int32 `json:"appConsistentFrequencyInMinutes,omitempty,omitzero"`
+
+	// CrashConsistentFrequencyInMinutes Minutes between crash-consistent points.
+	CrashConsistentFrequencyInMinutes int32  `json:"crashConsistentFrequencyInMinutes,omitempty,omitzero"`
+	InstanceType                      string `json:"instanceType"`
+
+	// MultiVmSyncStatus Enable or Disable: whether machines of a group share points.
+	MultiVmSyncStatus InMageAzureV2PolicyInputMultiVmSyncStatus `json:"multiVmSyncStatus"`
+
+	// RecoveryPointHistory Minutes for which points are kept.
+	RecoveryPointHistory int32 `json:"recoveryPointHistory,omitempty,omitzero"`
+
+	// RecoveryPointThresholdInMinutes RPO in minutes; a larger lag raises a health error.
+	RecoveryPointThresholdInMinutes int32 `json:"recoveryPointThresholdInMinutes,omitempty,omitzero"`
 }
 
-// InMageAzureV2PolicyInputMultiVmSyncStatus defines model for InMageAzureV2PolicyInput.MultiVmSyncStatus.
+// InMageAzureV2PolicyInputMultiVmSyncStatus Enable or Disable: whether machines of a group share points.
 type InMageAzureV2PolicyInputMultiVmSyncStatus string
 
-// InMageAzureV2RecoveryPointDetails defines model for InMageAzureV2RecoveryPointDetails.
+// InMageAzureV2ProtectedDiskDetails A protected disk.
+type InMageAzureV2ProtectedDiskDetails struct {
+	// DiskCapacityInBytes Size of the disk.
+	DiskCapacityInBytes *int64 `json:"diskCapacityInBytes,omitempty"`
+
+	// DiskId Id of the disk, as its discoverer reports it.
+	DiskId string `json:"diskId,omitempty,omitzero"`
+
+	// DiskName Device name or file name of the disk.
+	DiskName string `json:"diskName,omitempty,omitzero"`
+
+	// DiskResized "true" after the source disk changed its size.
+	DiskResized string `json:"diskResized,omitempty,omitzero"`
+
+	// FileSystemCapacityInBytes Size of the file systems on the disk.
+	FileSystemCapacityInBytes *int64 `json:"fileSystemCapacityInBytes,omitempty"`
+
+	// HealthErrorCode Code of the disk's gravest health error; empty when there is none.
+	HealthErrorCode string `json:"healthErrorCode,omitempty,omitzero"`
+
+	// LastRpoCalculatedTime When the RPO lag was measured. UTC.
+	LastRpoCalculatedTime time.Time `json:"lastRpoCalculatedTime,omitempty,omitzero"`
+
+	// ProgressHealth None, InProgress, SlowProgress, NoProgress or Queued.
+	ProgressHealth string `json:"progressHealth,omitempty,omitzero"`
+
+	// ProgressStatus What the disk's replication does now.
+	ProgressStatus string `json:"progressStatus,omitempty,omitzero"`
+
+	// ProtectionStage Step that replication is in.
+	ProtectionStage string `json:"protectionStage,omitempty,omitzero"`
+
+	// PsDataInMegaBytes MiB waiting at the process server.
+	PsDataInMegaBytes *float64 `json:"psDataInMegaBytes,omitempty"`
+
+	// ResyncDurationInSeconds Seconds since the comparison began.
+	ResyncDurationInSeconds *int64 `json:"resyncDurationInSeconds,omitempty"`
+
+	// ResyncLast15MinutesTransferredBytes Bytes sent in the last quarter of an hour.
+	ResyncLast15MinutesTransferredBytes *int64 `json:"resyncLast15MinutesTransferredBytes,omitempty"`
+
+	// ResyncLastDataTransferTimeUTC When bytes last moved. UTC.
+	ResyncLastDataTransferTimeUTC time.Time `json:"resyncLastDataTransferTimeUTC,omitempty,omitzero"`
+
+	// ResyncProcessedBytes Bytes compared so far.
+	ResyncProcessedBytes *int64 `json:"resyncProcessedBytes,omitempty"`
+
+	// ResyncProgressPercentage Part of the first copy or comparison that is done, 0 to 100.
+	ResyncProgressPercentage *int32 `json:"resyncProgressPercentage,omitempty"`
+
+	// ResyncRequired "true" when change tracking was lost and the disks must be compared.
+	ResyncRequired string `json:"resyncRequired,omitempty,omitzero"`
+
+	// ResyncStartTime When the comparison began. UTC.
+	ResyncStartTime time.Time `json:"resyncStartTime,omitempty,omitzero"`
+
+	// ResyncTotalTransferredBytes Bytes sent by the comparison.
+	ResyncTotalTransferredBytes *int64 `json:"resyncTotalTransferredBytes,omitempty"`
+
+	// RpoInSeconds RPO lag: now minus the capture time of the newest point.
+	RpoInSeconds *int64 `json:"rpoInSeconds,omitempty"`
+
+	// SecondsToTakeSwitchProvider Seconds that a switch of provider would take.
+	SecondsToTakeSwitchProvider *int64 `json:"secondsToTakeSwitchProvider,omitempty"`
+
+	// SourceDataInMegaBytes MiB waiting at the source.
+	SourceDataInMegaBytes *float64 `json:"sourceDataInMegaBytes,omitempty"`
+
+	// TargetDataInMegaBytes MiB waiting at the target.
+	TargetDataInMegaBytes *float64 `json:"targetDataInMegaBytes,omitempty"`
+}
+
+// InMageAzureV2RecoveryPointDetails A point of the classic system.
 type InMageAzureV2RecoveryPointDetails struct {
 	InstanceType string `json:"instanceType"`
 
 	// IsMultiVmSyncPoint "true" or "false".
 	IsMultiVmSyncPoint string `json:"isMultiVmSyncPoint,omitempty,omitzero"`
+}
+
+// InMageAzureV2ReplicationDetails A machine on its way to the recovery site, in the classic system. Booleans in quotes are the field's.
+type InMageAzureV2ReplicationDetails struct {
+	// AgentExpiryDate When the installed version stops being supported. UTC.
+	AgentExpiryDate time.Time `json:"agentExpiryDate,omitempty,omitzero"`
+
+	// AgentVersion Version the agent reported last.
+	AgentVersion string `json:"agentVersion,omitempty,omitzero"`
+
+	// AllAvailableOSUpgradeConfigurations Guest upgrades a failover may do; none here.
+	AllAvailableOSUpgradeConfigurations []OSUpgradeSupportedVersions `json:"allAvailableOSUpgradeConfigurations,omitempty,omitzero"`
+
+	// AzureVMDiskDetails Disks the recovered machine gets, in the spelling of InMageAzureV2.
+	AzureVMDiskDetails []AzureVMDiskDetails `json:"azureVMDiskDetails,omitempty,omitzero"`
+
+	// AzureVmGeneration 1 boots with a BIOS, 2 with UEFI.
+	AzureVmGeneration string `json:"azureVmGeneration,omitempty,omitzero"`
+
+	// CompressedDataRateInMB MiB a second on the wire, averaged over the last minutes.
+	CompressedDataRateInMB *float64 `json:"compressedDataRateInMB,omitempty"`
+
+	// Datastores Where the hypervisor keeps the machine's disks.
+	Datastores []string `json:"datastores,omitempty,omitzero"`
+
+	// DiscoveryType vCenter or physical: who reported the machine.
+	DiscoveryType string `json:"discoveryType,omitempty,omitzero"`
+
+	// DiskResized "true" after the source disk changed its size.
+	DiskResized string `json:"diskResized,omitempty,omitzero"`
+
+	// EnableRdpOnTargetOption Never, OnlyOnTestFailover or Always. Kept; the guest is not changed here.
+	EnableRdpOnTargetOption string `json:"enableRdpOnTargetOption,omitempty,omitzero"`
+
+	// FirmwareType BIOS or UEFI.
+	FirmwareType string `json:"firmwareType,omitempty,omitzero"`
+
+	// InfrastructureVmId Id of the machine in the inventory that found it.
+	InfrastructureVmId string `json:"infrastructureVmId,omitempty,omitzero"`
+	InstanceType       string `json:"instanceType"`
+
+	// IpAddress First address of the machine.
+	IpAddress string `json:"ipAddress,omitempty,omitzero"`
+
+	// IsAdditionalStatsAvailable Whether processedBytes and its like are filled in.
+	IsAdditionalStatsAvailable *bool `json:"isAdditionalStatsAvailable,omitempty"`
+
+	// IsAgentUpdateRequired "true" when the agent is older than the server wants.
+	IsAgentUpdateRequired string `json:"isAgentUpdateRequired,omitempty,omitzero"`
+
+	// IsRebootAfterUpdateRequired "true" when the guest must restart after the update.
+	IsRebootAfterUpdateRequired string `json:"isRebootAfterUpdateRequired,omitempty,omitzero"`
+
+	// LastHeartbeat Last sign of life. UTC.
+	LastHeartbeat time.Time `json:"lastHeartbeat,omitempty,omitzero"`
+
+	// LastRecoveryPointReceived Capture time of the newest point. UTC.
+	LastRecoveryPointReceived time.Time `json:"lastRecoveryPointReceived,omitempty,omitzero"`
+
+	// LastRpoCalculatedTime When the RPO lag was measured. UTC.
+	LastRpoCalculatedTime time.Time `json:"lastRpoCalculatedTime,omitempty,omitzero"`
+
+	// LastUpdateReceivedTime When the agent last reported. UTC.
+	LastUpdateReceivedTime time.Time `json:"lastUpdateReceivedTime,omitempty,omitzero"`
+
+	// LicenseType License to use in the cloud. Kept and shown.
+	LicenseType string `json:"licenseType,omitempty,omitzero"`
+
+	// MasterTargetId Server that writes the disks of the target.
+	MasterTargetId string `json:"masterTargetId,omitempty,omitzero"`
+
+	// MultiVmGroupId GUID of the group whose machines share points.
+	MultiVmGroupId string `json:"multiVmGroupId,omitempty,omitzero"`
+
+	// MultiVmGroupName Name of the group whose machines share points; empty when alone.
+	MultiVmGroupName string `json:"multiVmGroupName,omitempty,omitzero"`
+
+	// MultiVmSyncStatus Enable or Disable: whether machines of a group share points.
+	MultiVmSyncStatus string `json:"multiVmSyncStatus,omitempty,omitzero"`
+
+	// OsDiskId Id of the disk the machine boots from.
+	OsDiskId string `json:"osDiskId,omitempty,omitzero"`
+
+	// OsName Name and version of the operating system.
+	OsName string `json:"osName,omitempty,omitzero"`
+
+	// OsType Windows or Linux.
+	OsType string `json:"osType,omitempty,omitzero"`
+
+	// OsVersion Version of the operating system.
+	OsVersion string `json:"osVersion,omitempty,omitzero"`
+
+	// ProcessServerId Replicator that takes the machine's data.
+	ProcessServerId string `json:"processServerId,omitempty,omitzero"`
+
+	// ProcessServerName Host name of that replicator.
+	ProcessServerName string `json:"processServerName,omitempty,omitzero"`
+
+	// ProtectedDisks Disks that are replicated.
+	ProtectedDisks []InMageAzureV2ProtectedDiskDetails `json:"protectedDisks,omitempty,omitzero"`
+
+	// ProtectedManagedDisks Disks that are replicated to managed disks.
+	ProtectedManagedDisks []InMageAzureV2ManagedDiskDetails `json:"protectedManagedDisks,omitempty,omitzero"`
+
+	// ProtectionStage Step that replication is in.
+	ProtectionStage string `json:"protectionStage,omitempty,omitzero"`
+
+	// RecoveryAvailabilitySetId Availability set of the recovered machine. Kept and shown.
+	RecoveryAvailabilitySetId string `json:"recoveryAvailabilitySetId,omitempty,omitzero"`
+
+	// RecoveryAzureLogStorageAccountId Cloud account for data in flight. Shown as sent.
+	RecoveryAzureLogStorageAccountId string `json:"recoveryAzureLogStorageAccountId,omitempty,omitzero"`
+
+	// RecoveryAzureResourceGroupId Resource group of the recovered machine. Shown as sent.
+	RecoveryAzureResourceGroupId string `json:"recoveryAzureResourceGroupId,omitempty,omitzero"`
+
+	// RecoveryAzureStorageAccount Cloud account that holds the replica. Shown as sent.
+	RecoveryAzureStorageAccount string `json:"recoveryAzureStorageAccount,omitempty,omitzero"`
+
+	// RecoveryAzureVMName Name of the recovered machine.
+	RecoveryAzureVMName string `json:"recoveryAzureVMName,omitempty,omitzero"`
+
+	// RecoveryAzureVMSize Size of the recovered machine; empty keeps the source's processors and memory.
+	RecoveryAzureVMSize string `json:"recoveryAzureVMSize,omitempty,omitzero"`
+
+	// ReplicaId GUID of the replica.
+	ReplicaId string `json:"replicaId,omitempty,omitzero"`
+
+	// ResyncProgressPercentage Part of the first copy or comparison that is done, 0 to 100.
+	ResyncProgressPercentage *int32 `json:"resyncProgressPercentage,omitempty"`
+
+	// RpoInSeconds RPO lag: now minus the capture time of the newest point.
+	RpoInSeconds *int64 `json:"rpoInSeconds,omitempty"`
+
+	// SeedManagedDiskTags Tags for that disk. Kept and shown.
+	SeedManagedDiskTags map[string]string `json:"seedManagedDiskTags,omitempty,omitzero"`
+
+	// SelectedRecoveryAzureNetworkId Network after a failover.
+	SelectedRecoveryAzureNetworkId string `json:"selectedRecoveryAzureNetworkId,omitempty,omitzero"`
+
+	// SelectedSourceNicId Adapter that stands for the machine where only one is shown.
+	SelectedSourceNicId string `json:"selectedSourceNicId,omitempty,omitzero"`
+
+	// SelectedTfoAzureNetworkId Network of test failovers.
+	SelectedTfoAzureNetworkId string `json:"selectedTfoAzureNetworkId,omitempty,omitzero"`
+
+	// SourceVmCpuCount Virtual processors of the source.
+	SourceVmCpuCount *int32 `json:"sourceVmCpuCount,omitempty"`
+
+	// SourceVmRamSizeInMB Memory of the source in MiB.
+	SourceVmRamSizeInMB *int32 `json:"sourceVmRamSizeInMB,omitempty"`
+
+	// SqlServerLicenseType License to use in the cloud. Kept and shown.
+	SqlServerLicenseType string `json:"sqlServerLicenseType,omitempty,omitzero"`
+
+	// SupportedOSVersions Guest upgrades on offer; none here.
+	SupportedOSVersions []string `json:"supportedOSVersions,omitempty,omitzero"`
+
+	// SwitchProviderBlockingErrorDetails Why the provider cannot be switched now; empty when it can.
+	SwitchProviderBlockingErrorDetails []RcmErrorDetails `json:"switchProviderBlockingErrorDetails,omitempty,omitzero"`
+
+	// SwitchProviderDetails Where a switch of provider leads to.
+	SwitchProviderDetails InMageAzureV2SwitchProviderDetails `json:"switchProviderDetails,omitempty,omitzero"`
+
+	// TargetAvailabilityZone Zone of the recovered machine. Kept and shown.
+	TargetAvailabilityZone string `json:"targetAvailabilityZone,omitempty,omitzero"`
+
+	// TargetManagedDiskTags Tags of the recovered disks. Kept and shown.
+	TargetManagedDiskTags map[string]string `json:"targetManagedDiskTags,omitempty,omitzero"`
+
+	// TargetNicTags Tags of the recovered adapters. Kept and shown.
+	TargetNicTags map[string]string `json:"targetNicTags,omitempty,omitzero"`
+
+	// TargetProximityPlacementGroupId Placement group of the cloud. Kept and shown.
+	TargetProximityPlacementGroupId string `json:"targetProximityPlacementGroupId,omitempty,omitzero"`
+
+	// TargetVmId Id of the recovered machine.
+	TargetVmId string `json:"targetVmId,omitempty,omitzero"`
+
+	// TargetVmTags Tags of the recovered machine. Kept and shown.
+	TargetVmTags map[string]string `json:"targetVmTags,omitempty,omitzero"`
+
+	// TotalDataTransferred Bytes sent since protection began.
+	TotalDataTransferred *int64 `json:"totalDataTransferred,omitempty"`
+
+	// TotalProgressHealth Progress of the worst disk.
+	TotalProgressHealth string `json:"totalProgressHealth,omitempty,omitzero"`
+
+	// UncompressedDataRateInMB MiB a second before compression, averaged over the last minutes.
+	UncompressedDataRateInMB *float64 `json:"uncompressedDataRateInMB,omitempty"`
+
+	// UseManagedDisks "true" or "false". Kept and shown.
+	UseManagedDisks string `json:"useManagedDisks,omitempty,omitzero"`
+
+	// VCenterInfrastructureId Id of the inventory server that found the machine.
+	VCenterInfrastructureId string `json:"vCenterInfrastructureId,omitempty,omitzero"`
+
+	// ValidationErrors Why the machine cannot be protected as it is; empty when it can.
+	ValidationErrors []HealthError `json:"validationErrors,omitempty,omitzero"`
+
+	// VhdName Name of the disk.
+	VhdName string `json:"vhdName,omitempty,omitzero"`
+
+	// VmId Id of the machine.
+	VmId string `json:"vmId,omitempty,omitzero"`
+
+	// VmNics Adapters of the machine.
+	VmNics []VMNicDetails `json:"vmNics,omitempty,omitzero"`
+
+	// VmProtectionState State of this machine's replication alone.
+	VmProtectionState string `json:"vmProtectionState,omitempty,omitzero"`
+
+	// VmProtectionStateDescription The same for people.
+	VmProtectionStateDescription string `json:"vmProtectionStateDescription,omitempty,omitzero"`
+}
+
+// InMageAzureV2ReprotectInput Replicates towards the recovery site again, after the way home.
+type InMageAzureV2ReprotectInput struct {
+	// DisksToInclude Ids of the disks to protect; absent means all of them.
+	DisksToInclude []string `json:"disksToInclude,omitempty,omitzero"`
+	InstanceType   string   `json:"instanceType"`
+
+	// LogStorageAccountId Cloud account for data in flight. Kept; Lifeboat spools at its replicators.
+	LogStorageAccountId string `json:"logStorageAccountId,omitempty,omitzero"`
+
+	// MasterTargetId Server that writes the disks of the target.
+	MasterTargetId string `json:"masterTargetId,omitempty,omitzero"`
+
+	// PolicyId Path of the policy.
+	PolicyId string `json:"policyId,omitempty,omitzero"`
+
+	// ProcessServerId Replicator that takes the machine's data.
+	ProcessServerId string `json:"processServerId,omitempty,omitzero"`
+
+	// RunAsAccountId Account the agent is installed with. Kept; agents enrol with registration keys.
+	RunAsAccountId string `json:"runAsAccountId,omitempty,omitzero"`
+
+	// StorageAccountId Cloud account that holds the replica. Kept; points live in the vault's bucket.
+	StorageAccountId string `json:"storageAccountId,omitempty,omitzero"`
+}
+
+// InMageAzureV2SwitchProviderDetails Where a switch of provider leads to.
+type InMageAzureV2SwitchProviderDetails struct {
+	// TargetApplianceId Appliance that takes over.
+	TargetApplianceId string `json:"targetApplianceId,omitempty,omitzero"`
+
+	// TargetFabricId Path of the fabric that takes over.
+	TargetFabricId string `json:"targetFabricId,omitempty,omitzero"`
+
+	// TargetResourceId Path of the item that takes over.
+	TargetResourceId string `json:"targetResourceId,omitempty,omitzero"`
+
+	// TargetVaultId Path of the vault that takes over.
+	TargetVaultId string `json:"targetVaultId,omitempty,omitzero"`
+}
+
+// InMageAzureV2SwitchProviderInput Hands the machine over to the InMageRcm provider.
+type InMageAzureV2SwitchProviderInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// TargetApplianceID Appliance that takes over. The spelling is the field's.
+	TargetApplianceID string `json:"targetApplianceID"`
+
+	// TargetFabricID Path of the fabric that takes over. The spelling is the field's.
+	TargetFabricID string `json:"targetFabricID"`
+
+	// TargetVaultID Path of the vault that takes over. The spelling is the field's.
+	TargetVaultID string `json:"targetVaultID"`
+}
+
+// InMageAzureV2TestFailoverInput A drill.
+type InMageAzureV2TestFailoverInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// OsUpgradeVersion Version to upgrade the guest to on the way. Refused here unless empty.
+	OsUpgradeVersion string `json:"osUpgradeVersion,omitempty,omitzero"`
+
+	// RecoveryPointId Path of the point; absent takes the newest.
+	RecoveryPointId string `json:"recoveryPointId,omitempty,omitzero"`
+}
+
+// InMageAzureV2UnplannedFailoverInput A failover to the recovery site.
+type InMageAzureV2UnplannedFailoverInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// OsUpgradeVersion Version to upgrade the guest to on the way. Refused here unless empty.
+	OsUpgradeVersion string `json:"osUpgradeVersion,omitempty,omitzero"`
+
+	// RecoveryPointId Path of the point; absent takes the newest.
+	RecoveryPointId string `json:"recoveryPointId,omitempty,omitzero"`
+}
+
+// InMageAzureV2UpdateReplicationProtectedItemInput Changes how the machine will be started.
+type InMageAzureV2UpdateReplicationProtectedItemInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// RecoveryAzureV1ResourceGroupId Classic resource group of the recovered machine. Kept and shown.
+	RecoveryAzureV1ResourceGroupId string `json:"recoveryAzureV1ResourceGroupId,omitempty,omitzero"`
+
+	// RecoveryAzureV2ResourceGroupId Resource group of the recovered machine. Kept and shown.
+	RecoveryAzureV2ResourceGroupId string `json:"recoveryAzureV2ResourceGroupId,omitempty,omitzero"`
+
+	// SqlServerLicenseType License of the cloud. Kept and shown.
+	SqlServerLicenseType SqlServerLicenseType `json:"sqlServerLicenseType,omitempty,omitzero"`
+
+	// TargetAvailabilityZone Zone of the recovered machine. Kept and shown.
+	TargetAvailabilityZone string `json:"targetAvailabilityZone,omitempty,omitzero"`
+
+	// TargetManagedDiskTags Tags of the recovered disks. Kept and shown.
+	TargetManagedDiskTags map[string]string `json:"targetManagedDiskTags,omitempty,omitzero"`
+
+	// TargetNicTags Tags of the recovered adapters. Kept and shown.
+	TargetNicTags map[string]string `json:"targetNicTags,omitempty,omitzero"`
+
+	// TargetProximityPlacementGroupId Placement group of the cloud. Kept and shown.
+	TargetProximityPlacementGroupId string `json:"targetProximityPlacementGroupId,omitempty,omitzero"`
+
+	// TargetVmTags Tags of the recovered machine. Kept and shown.
+	TargetVmTags map[string]string `json:"targetVmTags,omitempty,omitzero"`
+
+	// UseManagedDisks "true" or "false". Kept and shown.
+	UseManagedDisks string `json:"useManagedDisks,omitempty,omitzero"`
+
+	// VmDisks Disks to rename.
+	VmDisks []UpdateDiskInput `json:"vmDisks,omitempty,omitzero"`
 }
 
 // InMageDisableProtectionProviderSpecificInput What happens to the replica.
@@ -890,84 +3309,288 @@ type InMageDisableProtectionProviderSpecificInput struct {
 
 // InMageDiskDetails A disk of a machine with the guest agent. Sizes are decimal text.
 type InMageDiskDetails struct {
-	DiskConfiguration string              `json:"diskConfiguration,omitempty,omitzero"`
-	DiskId            string              `json:"diskId,omitempty,omitzero"`
-	DiskName          string              `json:"diskName,omitempty,omitzero"`
-	DiskSizeInMB      string              `json:"diskSizeInMB,omitempty,omitzero"`
-	DiskType          string              `json:"diskType,omitempty,omitzero"`
-	VolumeList        []DiskVolumeDetails `json:"volumeList,omitempty,omitzero"`
+	// DiskConfiguration How volumes lie on the disk, such as Basic or Dynamic.
+	DiskConfiguration string `json:"diskConfiguration,omitempty,omitzero"`
+
+	// DiskId Id of the disk, as its discoverer reports it.
+	DiskId string `json:"diskId,omitempty,omitzero"`
+
+	// DiskName Device name or file name of the disk.
+	DiskName string `json:"diskName,omitempty,omitzero"`
+
+	// DiskSizeInMB Size in MiB, as decimal text.
+	DiskSizeInMB string `json:"diskSizeInMB,omitempty,omitzero"`
+
+	// DiskType Basic or Dynamic.
+	DiskType string `json:"diskType,omitempty,omitzero"`
+
+	// VolumeList Volumes on the disk.
+	VolumeList []DiskVolumeDetails `json:"volumeList,omitempty,omitzero"`
 }
 
-// InMagePolicyDetails defines model for InMagePolicyDetails.
+// InMageDiskExclusionInput Disks to leave out.
+type InMageDiskExclusionInput struct {
+	// DiskSignatureOptions Disks to leave out, by signature.
+	DiskSignatureOptions []InMageDiskSignatureExclusionOptions `json:"diskSignatureOptions,omitempty,omitzero"`
+
+	// VolumeOptions Volumes whose disks are left out.
+	VolumeOptions []InMageVolumeExclusionOptions `json:"volumeOptions,omitempty,omitzero"`
+}
+
+// InMageDiskSignatureExclusionOptions Leaves out a disk.
+type InMageDiskSignatureExclusionOptions struct {
+	// DiskSignature Signature of the disk to leave out.
+	DiskSignature string `json:"diskSignature,omitempty,omitzero"`
+}
+
+// InMageEnableProtectionInput Protects a machine towards a secondary site.
+type InMageEnableProtectionInput struct {
+	// DatastoreName Directory of home disks at the master target.
+	DatastoreName string `json:"datastoreName,omitempty,omitzero"`
+
+	// DiskExclusionInput Disks to leave out.
+	DiskExclusionInput InMageDiskExclusionInput `json:"diskExclusionInput,omitempty,omitzero"`
+
+	// DisksToInclude Ids of the disks to protect; absent means all of them.
+	DisksToInclude []string `json:"disksToInclude,omitempty,omitzero"`
+	InstanceType   string   `json:"instanceType"`
+
+	// MasterTargetId Server that writes the disks of the target.
+	MasterTargetId string `json:"masterTargetId"`
+
+	// MultiVmGroupId GUID of the group whose machines share points.
+	MultiVmGroupId string `json:"multiVmGroupId"`
+
+	// MultiVmGroupName Name of the group whose machines share points; empty when alone.
+	MultiVmGroupName string `json:"multiVmGroupName"`
+
+	// ProcessServerId Replicator that takes the machine's data.
+	ProcessServerId string `json:"processServerId"`
+
+	// RetentionDrive Volume of the master target that keeps older points. Kept; points live in the bucket.
+	RetentionDrive string `json:"retentionDrive"`
+
+	// RunAsAccountId Account the agent is installed with. Kept; agents enrol with registration keys.
+	RunAsAccountId string `json:"runAsAccountId,omitempty,omitzero"`
+
+	// VmFriendlyName Name of the machine for people.
+	VmFriendlyName string `json:"vmFriendlyName,omitempty,omitzero"`
+}
+
+// InMagePolicyDetails Settings of the classic provider's way home.
 type InMagePolicyDetails struct {
+	// AppConsistentFrequencyInMinutes Minutes between application-consistent points; 0 turns them off.
 	AppConsistentFrequencyInMinutes *int32 `json:"appConsistentFrequencyInMinutes,omitempty"`
 	InstanceType                    string `json:"instanceType"`
-	MultiVmSyncStatus               string `json:"multiVmSyncStatus,omitempty,omitzero"`
-	RecoveryPointHistory            *int32 `json:"recoveryPointHistory,omitempty"`
+
+	// MultiVmSyncStatus Enable or Disable: whether machines of a group share points.
+	MultiVmSyncStatus string `json:"multiVmSyncStatus,omitempty,omitzero"`
+
+	// RecoveryPointHistory Minutes for which points are kept.
+	RecoveryPointHistory *int32 `json:"recoveryPointHistory,omitempty"`
+
+	// RecoveryPointThresholdInMinutes RPO in minutes; a larger lag raises a health error.
 	RecoveryPointThresholdInMinutes *int32 `json:"recoveryPointThresholdInMinutes,omitempty"`
 }
 
 // InMagePolicyInput Settings of the classic provider's way home.
 type InMagePolicyInput struct {
-	AppConsistentFrequencyInMinutes int32                              `json:"appConsistentFrequencyInMinutes,omitempty,omitzero"`
-	InstanceType                    string                             `json:"instanceType"`
-	MultiVmSyncStatus               InMagePolicyInputMultiVmSyncStatus `json:"multiVmSyncStatus"`
-	RecoveryPointHistory            int32                              `json:"recoveryPointHistory,omitempty,omitzero"`
-	RecoveryPointThresholdInMinutes int32                              `json:"recoveryPointThresholdInMinutes,omitempty,omitzero"`
+	// AppConsistentFrequencyInMinutes Minutes between application-consistent points; 0 turns them off.
+	AppConsistentFrequencyInMinutes int32  `json:"appConsistentFrequencyInMinutes,omitempty,omitzero"`
+	InstanceType                    string `json:"instanceType"`
+
+	// MultiVmSyncStatus Enable or Disable: whether machines of a group share points.
+	MultiVmSyncStatus InMagePolicyInputMultiVmSyncStatus `json:"multiVmSyncStatus"`
+
+	// RecoveryPointHistory Minutes for which points are kept.
+	RecoveryPointHistory int32 `json:"recoveryPointHistory,omitempty,omitzero"`
+
+	// RecoveryPointThresholdInMinutes RPO in minutes; a larger lag raises a health error.
+	RecoveryPointThresholdInMinutes int32 `json:"recoveryPointThresholdInMinutes,omitempty,omitzero"`
 }
 
-// InMagePolicyInputMultiVmSyncStatus defines model for InMagePolicyInput.MultiVmSyncStatus.
+// InMagePolicyInputMultiVmSyncStatus Enable or Disable: whether machines of a group share points.
 type InMagePolicyInputMultiVmSyncStatus string
+
+// InMageProtectedDiskDetails A protected disk.
+type InMageProtectedDiskDetails struct {
+	// DiskCapacityInBytes Size of the disk.
+	DiskCapacityInBytes *int64 `json:"diskCapacityInBytes,omitempty"`
+
+	// DiskId Id of the disk, as its discoverer reports it.
+	DiskId string `json:"diskId,omitempty,omitzero"`
+
+	// DiskName Device name or file name of the disk.
+	DiskName string `json:"diskName,omitempty,omitzero"`
+
+	// DiskResized "true" after the source disk changed its size.
+	DiskResized string `json:"diskResized,omitempty,omitzero"`
+
+	// FileSystemCapacityInBytes Size of the file systems on the disk.
+	FileSystemCapacityInBytes *int64 `json:"fileSystemCapacityInBytes,omitempty"`
+
+	// HealthErrorCode Code of the disk's gravest health error; empty when there is none.
+	HealthErrorCode string `json:"healthErrorCode,omitempty,omitzero"`
+
+	// LastRpoCalculatedTime When the RPO lag was measured. UTC.
+	LastRpoCalculatedTime time.Time `json:"lastRpoCalculatedTime,omitempty,omitzero"`
+
+	// ProgressHealth None, InProgress, SlowProgress, NoProgress or Queued.
+	ProgressHealth string `json:"progressHealth,omitempty,omitzero"`
+
+	// ProgressStatus What the disk's replication does now.
+	ProgressStatus string `json:"progressStatus,omitempty,omitzero"`
+
+	// ProtectionStage Step that replication is in.
+	ProtectionStage string `json:"protectionStage,omitempty,omitzero"`
+
+	// PsDataInMB MiB waiting at the process server.
+	PsDataInMB *float64 `json:"psDataInMB,omitempty"`
+
+	// ResyncDurationInSeconds Seconds since the comparison began.
+	ResyncDurationInSeconds *int64 `json:"resyncDurationInSeconds,omitempty"`
+
+	// ResyncLast15MinutesTransferredBytes Bytes sent in the last quarter of an hour.
+	ResyncLast15MinutesTransferredBytes *int64 `json:"resyncLast15MinutesTransferredBytes,omitempty"`
+
+	// ResyncLastDataTransferTimeUTC When bytes last moved. UTC.
+	ResyncLastDataTransferTimeUTC time.Time `json:"resyncLastDataTransferTimeUTC,omitempty,omitzero"`
+
+	// ResyncProcessedBytes Bytes compared so far.
+	ResyncProcessedBytes *int64 `json:"resyncProcessedBytes,omitempty"`
+
+	// ResyncProgressPercentage Part of the first copy or comparison that is done, 0 to 100.
+	ResyncProgressPercentage *int32 `json:"resyncProgressPercentage,omitempty"`
+
+	// ResyncRequired "true" when change tracking was lost and the disks must be compared.
+	ResyncRequired string `json:"resyncRequired,omitempty,omitzero"`
+
+	// ResyncStartTime When the comparison began. UTC.
+	ResyncStartTime time.Time `json:"resyncStartTime,omitempty,omitzero"`
+
+	// ResyncTotalTransferredBytes Bytes sent by the comparison.
+	ResyncTotalTransferredBytes *int64 `json:"resyncTotalTransferredBytes,omitempty"`
+
+	// RpoInSeconds RPO lag: now minus the capture time of the newest point.
+	RpoInSeconds *int64 `json:"rpoInSeconds,omitempty"`
+
+	// SourceDataInMB MiB waiting at the source.
+	SourceDataInMB *float64 `json:"sourceDataInMB,omitempty"`
+
+	// TargetDataInMB MiB waiting at the target.
+	TargetDataInMB *float64 `json:"targetDataInMB,omitempty"`
+}
+
+// InMageRcmAddDisksInput Disks to replicate from now on; unprotectedDisks lists the candidates.
+type InMageRcmAddDisksInput struct {
+	// Disks Disks to add.
+	Disks        []InMageRcmDiskInput `json:"disks"`
+	InstanceType string               `json:"instanceType"`
+}
 
 // InMageRcmApplyRecoveryPointInput The point to start from instead.
 type InMageRcmApplyRecoveryPointInput struct {
-	InstanceType    string `json:"instanceType"`
+	InstanceType string `json:"instanceType"`
+
+	// RecoveryPointId Path of the point; absent takes the newest.
 	RecoveryPointId string `json:"recoveryPointId"`
 }
 
-// InMageRcmContainerMappingDetails defines model for InMageRcmContainerMappingDetails.
+// InMageRcmContainerMappingDetails How agents are kept up to date.
 type InMageRcmContainerMappingDetails struct {
+	// EnableAgentAutoUpgrade "true" lets the server bring agents up to date.
 	EnableAgentAutoUpgrade string `json:"enableAgentAutoUpgrade,omitempty,omitzero"`
 	InstanceType           string `json:"instanceType"`
 }
 
 // InMageRcmDiscoveredProtectedVMDetails The machine as its site's inventory sees it.
 type InMageRcmDiscoveredProtectedVMDetails struct {
-	CreatedTimestamp       time.Time `json:"createdTimestamp,omitempty,omitzero"`
-	Datastores             []string  `json:"datastores,omitempty,omitzero"`
-	IpAddresses            []string  `json:"ipAddresses,omitempty,omitzero"`
-	IsDeleted              *bool     `json:"isDeleted,omitempty"`
+	// CreatedTimestamp When the inventory first saw the machine. UTC.
+	CreatedTimestamp time.Time `json:"createdTimestamp,omitempty,omitzero"`
+
+	// Datastores Where the hypervisor keeps the machine's disks.
+	Datastores []string `json:"datastores,omitempty,omitzero"`
+
+	// IpAddresses Addresses, the first one preferred.
+	IpAddresses []string `json:"ipAddresses,omitempty,omitzero"`
+
+	// IsDeleted Whether the inventory lost sight of the machine.
+	IsDeleted *bool `json:"isDeleted,omitempty"`
+
+	// LastDiscoveryTimeInUtc When the inventory last saw the machine. UTC.
 	LastDiscoveryTimeInUtc time.Time `json:"lastDiscoveryTimeInUtc,omitempty,omitzero"`
-	OsName                 string    `json:"osName,omitempty,omitzero"`
-	PowerStatus            string    `json:"powerStatus,omitempty,omitzero"`
-	UpdatedTimestamp       time.Time `json:"updatedTimestamp,omitempty,omitzero"`
-	VCenterFqdn            string    `json:"vCenterFqdn,omitempty,omitzero"`
-	VCenterId              string    `json:"vCenterId,omitempty,omitzero"`
-	VmFqdn                 string    `json:"vmFqdn,omitempty,omitzero"`
-	VmwareToolsStatus      string    `json:"vmwareToolsStatus,omitempty,omitzero"`
+
+	// OsName Name and version of the operating system.
+	OsName string `json:"osName,omitempty,omitzero"`
+
+	// PowerStatus On, Off or Unknown.
+	PowerStatus string `json:"powerStatus,omitempty,omitzero"`
+
+	// UpdatedTimestamp When the inventory last changed its entry. UTC.
+	UpdatedTimestamp time.Time `json:"updatedTimestamp,omitempty,omitzero"`
+
+	// VCenterFqdn Host name of the inventory server.
+	VCenterFqdn string `json:"vCenterFqdn,omitempty,omitzero"`
+
+	// VCenterId Id of the inventory server.
+	VCenterId string `json:"vCenterId,omitempty,omitzero"`
+
+	// VmFqdn Host name of the machine.
+	VmFqdn string `json:"vmFqdn,omitempty,omitzero"`
+
+	// VmwareToolsStatus Whether the guest's tools answer.
+	VmwareToolsStatus string `json:"vmwareToolsStatus,omitempty,omitzero"`
 }
 
 // InMageRcmDiskInput A disk to protect.
 type InMageRcmDiskInput struct {
+	// DiskEncryptionSetId Key set of the cloud for the recovered disk. Kept and shown.
 	DiskEncryptionSetId string `json:"diskEncryptionSetId,omitempty,omitzero"`
 
 	// DiskId As the agent reports it.
 	DiskId string `json:"diskId"`
 
+	// DiskSizeInGB Size of the recovered disk in GiB. Kept and shown.
+	DiskSizeInGB *int64 `json:"diskSizeInGB,omitempty"`
+
 	// DiskType Kind of cloud disk. Kept and shown; it changes nothing here.
-	DiskType            DiskAccountType `json:"diskType"`
-	LogStorageAccountId string          `json:"logStorageAccountId"`
-	SectorSizeInBytes   int32           `json:"sectorSizeInBytes,omitempty,omitzero"`
+	DiskType DiskAccountType `json:"diskType"`
+
+	// Iops Operations a second that the recovered disk is made for. Kept and shown.
+	Iops *int64 `json:"iops,omitempty"`
+
+	// LogStorageAccountId Cloud account for data in flight. Kept; Lifeboat spools at its replicators.
+	LogStorageAccountId string `json:"logStorageAccountId"`
+
+	// SectorSizeInBytes Logical sector: 512 or 4096.
+	SectorSizeInBytes int32 `json:"sectorSizeInBytes,omitempty,omitzero"`
+
+	// ThroughputInMbps MiB a second that the recovered disk is made for. Kept and shown.
+	ThroughputInMbps *int64 `json:"throughputInMbps,omitempty"`
 }
 
 // InMageRcmDisksDefaultInput Settings of all disks.
 type InMageRcmDisksDefaultInput struct {
+	// DiskEncryptionSetId Key set of the cloud for the recovered disk. Kept and shown.
 	DiskEncryptionSetId string `json:"diskEncryptionSetId,omitempty,omitzero"`
 
+	// DiskSizeInGB Size of the recovered disk in GiB. Kept and shown.
+	DiskSizeInGB *int64 `json:"diskSizeInGB,omitempty"`
+
 	// DiskType Kind of cloud disk. Kept and shown; it changes nothing here.
-	DiskType            DiskAccountType `json:"diskType"`
-	LogStorageAccountId string          `json:"logStorageAccountId"`
-	SectorSizeInBytes   int32           `json:"sectorSizeInBytes,omitempty,omitzero"`
+	DiskType DiskAccountType `json:"diskType"`
+
+	// Iops Operations a second that the recovered disk is made for. Kept and shown.
+	Iops *int64 `json:"iops,omitempty"`
+
+	// LogStorageAccountId Cloud account for data in flight. Kept; Lifeboat spools at its replicators.
+	LogStorageAccountId string `json:"logStorageAccountId"`
+
+	// SectorSizeInBytes Logical sector: 512 or 4096.
+	SectorSizeInBytes int32 `json:"sectorSizeInBytes,omitempty,omitzero"`
+
+	// ThroughputInMbps MiB a second that the recovered disk is made for. Kept and shown.
+	ThroughputInMbps *int64 `json:"throughputInMbps,omitempty"`
 }
 
 // InMageRcmEnableProtectionInput Protects a machine with the guest agent. Fields that name cloud resources are kept and shown, and change nothing on a recovery site that has no such thing.
@@ -979,147 +3602,288 @@ type InMageRcmEnableProtectionInput struct {
 	DisksToInclude []InMageRcmDiskInput `json:"disksToInclude,omitempty,omitzero"`
 
 	// FabricDiscoveryMachineId Path or name of the protectable item.
-	FabricDiscoveryMachineId string           `json:"fabricDiscoveryMachineId"`
-	InstanceType             string           `json:"instanceType"`
-	LicenseType              LicenseType      `json:"licenseType,omitempty,omitzero"`
-	LinuxLicenseType         LinuxLicenseType `json:"linuxLicenseType,omitempty,omitzero"`
-	MultiVmGroupName         string           `json:"multiVmGroupName,omitempty,omitzero"`
+	FabricDiscoveryMachineId string `json:"fabricDiscoveryMachineId"`
+	InstanceType             string `json:"instanceType"`
+
+	// LicenseType License of the cloud. Kept and shown.
+	LicenseType LicenseType `json:"licenseType,omitempty,omitzero"`
+
+	// LinuxLicenseType License of the cloud. Kept and shown.
+	LinuxLicenseType LinuxLicenseType `json:"linuxLicenseType,omitempty,omitzero"`
+
+	// MultiVmGroupName Name of the group whose machines share points; empty when alone.
+	MultiVmGroupName string `json:"multiVmGroupName,omitempty,omitzero"`
 
 	// ProcessServerId Replicator that takes the machine's data; empty or "any" lets Lifeboat choose.
-	ProcessServerId                       string                   `json:"processServerId"`
-	RunAsAccountId                        string                   `json:"runAsAccountId,omitempty,omitzero"`
-	SeedManagedDiskTags                   []UserCreatedResourceTag `json:"seedManagedDiskTags,omitempty,omitzero"`
-	SqlServerLicenseType                  SqlServerLicenseType     `json:"sqlServerLicenseType,omitempty,omitzero"`
-	TargetAvailabilitySetId               string                   `json:"targetAvailabilitySetId,omitempty,omitzero"`
-	TargetAvailabilityZone                string                   `json:"targetAvailabilityZone,omitempty,omitzero"`
-	TargetBootDiagnosticsStorageAccountId string                   `json:"targetBootDiagnosticsStorageAccountId,omitempty,omitzero"`
-	TargetManagedDiskTags                 []UserCreatedResourceTag `json:"targetManagedDiskTags,omitempty,omitzero"`
-	TargetNetworkId                       string                   `json:"targetNetworkId,omitempty,omitzero"`
-	TargetNicTags                         []UserCreatedResourceTag `json:"targetNicTags,omitempty,omitzero"`
-	TargetProximityPlacementGroupId       string                   `json:"targetProximityPlacementGroupId,omitempty,omitzero"`
-	TargetResourceGroupId                 string                   `json:"targetResourceGroupId"`
-	TargetSubnetName                      string                   `json:"targetSubnetName,omitempty,omitzero"`
+	ProcessServerId string `json:"processServerId"`
+
+	// RunAsAccountId Account the agent is installed with. Kept; agents enrol with registration keys.
+	RunAsAccountId string `json:"runAsAccountId,omitempty,omitzero"`
+
+	// SeedManagedDiskTags Tags for that disk. Kept and shown.
+	SeedManagedDiskTags []UserCreatedResourceTag `json:"seedManagedDiskTags,omitempty,omitzero"`
+
+	// SqlServerLicenseType License of the cloud. Kept and shown.
+	SqlServerLicenseType SqlServerLicenseType `json:"sqlServerLicenseType,omitempty,omitzero"`
+
+	// TargetAvailabilitySetId Availability set of the recovered machine. Kept and shown.
+	TargetAvailabilitySetId string `json:"targetAvailabilitySetId,omitempty,omitzero"`
+
+	// TargetAvailabilityZone Zone of the recovered machine. Kept and shown.
+	TargetAvailabilityZone string `json:"targetAvailabilityZone,omitempty,omitzero"`
+
+	// TargetBootDiagnosticsStorageAccountId Account for boot logs. Kept; serial logs stay with the job here.
+	TargetBootDiagnosticsStorageAccountId string `json:"targetBootDiagnosticsStorageAccountId,omitempty,omitzero"`
+
+	// TargetCapacityReservationGroupId Reserved capacity of the cloud. Kept and shown.
+	TargetCapacityReservationGroupId string `json:"targetCapacityReservationGroupId,omitempty,omitzero"`
+
+	// TargetManagedDiskTags Tags of the recovered disks. Kept and shown.
+	TargetManagedDiskTags []UserCreatedResourceTag `json:"targetManagedDiskTags,omitempty,omitzero"`
+
+	// TargetNetworkId Network of the recovered machine.
+	TargetNetworkId string `json:"targetNetworkId,omitempty,omitzero"`
+
+	// TargetNicTags Tags of the recovered adapters. Kept and shown.
+	TargetNicTags []UserCreatedResourceTag `json:"targetNicTags,omitempty,omitzero"`
+
+	// TargetProximityPlacementGroupId Placement group of the cloud. Kept and shown.
+	TargetProximityPlacementGroupId string `json:"targetProximityPlacementGroupId,omitempty,omitzero"`
+
+	// TargetResourceGroupId Resource group of the recovered machine. Kept and shown.
+	TargetResourceGroupId string `json:"targetResourceGroupId"`
+
+	// TargetSubnetName Subnet after a failover.
+	TargetSubnetName string `json:"targetSubnetName,omitempty,omitzero"`
 
 	// TargetVmName Name of the machine started in a failover.
 	TargetVmName string `json:"targetVmName,omitempty,omitzero"`
 
 	// TargetVmSecurityProfile Security of the started machine.
 	TargetVmSecurityProfile SecurityProfileProperties `json:"targetVmSecurityProfile,omitempty,omitzero"`
-	TargetVmSize            string                    `json:"targetVmSize,omitempty,omitzero"`
-	TargetVmTags            []UserCreatedResourceTag  `json:"targetVmTags,omitempty,omitzero"`
-	TestNetworkId           string                    `json:"testNetworkId,omitempty,omitzero"`
-	TestSubnetName          string                    `json:"testSubnetName,omitempty,omitzero"`
-	UserSelectedOSName      string                    `json:"userSelectedOSName,omitempty,omitzero"`
+
+	// TargetVmSize Size of the recovered machine; empty keeps the source's processors and memory.
+	TargetVmSize string `json:"targetVmSize,omitempty,omitzero"`
+
+	// TargetVmTags Tags of the recovered machine. Kept and shown.
+	TargetVmTags []UserCreatedResourceTag `json:"targetVmTags,omitempty,omitzero"`
+
+	// TestNetworkId Network of drills; an isolated one is made when absent.
+	TestNetworkId string `json:"testNetworkId,omitempty,omitzero"`
+
+	// TestSubnetName Subnet in a drill.
+	TestSubnetName string `json:"testSubnetName,omitempty,omitzero"`
+
+	// UserSelectedOSName Operating system as the user names it.
+	UserSelectedOSName string `json:"userSelectedOSName,omitempty,omitzero"`
 }
 
-// InMageRcmEventDetails defines model for InMageRcmEventDetails.
+// InMageRcmEventDetails An event of a machine with the guest agent.
 type InMageRcmEventDetails struct {
-	ApplianceName        string `json:"applianceName,omitempty,omitzero"`
+	// ApplianceName Replicator that the event is about.
+	ApplianceName string `json:"applianceName,omitempty,omitzero"`
+
+	// ComponentDisplayName Name of that part for people.
 	ComponentDisplayName string `json:"componentDisplayName,omitempty,omitzero"`
-	FabricName           string `json:"fabricName,omitempty,omitzero"`
-	InstanceType         string `json:"instanceType"`
-	JobId                string `json:"jobId,omitempty,omitzero"`
-	LatestAgentVersion   string `json:"latestAgentVersion,omitempty,omitzero"`
-	ProtectedItemName    string `json:"protectedItemName,omitempty,omitzero"`
-	ServerType           string `json:"serverType,omitempty,omitzero"`
-	VmName               string `json:"vmName,omitempty,omitzero"`
+
+	// FabricName Name of the fabric.
+	FabricName   string `json:"fabricName,omitempty,omitzero"`
+	InstanceType string `json:"instanceType"`
+
+	// JobId Path of the job that met the problem.
+	JobId string `json:"jobId,omitempty,omitzero"`
+
+	// LatestAgentVersion Newest version there is.
+	LatestAgentVersion string `json:"latestAgentVersion,omitempty,omitzero"`
+
+	// ProtectedItemName Name of the protected item.
+	ProtectedItemName string `json:"protectedItemName,omitempty,omitzero"`
+
+	// ServerType Role of that replicator.
+	ServerType string `json:"serverType,omitempty,omitzero"`
+
+	// VmName Name of the machine.
+	VmName string `json:"vmName,omitempty,omitzero"`
 }
 
 // InMageRcmFabricCreationInput A site whose machines run the guest agent. The cloud requires the other fields; Lifeboat takes them and needs none.
 type InMageRcmFabricCreationInput struct {
-	InstanceType   string `json:"instanceType"`
+	InstanceType string `json:"instanceType"`
+
+	// PhysicalSiteId Path of the site of physical machines. Kept and shown.
 	PhysicalSiteId string `json:"physicalSiteId,omitempty,omitzero"`
 
 	// SourceAgentIdentity Identity of an application. Accepted and not used; parts enrol with registration keys.
 	SourceAgentIdentity IdentityProviderInput `json:"sourceAgentIdentity,omitempty,omitzero"`
-	VmwareSiteId        string                `json:"vmwareSiteId,omitempty,omitzero"`
+
+	// VmwareSiteId Path of the VMware site. Kept and shown.
+	VmwareSiteId string `json:"vmwareSiteId,omitempty,omitzero"`
 }
 
 // InMageRcmFabricSpecificDetails The replicators of the site, by role, and the agents enrolled.
 type InMageRcmFabricSpecificDetails struct {
-	AgentDetails    []AgentDetails        `json:"agentDetails"`
-	ControlPlaneUri string                `json:"controlPlaneUri,omitempty,omitzero"`
-	DataPlaneUri    string                `json:"dataPlaneUri,omitempty,omitzero"`
-	Dras            []DraDetails          `json:"dras,omitempty,omitzero"`
-	InstanceType    string                `json:"instanceType"`
-	MarsAgents      []RcmComponentDetails `json:"marsAgents,omitempty,omitzero"`
-	PhysicalSiteId  string                `json:"physicalSiteId,omitempty,omitzero"`
+	// AgentDetails Agents enrolled in the site.
+	AgentDetails []AgentDetails `json:"agentDetails"`
+
+	// ControlPlaneUri Address that agents talk to for control.
+	ControlPlaneUri string `json:"controlPlaneUri,omitempty,omitzero"`
+
+	// DataPlaneUri Address that replication data is sent to.
+	DataPlaneUri string `json:"dataPlaneUri,omitempty,omitzero"`
+
+	// Dras Providers registered for the site.
+	Dras         []DraDetails `json:"dras,omitempty,omitzero"`
+	InstanceType string       `json:"instanceType"`
+
+	// MarsAgents Upload agents of the cloud; always empty here.
+	MarsAgents []RcmComponentDetails `json:"marsAgents,omitempty,omitzero"`
+
+	// PhysicalSiteId Path of the site of physical machines. Kept and shown.
+	PhysicalSiteId string `json:"physicalSiteId,omitempty,omitzero"`
 
 	// ProcessServers Replicators that take replication data.
 	ProcessServers []ProcessServerDetails `json:"processServers"`
-	PushInstallers []RcmComponentDetails  `json:"pushInstallers,omitempty,omitzero"`
+
+	// PushInstallers Parts that install agents from afar; none here.
+	PushInstallers []RcmComponentDetails `json:"pushInstallers,omitempty,omitzero"`
 
 	// RcmProxies Replicators that relay the agents' control traffic.
-	RcmProxies        []RcmComponentDetails `json:"rcmProxies"`
+	RcmProxies []RcmComponentDetails `json:"rcmProxies"`
+
+	// ReplicationAgents Parts that replicate agentless; none here.
 	ReplicationAgents []RcmComponentDetails `json:"replicationAgents,omitempty,omitzero"`
 
 	// ReprotectAgents Replicators that can write home disks in failback (master targets).
-	ReprotectAgents    []ReprotectAgentDetails `json:"reprotectAgents"`
-	ServiceContainerId string                  `json:"serviceContainerId,omitempty,omitzero"`
-	ServiceEndpoint    string                  `json:"serviceEndpoint,omitempty,omitzero"`
-	ServiceResourceId  string                  `json:"serviceResourceId,omitempty,omitzero"`
+	ReprotectAgents []ReprotectAgentDetails `json:"reprotectAgents"`
+
+	// ServiceContainerId Id of the site's container at the cloud service; empty here.
+	ServiceContainerId string `json:"serviceContainerId,omitempty,omitzero"`
+
+	// ServiceEndpoint Address of the cloud service; empty here.
+	ServiceEndpoint string `json:"serviceEndpoint,omitempty,omitzero"`
+
+	// ServiceResourceId Id of the site at the cloud service; empty here.
+	ServiceResourceId string `json:"serviceResourceId,omitempty,omitzero"`
 
 	// SourceAgentIdentityDetails Identity of an application.
 	SourceAgentIdentityDetails IdentityProviderDetails `json:"sourceAgentIdentityDetails,omitempty,omitzero"`
-	VmwareSiteId               string                  `json:"vmwareSiteId,omitempty,omitzero"`
+
+	// VmwareSiteId Path of the VMware site. Kept and shown.
+	VmwareSiteId string `json:"vmwareSiteId,omitempty,omitzero"`
 }
 
 // InMageRcmFailbackDiscoveredProtectedVMDetails The machine as its site's inventory sees it.
 type InMageRcmFailbackDiscoveredProtectedVMDetails struct {
-	CreatedTimestamp       time.Time `json:"createdTimestamp,omitempty,omitzero"`
-	Datastores             []string  `json:"datastores,omitempty,omitzero"`
-	IpAddresses            []string  `json:"ipAddresses,omitempty,omitzero"`
-	IsDeleted              *bool     `json:"isDeleted,omitempty"`
+	// CreatedTimestamp When the inventory first saw the machine. UTC.
+	CreatedTimestamp time.Time `json:"createdTimestamp,omitempty,omitzero"`
+
+	// Datastores Where the hypervisor keeps the machine's disks.
+	Datastores []string `json:"datastores,omitempty,omitzero"`
+
+	// IpAddresses Addresses, the first one preferred.
+	IpAddresses []string `json:"ipAddresses,omitempty,omitzero"`
+
+	// IsDeleted Whether the inventory lost sight of the machine.
+	IsDeleted *bool `json:"isDeleted,omitempty"`
+
+	// LastDiscoveryTimeInUtc When the inventory last saw the machine. UTC.
 	LastDiscoveryTimeInUtc time.Time `json:"lastDiscoveryTimeInUtc,omitempty,omitzero"`
-	OsName                 string    `json:"osName,omitempty,omitzero"`
-	PowerStatus            string    `json:"powerStatus,omitempty,omitzero"`
-	UpdatedTimestamp       time.Time `json:"updatedTimestamp,omitempty,omitzero"`
-	VCenterFqdn            string    `json:"vCenterFqdn,omitempty,omitzero"`
-	VCenterId              string    `json:"vCenterId,omitempty,omitzero"`
-	VmFqdn                 string    `json:"vmFqdn,omitempty,omitzero"`
-	VmwareToolsStatus      string    `json:"vmwareToolsStatus,omitempty,omitzero"`
+
+	// OsName Name and version of the operating system.
+	OsName string `json:"osName,omitempty,omitzero"`
+
+	// PowerStatus On, Off or Unknown.
+	PowerStatus string `json:"powerStatus,omitempty,omitzero"`
+
+	// UpdatedTimestamp When the inventory last changed its entry. UTC.
+	UpdatedTimestamp time.Time `json:"updatedTimestamp,omitempty,omitzero"`
+
+	// VCenterFqdn Host name of the inventory server.
+	VCenterFqdn string `json:"vCenterFqdn,omitempty,omitzero"`
+
+	// VCenterId Id of the inventory server.
+	VCenterId string `json:"vCenterId,omitempty,omitzero"`
+
+	// VmFqdn Host name of the machine.
+	VmFqdn string `json:"vmFqdn,omitempty,omitzero"`
+
+	// VmwareToolsStatus Whether the guest's tools answer.
+	VmwareToolsStatus string `json:"vmwareToolsStatus,omitempty,omitzero"`
 }
 
-// InMageRcmFailbackEventDetails defines model for InMageRcmFailbackEventDetails.
+// InMageRcmFailbackEventDetails An event of a machine on its way home.
 type InMageRcmFailbackEventDetails struct {
-	ApplianceName        string `json:"applianceName,omitempty,omitzero"`
+	// ApplianceName Replicator that the event is about.
+	ApplianceName string `json:"applianceName,omitempty,omitzero"`
+
+	// ComponentDisplayName Name of that part for people.
 	ComponentDisplayName string `json:"componentDisplayName,omitempty,omitzero"`
 	InstanceType         string `json:"instanceType"`
-	ProtectedItemName    string `json:"protectedItemName,omitempty,omitzero"`
-	ServerType           string `json:"serverType,omitempty,omitzero"`
-	VmName               string `json:"vmName,omitempty,omitzero"`
+
+	// ProtectedItemName Name of the protected item.
+	ProtectedItemName string `json:"protectedItemName,omitempty,omitzero"`
+
+	// ServerType Role of that replicator.
+	ServerType string `json:"serverType,omitempty,omitzero"`
+
+	// VmName Name of the machine.
+	VmName string `json:"vmName,omitempty,omitzero"`
 }
 
 // InMageRcmFailbackMobilityAgentDetails The agent in the machine.
 type InMageRcmFailbackMobilityAgentDetails struct {
-	AgentVersionExpiryDate  time.Time `json:"agentVersionExpiryDate,omitempty,omitzero"`
-	DriverVersion           string    `json:"driverVersion,omitempty,omitzero"`
+	// AgentVersionExpiryDate When this version stops being supported. UTC.
+	AgentVersionExpiryDate time.Time `json:"agentVersionExpiryDate,omitempty,omitzero"`
+
+	// DriverVersion Version of the change tracker in the guest.
+	DriverVersion string `json:"driverVersion,omitempty,omitzero"`
+
+	// DriverVersionExpiryDate When that version stops being supported. UTC.
 	DriverVersionExpiryDate time.Time `json:"driverVersionExpiryDate,omitempty,omitzero"`
 
 	// IsUpgradeable "true" or "false".
-	IsUpgradeable                        string    `json:"isUpgradeable,omitempty,omitzero"`
-	LastHeartbeatUtc                     time.Time `json:"lastHeartbeatUtc,omitempty,omitzero"`
-	LatestUpgradableVersionWithoutReboot string    `json:"latestUpgradableVersionWithoutReboot,omitempty,omitzero"`
-	LatestVersion                        string    `json:"latestVersion,omitempty,omitzero"`
-	ReasonsBlockingUpgrade               []string  `json:"reasonsBlockingUpgrade"`
-	Version                              string    `json:"version,omitempty,omitzero"`
+	IsUpgradeable string `json:"isUpgradeable,omitempty,omitzero"`
+
+	// LastHeartbeatUtc Last sign of life. UTC.
+	LastHeartbeatUtc time.Time `json:"lastHeartbeatUtc,omitempty,omitzero"`
+
+	// LatestUpgradableVersionWithoutReboot Newest version that needs no restart of the guest.
+	LatestUpgradableVersionWithoutReboot string `json:"latestUpgradableVersionWithoutReboot,omitempty,omitzero"`
+
+	// LatestVersion Newest version there is.
+	LatestVersion string `json:"latestVersion,omitempty,omitzero"`
+
+	// ReasonsBlockingUpgrade Words for why the agent cannot be upgraded, such as AgentNoHeartbeat.
+	ReasonsBlockingUpgrade []string `json:"reasonsBlockingUpgrade"`
+
+	// Version Version, dotted.
+	Version string `json:"version,omitempty,omitzero"`
 }
 
 // InMageRcmFailbackNicDetails A network adapter.
 type InMageRcmFailbackNicDetails struct {
-	AdapterType     string `json:"adapterType,omitempty,omitzero"`
-	MacAddress      string `json:"macAddress,omitempty,omitzero"`
-	NetworkName     string `json:"networkName,omitempty,omitzero"`
+	// AdapterType Model of the adapter, such as e1000 or virtio.
+	AdapterType string `json:"adapterType,omitempty,omitzero"`
+
+	// MacAddress Hardware address, six pairs in hex.
+	MacAddress string `json:"macAddress,omitempty,omitzero"`
+
+	// NetworkName Network that the drill used.
+	NetworkName string `json:"networkName,omitempty,omitzero"`
+
+	// SourceIpAddress Address at the recovery site.
 	SourceIpAddress string `json:"sourceIpAddress,omitempty,omitzero"`
 }
 
 // InMageRcmFailbackPlannedFailoverProviderInput A failover home.
 type InMageRcmFailbackPlannedFailoverProviderInput struct {
-	InstanceType      string                                                         `json:"instanceType"`
+	InstanceType string `json:"instanceType"`
+
+	// RecoveryPointType Kind of the last capture before the machine moves home.
 	RecoveryPointType InMageRcmFailbackPlannedFailoverProviderInputRecoveryPointType `json:"recoveryPointType"`
 }
 
-// InMageRcmFailbackPlannedFailoverProviderInputRecoveryPointType defines model for InMageRcmFailbackPlannedFailoverProviderInput.RecoveryPointType.
+// InMageRcmFailbackPlannedFailoverProviderInputRecoveryPointType Kind of the last capture before the machine moves home.
 type InMageRcmFailbackPlannedFailoverProviderInputRecoveryPointType string
 
 // InMageRcmFailbackPolicyCreationInput Settings of the way home.
@@ -1132,21 +3896,35 @@ type InMageRcmFailbackPolicyCreationInput struct {
 	InstanceType                      string `json:"instanceType"`
 }
 
-// InMageRcmFailbackPolicyDetails defines model for InMageRcmFailbackPolicyDetails.
+// InMageRcmFailbackPolicyDetails Settings of the way home.
 type InMageRcmFailbackPolicyDetails struct {
-	AppConsistentFrequencyInMinutes   *int32 `json:"appConsistentFrequencyInMinutes,omitempty"`
+	// AppConsistentFrequencyInMinutes Minutes between application-consistent points; 0 turns them off.
+	AppConsistentFrequencyInMinutes *int32 `json:"appConsistentFrequencyInMinutes,omitempty"`
+
+	// CrashConsistentFrequencyInMinutes Minutes between crash-consistent points.
 	CrashConsistentFrequencyInMinutes *int32 `json:"crashConsistentFrequencyInMinutes,omitempty"`
 	InstanceType                      string `json:"instanceType"`
 }
 
 // InMageRcmFailbackProtectedDiskDetails A protected disk.
 type InMageRcmFailbackProtectedDiskDetails struct {
-	CapacityInBytes               *int64   `json:"capacityInBytes,omitempty"`
-	DataPendingAtSourceAgentInMB  *float64 `json:"dataPendingAtSourceAgentInMB,omitempty"`
+	// CapacityInBytes Size of the disk.
+	CapacityInBytes *int64 `json:"capacityInBytes,omitempty"`
+
+	// DataPendingAtSourceAgentInMB MiB written at the source and not yet sent.
+	DataPendingAtSourceAgentInMB *float64 `json:"dataPendingAtSourceAgentInMB,omitempty"`
+
+	// DataPendingInLogDataStoreInMB MiB received and not yet part of a point.
 	DataPendingInLogDataStoreInMB *float64 `json:"dataPendingInLogDataStoreInMB,omitempty"`
-	DiskId                        string   `json:"diskId,omitempty,omitzero"`
-	DiskName                      string   `json:"diskName,omitempty,omitzero"`
-	DiskUuid                      string   `json:"diskUuid,omitempty,omitzero"`
+
+	// DiskId Id of the disk, as its discoverer reports it.
+	DiskId string `json:"diskId,omitempty,omitzero"`
+
+	// DiskName Device name or file name of the disk.
+	DiskName string `json:"diskName,omitempty,omitzero"`
+
+	// DiskUuid Id the home hypervisor gave the disk.
+	DiskUuid string `json:"diskUuid,omitempty,omitzero"`
 
 	// IrDetails The first copy, or a comparison. Times are text here.
 	IrDetails InMageRcmFailbackSyncDetails `json:"irDetails,omitempty,omitzero"`
@@ -1155,7 +3933,9 @@ type InMageRcmFailbackProtectedDiskDetails struct {
 	IsInitialReplicationComplete string `json:"isInitialReplicationComplete,omitempty,omitzero"`
 
 	// IsOSDisk "true" or "false".
-	IsOSDisk     string    `json:"isOSDisk,omitempty,omitzero"`
+	IsOSDisk string `json:"isOSDisk,omitempty,omitzero"`
+
+	// LastSyncTime When the disk was last equal on both sides. UTC.
 	LastSyncTime time.Time `json:"lastSyncTime,omitempty,omitzero"`
 
 	// ResyncDetails The first copy, or a comparison. Times are text here.
@@ -1164,44 +3944,93 @@ type InMageRcmFailbackProtectedDiskDetails struct {
 
 // InMageRcmFailbackReplicationDetails A machine on its way home.
 type InMageRcmFailbackReplicationDetails struct {
+	// AzureVirtualMachineId Path of the machine at the recovery site that now replicates home.
 	AzureVirtualMachineId string `json:"azureVirtualMachineId,omitempty,omitzero"`
 
 	// DiscoveredVmDetails The machine as its site's inventory sees it.
-	DiscoveredVmDetails                        InMageRcmFailbackDiscoveredProtectedVMDetails `json:"discoveredVmDetails,omitempty,omitzero"`
-	InitialReplicationProcessedBytes           *int64                                        `json:"initialReplicationProcessedBytes,omitempty"`
-	InitialReplicationProgressHealth           string                                        `json:"initialReplicationProgressHealth,omitempty,omitzero"`
-	InitialReplicationProgressPercentage       *int32                                        `json:"initialReplicationProgressPercentage,omitempty"`
-	InitialReplicationTransferredBytes         *int64                                        `json:"initialReplicationTransferredBytes,omitempty"`
-	InstanceType                               string                                        `json:"instanceType"`
-	InternalIdentifier                         string                                        `json:"internalIdentifier,omitempty,omitzero"`
-	IsAgentRegistrationSuccessfulAfterFailover *bool                                         `json:"isAgentRegistrationSuccessfulAfterFailover,omitempty"`
-	LastPlannedFailoverStartTime               time.Time                                     `json:"lastPlannedFailoverStartTime,omitempty,omitzero"`
+	DiscoveredVmDetails InMageRcmFailbackDiscoveredProtectedVMDetails `json:"discoveredVmDetails,omitempty,omitzero"`
+
+	// InitialReplicationProcessedBytes Bytes of the disks looked at so far.
+	InitialReplicationProcessedBytes *int64 `json:"initialReplicationProcessedBytes,omitempty"`
+
+	// InitialReplicationProgressHealth None, InProgress, SlowProgress or NoProgress.
+	InitialReplicationProgressHealth string `json:"initialReplicationProgressHealth,omitempty,omitzero"`
+
+	// InitialReplicationProgressPercentage Part of the first copy that is done, 0 to 100.
+	InitialReplicationProgressPercentage *int32 `json:"initialReplicationProgressPercentage,omitempty"`
+
+	// InitialReplicationTransferredBytes Bytes sent so far; zeros and equal blocks are not sent.
+	InitialReplicationTransferredBytes *int64 `json:"initialReplicationTransferredBytes,omitempty"`
+	InstanceType                       string `json:"instanceType"`
+
+	// InternalIdentifier GUID of the replication; another one after a reprotect.
+	InternalIdentifier string `json:"internalIdentifier,omitempty,omitzero"`
+
+	// IsAgentRegistrationSuccessfulAfterFailover Whether the agent came back from the other side.
+	IsAgentRegistrationSuccessfulAfterFailover *bool `json:"isAgentRegistrationSuccessfulAfterFailover,omitempty"`
+
+	// LastPlannedFailoverStartTime When the last failover home was asked for. UTC.
+	LastPlannedFailoverStartTime time.Time `json:"lastPlannedFailoverStartTime,omitempty,omitzero"`
 
 	// LastPlannedFailoverStatus Succeeded, Failed, Cancelled or Unknown.
-	LastPlannedFailoverStatus  string `json:"lastPlannedFailoverStatus,omitempty,omitzero"`
+	LastPlannedFailoverStatus string `json:"lastPlannedFailoverStatus,omitempty,omitzero"`
+
+	// LastUsedPolicyFriendlyName Name of that policy.
 	LastUsedPolicyFriendlyName string `json:"lastUsedPolicyFriendlyName,omitempty,omitzero"`
-	LastUsedPolicyId           string `json:"lastUsedPolicyId,omitempty,omitzero"`
-	LogStorageAccountId        string `json:"logStorageAccountId,omitempty,omitzero"`
+
+	// LastUsedPolicyId Policy of the direction before this one.
+	LastUsedPolicyId string `json:"lastUsedPolicyId,omitempty,omitzero"`
+
+	// LogStorageAccountId Cloud account for data in flight. Kept; Lifeboat spools at its replicators.
+	LogStorageAccountId string `json:"logStorageAccountId,omitempty,omitzero"`
 
 	// MobilityAgentDetails The agent in the machine.
-	MobilityAgentDetails     InMageRcmFailbackMobilityAgentDetails   `json:"mobilityAgentDetails,omitempty,omitzero"`
-	MultiVmGroupName         string                                  `json:"multiVmGroupName,omitempty,omitzero"`
-	OsType                   string                                  `json:"osType,omitempty,omitzero"`
-	ProtectedDisks           []InMageRcmFailbackProtectedDiskDetails `json:"protectedDisks"`
-	ReprotectAgentId         string                                  `json:"reprotectAgentId,omitempty,omitzero"`
-	ReprotectAgentName       string                                  `json:"reprotectAgentName,omitempty,omitzero"`
-	ResyncProcessedBytes     *int64                                  `json:"resyncProcessedBytes,omitempty"`
-	ResyncProgressHealth     string                                  `json:"resyncProgressHealth,omitempty,omitzero"`
-	ResyncProgressPercentage *int32                                  `json:"resyncProgressPercentage,omitempty"`
+	MobilityAgentDetails InMageRcmFailbackMobilityAgentDetails `json:"mobilityAgentDetails,omitempty,omitzero"`
+
+	// MultiVmGroupName Name of the group whose machines share points; empty when alone.
+	MultiVmGroupName string `json:"multiVmGroupName,omitempty,omitzero"`
+
+	// OsType Windows or Linux.
+	OsType string `json:"osType,omitempty,omitzero"`
+
+	// ProtectedDisks Disks that are replicated.
+	ProtectedDisks []InMageRcmFailbackProtectedDiskDetails `json:"protectedDisks"`
+
+	// ReprotectAgentId Replicator at home that writes the disks.
+	ReprotectAgentId string `json:"reprotectAgentId,omitempty,omitzero"`
+
+	// ReprotectAgentName Host name of that replicator.
+	ReprotectAgentName string `json:"reprotectAgentName,omitempty,omitzero"`
+
+	// ResyncProcessedBytes Bytes compared so far.
+	ResyncProcessedBytes *int64 `json:"resyncProcessedBytes,omitempty"`
+
+	// ResyncProgressHealth None, InProgress, SlowProgress or NoProgress.
+	ResyncProgressHealth string `json:"resyncProgressHealth,omitempty,omitzero"`
+
+	// ResyncProgressPercentage Part of the comparison that is done, 0 to 100.
+	ResyncProgressPercentage *int32 `json:"resyncProgressPercentage,omitempty"`
 
 	// ResyncRequired "true" or "false".
-	ResyncRequired         string                        `json:"resyncRequired,omitempty,omitzero"`
-	ResyncState            string                        `json:"resyncState,omitempty,omitzero"`
-	ResyncTransferredBytes *int64                        `json:"resyncTransferredBytes,omitempty"`
-	TargetDataStoreName    string                        `json:"targetDataStoreName,omitempty,omitzero"`
-	TargetVmName           string                        `json:"targetVmName,omitempty,omitzero"`
-	TargetvCenterId        string                        `json:"targetvCenterId,omitempty,omitzero"`
-	VmNics                 []InMageRcmFailbackNicDetails `json:"vmNics"`
+	ResyncRequired string `json:"resyncRequired,omitempty,omitzero"`
+
+	// ResyncState None, PreparedForResynchronization or StartedResynchronization.
+	ResyncState string `json:"resyncState,omitempty,omitzero"`
+
+	// ResyncTransferredBytes Bytes sent by the comparison.
+	ResyncTransferredBytes *int64 `json:"resyncTransferredBytes,omitempty"`
+
+	// TargetDataStoreName Directory of home disks at the reprotect agent.
+	TargetDataStoreName string `json:"targetDataStoreName,omitempty,omitzero"`
+
+	// TargetVmName Name of the recovered machine.
+	TargetVmName string `json:"targetVmName,omitempty,omitzero"`
+
+	// TargetvCenterId Inventory at home that the machine returns to.
+	TargetvCenterId string `json:"targetvCenterId,omitempty,omitzero"`
+
+	// VmNics Adapters of the machine.
+	VmNics []InMageRcmFailbackNicDetails `json:"vmNics"`
 }
 
 // InMageRcmFailbackReprotectInput Replicates towards the recovery site again.
@@ -1209,67 +4038,145 @@ type InMageRcmFailbackReprotectInput struct {
 	InstanceType string `json:"instanceType"`
 
 	// PolicyId Path of an InMageRcm policy.
-	PolicyId        string `json:"policyId"`
+	PolicyId string `json:"policyId"`
+
+	// ProcessServerId Replicator that takes the machine's data.
 	ProcessServerId string `json:"processServerId"`
-	RunAsAccountId  string `json:"runAsAccountId,omitempty,omitzero"`
+
+	// RunAsAccountId Account the agent is installed with. Kept; agents enrol with registration keys.
+	RunAsAccountId string `json:"runAsAccountId,omitempty,omitzero"`
 }
 
 // InMageRcmFailbackSyncDetails The first copy, or a comparison. Times are text here.
 type InMageRcmFailbackSyncDetails struct {
+	// Last15MinutesTransferredBytes Bytes sent in the last quarter of an hour.
 	Last15MinutesTransferredBytes *int64 `json:"last15MinutesTransferredBytes,omitempty"`
-	LastDataTransferTimeUtc       string `json:"lastDataTransferTimeUtc,omitempty,omitzero"`
-	LastRefreshTime               string `json:"lastRefreshTime,omitempty,omitzero"`
-	ProcessedBytes                *int64 `json:"processedBytes,omitempty"`
-	ProgressHealth                string `json:"progressHealth,omitempty,omitzero"`
-	ProgressPercentage            *int32 `json:"progressPercentage,omitempty"`
-	StartTime                     string `json:"startTime,omitempty,omitzero"`
-	TransferredBytes              *int64 `json:"transferredBytes,omitempty"`
+
+	// LastDataTransferTimeUtc When bytes last moved. UTC, as text.
+	LastDataTransferTimeUtc string `json:"lastDataTransferTimeUtc,omitempty,omitzero"`
+
+	// LastRefreshTime When these numbers were taken. UTC, as text.
+	LastRefreshTime string `json:"lastRefreshTime,omitempty,omitzero"`
+
+	// ProcessedBytes Bytes of the disk looked at so far.
+	ProcessedBytes *int64 `json:"processedBytes,omitempty"`
+
+	// ProgressHealth None, InProgress, SlowProgress, NoProgress or Queued.
+	ProgressHealth string `json:"progressHealth,omitempty,omitzero"`
+
+	// ProgressPercentage Part of the disk that is done, 0 to 100.
+	ProgressPercentage *int32 `json:"progressPercentage,omitempty"`
+
+	// StartTime When it began. UTC, as text.
+	StartTime string `json:"startTime,omitempty,omitzero"`
+
+	// TransferredBytes Bytes sent so far; zeros and equal blocks are not sent.
+	TransferredBytes *int64 `json:"transferredBytes,omitempty"`
 }
 
 // InMageRcmMobilityAgentDetails The agent in the machine.
 type InMageRcmMobilityAgentDetails struct {
-	AgentVersionExpiryDate  time.Time `json:"agentVersionExpiryDate,omitempty,omitzero"`
-	DriverVersion           string    `json:"driverVersion,omitempty,omitzero"`
+	// AgentVersionExpiryDate When this version stops being supported. UTC.
+	AgentVersionExpiryDate time.Time `json:"agentVersionExpiryDate,omitempty,omitzero"`
+
+	// DriverVersion Version of the change tracker in the guest.
+	DriverVersion string `json:"driverVersion,omitempty,omitzero"`
+
+	// DriverVersionExpiryDate When that version stops being supported. UTC.
 	DriverVersionExpiryDate time.Time `json:"driverVersionExpiryDate,omitempty,omitzero"`
 
 	// IsUpgradeable "true" or "false".
-	IsUpgradeable                        string    `json:"isUpgradeable,omitempty,omitzero"`
-	LastHeartbeatUtc                     time.Time `json:"lastHeartbeatUtc,omitempty,omitzero"`
-	LatestAgentReleaseDate               string    `json:"latestAgentReleaseDate,omitempty,omitzero"`
-	LatestUpgradableVersionWithoutReboot string    `json:"latestUpgradableVersionWithoutReboot,omitempty,omitzero"`
-	LatestVersion                        string    `json:"latestVersion,omitempty,omitzero"`
-	ReasonsBlockingUpgrade               []string  `json:"reasonsBlockingUpgrade"`
-	Version                              string    `json:"version,omitempty,omitzero"`
+	IsUpgradeable string `json:"isUpgradeable,omitempty,omitzero"`
+
+	// LastHeartbeatUtc Last sign of life. UTC.
+	LastHeartbeatUtc time.Time `json:"lastHeartbeatUtc,omitempty,omitzero"`
+
+	// LatestAgentReleaseDate When the newest version came out.
+	LatestAgentReleaseDate string `json:"latestAgentReleaseDate,omitempty,omitzero"`
+
+	// LatestUpgradableVersionWithoutReboot Newest version that needs no restart of the guest.
+	LatestUpgradableVersionWithoutReboot string `json:"latestUpgradableVersionWithoutReboot,omitempty,omitzero"`
+
+	// LatestVersion Newest version there is.
+	LatestVersion string `json:"latestVersion,omitempty,omitzero"`
+
+	// ReasonsBlockingUpgrade Words for why the agent cannot be upgraded, such as AgentNoHeartbeat.
+	ReasonsBlockingUpgrade []string `json:"reasonsBlockingUpgrade"`
+
+	// Version Version, dotted.
+	Version string `json:"version,omitempty,omitzero"`
 }
 
 // InMageRcmNicDetails A network adapter.
 type InMageRcmNicDetails struct {
-	IsPrimaryNic          string `json:"isPrimaryNic,omitempty,omitzero"`
+	// IsPrimaryNic "true" for the adapter that carries the default route.
+	IsPrimaryNic string `json:"isPrimaryNic,omitempty,omitzero"`
+
+	// IsSelectedForFailover "true" when the recovered machine gets this adapter.
 	IsSelectedForFailover string `json:"isSelectedForFailover,omitempty,omitzero"`
-	NicId                 string `json:"nicId,omitempty,omitzero"`
-	SourceIPAddress       string `json:"sourceIPAddress,omitempty,omitzero"`
-	SourceIPAddressType   string `json:"sourceIPAddressType,omitempty,omitzero"`
-	SourceNetworkId       string `json:"sourceNetworkId,omitempty,omitzero"`
-	SourceSubnetName      string `json:"sourceSubnetName,omitempty,omitzero"`
-	TargetIPAddress       string `json:"targetIPAddress,omitempty,omitzero"`
-	TargetIPAddressType   string `json:"targetIPAddressType,omitempty,omitzero"`
-	TargetNicName         string `json:"targetNicName,omitempty,omitzero"`
-	TargetSubnetName      string `json:"targetSubnetName,omitempty,omitzero"`
-	TestIPAddress         string `json:"testIPAddress,omitempty,omitzero"`
-	TestIPAddressType     string `json:"testIPAddressType,omitempty,omitzero"`
-	TestSubnetName        string `json:"testSubnetName,omitempty,omitzero"`
+
+	// NicId Id of the adapter, as in the item's details.
+	NicId string `json:"nicId,omitempty,omitzero"`
+
+	// SourceIPAddress Address at the source.
+	SourceIPAddress string `json:"sourceIPAddress,omitempty,omitzero"`
+
+	// SourceIPAddressType Dynamic or Static.
+	SourceIPAddressType string `json:"sourceIPAddressType,omitempty,omitzero"`
+
+	// SourceNetworkId Network at the source.
+	SourceNetworkId string `json:"sourceNetworkId,omitempty,omitzero"`
+
+	// SourceSubnetName Subnet at the source.
+	SourceSubnetName string `json:"sourceSubnetName,omitempty,omitzero"`
+
+	// TargetIPAddress Address after a failover.
+	TargetIPAddress string `json:"targetIPAddress,omitempty,omitzero"`
+
+	// TargetIPAddressType Dynamic or Static.
+	TargetIPAddressType string `json:"targetIPAddressType,omitempty,omitzero"`
+
+	// TargetNicName Name of the adapter after a failover.
+	TargetNicName string `json:"targetNicName,omitempty,omitzero"`
+
+	// TargetSubnetName Subnet after a failover.
+	TargetSubnetName string `json:"targetSubnetName,omitempty,omitzero"`
+
+	// TestIPAddress Address in a drill.
+	TestIPAddress string `json:"testIPAddress,omitempty,omitzero"`
+
+	// TestIPAddressType Dynamic or Static.
+	TestIPAddressType string `json:"testIPAddressType,omitempty,omitzero"`
+
+	// TestSubnetName Subnet in a drill.
+	TestSubnetName string `json:"testSubnetName,omitempty,omitzero"`
 }
 
 // InMageRcmNicInput A network adapter.
 type InMageRcmNicInput struct {
-	IsPrimaryNic          string `json:"isPrimaryNic"`
+	// IsPrimaryNic "true" for the adapter that carries the default route.
+	IsPrimaryNic string `json:"isPrimaryNic"`
+
+	// IsSelectedForFailover "true" when the recovered machine gets this adapter.
 	IsSelectedForFailover string `json:"isSelectedForFailover,omitempty,omitzero"`
-	NicId                 string `json:"nicId"`
-	TargetNicName         string `json:"targetNicName,omitempty,omitzero"`
+
+	// NicId Id of the adapter, as in the item's details.
+	NicId string `json:"nicId"`
+
+	// TargetNicName Name of the adapter after a failover.
+	TargetNicName string `json:"targetNicName,omitempty,omitzero"`
+
+	// TargetStaticIPAddress Fixed address after a failover; empty takes one by DHCP.
 	TargetStaticIPAddress string `json:"targetStaticIPAddress,omitempty,omitzero"`
-	TargetSubnetName      string `json:"targetSubnetName,omitempty,omitzero"`
-	TestStaticIPAddress   string `json:"testStaticIPAddress,omitempty,omitzero"`
-	TestSubnetName        string `json:"testSubnetName,omitempty,omitzero"`
+
+	// TargetSubnetName Subnet after a failover.
+	TargetSubnetName string `json:"targetSubnetName,omitempty,omitzero"`
+
+	// TestStaticIPAddress Fixed address in a drill; empty takes one by DHCP.
+	TestStaticIPAddress string `json:"testStaticIPAddress,omitempty,omitzero"`
+
+	// TestSubnetName Subnet in a drill.
+	TestSubnetName string `json:"testSubnetName,omitempty,omitzero"`
 }
 
 // InMageRcmPolicyCreationInput Settings of machines with the guest agent, towards the recovery site.
@@ -1288,28 +4195,56 @@ type InMageRcmPolicyCreationInput struct {
 	RecoveryPointHistoryInMinutes *int32 `json:"recoveryPointHistoryInMinutes,omitempty"`
 }
 
-// InMageRcmPolicyDetails defines model for InMageRcmPolicyDetails.
+// InMageRcmPolicyDetails Settings of the way to the recovery site, with the guest agent.
 type InMageRcmPolicyDetails struct {
-	AppConsistentFrequencyInMinutes   *int32 `json:"appConsistentFrequencyInMinutes,omitempty"`
+	// AppConsistentFrequencyInMinutes Minutes between application-consistent points; 0 turns them off.
+	AppConsistentFrequencyInMinutes *int32 `json:"appConsistentFrequencyInMinutes,omitempty"`
+
+	// CrashConsistentFrequencyInMinutes Minutes between crash-consistent points.
 	CrashConsistentFrequencyInMinutes *int32 `json:"crashConsistentFrequencyInMinutes,omitempty"`
-	EnableMultiVmSync                 string `json:"enableMultiVmSync,omitempty,omitzero"`
-	InstanceType                      string `json:"instanceType"`
-	RecoveryPointHistoryInMinutes     *int32 `json:"recoveryPointHistoryInMinutes,omitempty"`
+
+	// EnableMultiVmSync "true" when machines of a group share their points.
+	EnableMultiVmSync string `json:"enableMultiVmSync,omitempty,omitzero"`
+	InstanceType      string `json:"instanceType"`
+
+	// RecoveryPointHistoryInMinutes Minutes for which points are kept.
+	RecoveryPointHistoryInMinutes *int32 `json:"recoveryPointHistoryInMinutes,omitempty"`
 }
 
 // InMageRcmProtectedDiskDetails A protected disk.
 type InMageRcmProtectedDiskDetails struct {
-	CapacityInBytes               *int64   `json:"capacityInBytes,omitempty"`
-	CustomTargetDiskName          string   `json:"customTargetDiskName,omitempty,omitzero"`
-	DataPendingAtSourceAgentInMB  *float64 `json:"dataPendingAtSourceAgentInMB,omitempty"`
+	// CapacityInBytes Size of the disk.
+	CapacityInBytes *int64 `json:"capacityInBytes,omitempty"`
+
+	// CustomTargetDiskName Name the user gave the recovered disk.
+	CustomTargetDiskName string `json:"customTargetDiskName,omitempty,omitzero"`
+
+	// DataPendingAtSourceAgentInMB MiB written at the source and not yet sent.
+	DataPendingAtSourceAgentInMB *float64 `json:"dataPendingAtSourceAgentInMB,omitempty"`
+
+	// DataPendingInLogDataStoreInMB MiB received and not yet part of a point.
 	DataPendingInLogDataStoreInMB *float64 `json:"dataPendingInLogDataStoreInMB,omitempty"`
-	DiskEncryptionSetId           string   `json:"diskEncryptionSetId,omitempty,omitzero"`
-	DiskId                        string   `json:"diskId,omitempty,omitzero"`
-	DiskName                      string   `json:"diskName,omitempty,omitzero"`
+
+	// DiskEncryptionSetId Key set of the cloud for the recovered disk. Kept and shown.
+	DiskEncryptionSetId string `json:"diskEncryptionSetId,omitempty,omitzero"`
+
+	// DiskId Id of the disk, as its discoverer reports it.
+	DiskId string `json:"diskId,omitempty,omitzero"`
+
+	// DiskName Device name or file name of the disk.
+	DiskName string `json:"diskName,omitempty,omitzero"`
+
+	// DiskSizeInGB Size of the recovered disk in GiB. Kept and shown.
+	DiskSizeInGB *int64 `json:"diskSizeInGB,omitempty"`
 
 	// DiskState Unavailable, Protected, InitialReplicationPending or InitialReplicationFailed.
 	DiskState string `json:"diskState,omitempty,omitzero"`
-	DiskType  string `json:"diskType,omitempty,omitzero"`
+
+	// DiskType Kind of cloud disk. Kept and shown.
+	DiskType string `json:"diskType,omitempty,omitzero"`
+
+	// Iops Operations a second that the recovered disk is made for. Kept and shown.
+	Iops *int64 `json:"iops,omitempty"`
 
 	// IrDetails The first copy, or a comparison. Times are text here.
 	IrDetails InMageRcmSyncDetails `json:"irDetails,omitempty,omitzero"`
@@ -1318,18 +4253,31 @@ type InMageRcmProtectedDiskDetails struct {
 	IsInitialReplicationComplete string `json:"isInitialReplicationComplete,omitempty,omitzero"`
 
 	// IsOSDisk "true" or "false".
-	IsOSDisk            string `json:"isOSDisk,omitempty,omitzero"`
+	IsOSDisk string `json:"isOSDisk,omitempty,omitzero"`
+
+	// LogStorageAccountId Cloud account for data in flight. Kept; Lifeboat spools at its replicators.
 	LogStorageAccountId string `json:"logStorageAccountId,omitempty,omitzero"`
 
 	// ResyncDetails The first copy, or a comparison. Times are text here.
-	ResyncDetails       InMageRcmSyncDetails `json:"resyncDetails,omitempty,omitzero"`
-	SectorSizeInBytes   *int32               `json:"sectorSizeInBytes,omitempty"`
-	SeedBlobUri         string               `json:"seedBlobUri,omitempty,omitzero"`
-	SeedManagedDiskId   string               `json:"seedManagedDiskId,omitempty,omitzero"`
-	TargetManagedDiskId string               `json:"targetManagedDiskId,omitempty,omitzero"`
+	ResyncDetails InMageRcmSyncDetails `json:"resyncDetails,omitempty,omitzero"`
+
+	// SectorSizeInBytes Logical sector: 512 or 4096.
+	SectorSizeInBytes *int32 `json:"sectorSizeInBytes,omitempty"`
+
+	// SeedBlobUri URL of the cloud blob with the first copy; empty here.
+	SeedBlobUri string `json:"seedBlobUri,omitempty,omitzero"`
+
+	// SeedManagedDiskId Cloud disk with the first copy; empty here.
+	SeedManagedDiskId string `json:"seedManagedDiskId,omitempty,omitzero"`
+
+	// TargetManagedDiskId Path of the disk after a failover.
+	TargetManagedDiskId string `json:"targetManagedDiskId,omitempty,omitzero"`
+
+	// ThroughputInMbps MiB a second that the recovered disk is made for. Kept and shown.
+	ThroughputInMbps *int64 `json:"throughputInMbps,omitempty"`
 }
 
-// InMageRcmRecoveryPointDetails defines model for InMageRcmRecoveryPointDetails.
+// InMageRcmRecoveryPointDetails A point of a machine with the guest agent.
 type InMageRcmRecoveryPointDetails struct {
 	InstanceType string `json:"instanceType"`
 
@@ -1339,88 +4287,204 @@ type InMageRcmRecoveryPointDetails struct {
 
 // InMageRcmReplicationDetails A machine on its way to the recovery site. Booleans in quotes are the field's.
 type InMageRcmReplicationDetails struct {
-	AgentUpgradeAttemptToVersion     string            `json:"agentUpgradeAttemptToVersion,omitempty,omitzero"`
+	// AgentUpgradeAttemptToVersion Version that the last upgrade aimed at.
+	AgentUpgradeAttemptToVersion string `json:"agentUpgradeAttemptToVersion,omitempty,omitzero"`
+
+	// AgentUpgradeBlockingErrorDetails Why the agent cannot be upgraded now; empty when it can.
 	AgentUpgradeBlockingErrorDetails []RcmErrorDetails `json:"agentUpgradeBlockingErrorDetails,omitempty,omitzero"`
-	AgentUpgradeJobId                string            `json:"agentUpgradeJobId,omitempty,omitzero"`
-	AgentUpgradeState                string            `json:"agentUpgradeState,omitempty,omitzero"`
-	AllocatedMemoryInMB              *float64          `json:"allocatedMemoryInMB,omitempty"`
+
+	// AgentUpgradeJobId Job that upgrades the agent, while one runs.
+	AgentUpgradeJobId string `json:"agentUpgradeJobId,omitempty,omitzero"`
+
+	// AgentUpgradeState None, Started, Completed or Commit.
+	AgentUpgradeState string `json:"agentUpgradeState,omitempty,omitzero"`
+
+	// AllocatedMemoryInMB Memory of the machine in MiB.
+	AllocatedMemoryInMB *float64 `json:"allocatedMemoryInMB,omitempty"`
 
 	// DiscoveredVmDetails The machine as its site's inventory sees it.
-	DiscoveredVmDetails              InMageRcmDiscoveredProtectedVMDetails `json:"discoveredVmDetails,omitempty,omitzero"`
-	DiscoveryType                    string                                `json:"discoveryType,omitempty,omitzero"`
-	FabricDiscoveryMachineId         string                                `json:"fabricDiscoveryMachineId,omitempty,omitzero"`
-	FailoverRecoveryPointId          string                                `json:"failoverRecoveryPointId,omitempty,omitzero"`
-	FirmwareType                     string                                `json:"firmwareType,omitempty,omitzero"`
-	InitialReplicationProcessedBytes *int64                                `json:"initialReplicationProcessedBytes,omitempty"`
+	DiscoveredVmDetails InMageRcmDiscoveredProtectedVMDetails `json:"discoveredVmDetails,omitempty,omitzero"`
+
+	// DiscoveryType vm or physical.
+	DiscoveryType string `json:"discoveryType,omitempty,omitzero"`
+
+	// FabricDiscoveryMachineId Path of the discovered machine.
+	FabricDiscoveryMachineId string `json:"fabricDiscoveryMachineId,omitempty,omitzero"`
+
+	// FailoverRecoveryPointId Path of the point that the last failover started from; empty before one.
+	FailoverRecoveryPointId string `json:"failoverRecoveryPointId,omitempty,omitzero"`
+
+	// FirmwareType BIOS or UEFI.
+	FirmwareType string `json:"firmwareType,omitempty,omitzero"`
+
+	// InitialReplicationProcessedBytes Bytes of the disks looked at so far.
+	InitialReplicationProcessedBytes *int64 `json:"initialReplicationProcessedBytes,omitempty"`
 
 	// InitialReplicationProgressHealth None, InProgress, SlowProgress or NoProgress.
-	InitialReplicationProgressHealth           string            `json:"initialReplicationProgressHealth,omitempty,omitzero"`
-	InitialReplicationProgressPercentage       *int32            `json:"initialReplicationProgressPercentage,omitempty"`
-	InitialReplicationTransferredBytes         *int64            `json:"initialReplicationTransferredBytes,omitempty"`
-	InstanceType                               string            `json:"instanceType"`
-	InternalIdentifier                         string            `json:"internalIdentifier,omitempty,omitzero"`
-	IsAgentRegistrationSuccessfulAfterFailover *bool             `json:"isAgentRegistrationSuccessfulAfterFailover,omitempty"`
-	IsLastUpgradeSuccessful                    string            `json:"isLastUpgradeSuccessful,omitempty,omitzero"`
-	LastAgentUpgradeErrorDetails               []RcmErrorDetails `json:"lastAgentUpgradeErrorDetails,omitempty,omitzero"`
-	LastAgentUpgradeType                       string            `json:"lastAgentUpgradeType,omitempty,omitzero"`
-	LastRecoveryPointId                        string            `json:"lastRecoveryPointId,omitempty,omitzero"`
-	LastRecoveryPointReceived                  time.Time         `json:"lastRecoveryPointReceived,omitempty,omitzero"`
-	LastRpoCalculatedTime                      time.Time         `json:"lastRpoCalculatedTime,omitempty,omitzero"`
+	InitialReplicationProgressHealth string `json:"initialReplicationProgressHealth,omitempty,omitzero"`
+
+	// InitialReplicationProgressPercentage Part of the first copy that is done, 0 to 100.
+	InitialReplicationProgressPercentage *int32 `json:"initialReplicationProgressPercentage,omitempty"`
+
+	// InitialReplicationTransferredBytes Bytes sent so far; zeros and equal blocks are not sent.
+	InitialReplicationTransferredBytes *int64 `json:"initialReplicationTransferredBytes,omitempty"`
+	InstanceType                       string `json:"instanceType"`
+
+	// InternalIdentifier GUID of the replication; another one after a reprotect.
+	InternalIdentifier string `json:"internalIdentifier,omitempty,omitzero"`
+
+	// IsAgentRegistrationSuccessfulAfterFailover Whether the agent came back from the other side.
+	IsAgentRegistrationSuccessfulAfterFailover *bool `json:"isAgentRegistrationSuccessfulAfterFailover,omitempty"`
+
+	// IsLastUpgradeSuccessful "true" or "false"; empty before the first upgrade.
+	IsLastUpgradeSuccessful string `json:"isLastUpgradeSuccessful,omitempty,omitzero"`
+
+	// LastAgentUpgradeErrorDetails Why the last upgrade failed; empty when it did not.
+	LastAgentUpgradeErrorDetails []RcmErrorDetails `json:"lastAgentUpgradeErrorDetails,omitempty,omitzero"`
+
+	// LastAgentUpgradeType Who asked for the last upgrade.
+	LastAgentUpgradeType string `json:"lastAgentUpgradeType,omitempty,omitzero"`
+
+	// LastRecoveryPointId Path of the newest point.
+	LastRecoveryPointId string `json:"lastRecoveryPointId,omitempty,omitzero"`
+
+	// LastRecoveryPointReceived Capture time of the newest point. UTC.
+	LastRecoveryPointReceived time.Time `json:"lastRecoveryPointReceived,omitempty,omitzero"`
+
+	// LastRpoCalculatedTime When the RPO lag was measured. UTC.
+	LastRpoCalculatedTime time.Time `json:"lastRpoCalculatedTime,omitempty,omitzero"`
 
 	// LastRpoInSeconds Now minus the capture time of the newest point.
 	LastRpoInSeconds *int64 `json:"lastRpoInSeconds,omitempty"`
-	LicenseType      string `json:"licenseType,omitempty,omitzero"`
+
+	// LicenseType License to use in the cloud. Kept and shown.
+	LicenseType string `json:"licenseType,omitempty,omitzero"`
+
+	// LinuxLicenseType License to use in the cloud. Kept and shown.
 	LinuxLicenseType string `json:"linuxLicenseType,omitempty,omitzero"`
 
 	// MobilityAgentDetails The agent in the machine.
-	MobilityAgentDetails     InMageRcmMobilityAgentDetails   `json:"mobilityAgentDetails,omitempty,omitzero"`
-	MultiVmGroupName         string                          `json:"multiVmGroupName,omitempty,omitzero"`
-	OsName                   string                          `json:"osName,omitempty,omitzero"`
-	OsType                   string                          `json:"osType,omitempty,omitzero"`
-	PrimaryNicIpAddress      string                          `json:"primaryNicIpAddress,omitempty,omitzero"`
-	ProcessServerId          string                          `json:"processServerId,omitempty,omitzero"`
-	ProcessServerName        string                          `json:"processServerName,omitempty,omitzero"`
-	ProcessorCoreCount       *int32                          `json:"processorCoreCount,omitempty"`
-	ProtectedDisks           []InMageRcmProtectedDiskDetails `json:"protectedDisks"`
-	ResyncProcessedBytes     *int64                          `json:"resyncProcessedBytes,omitempty"`
-	ResyncProgressHealth     string                          `json:"resyncProgressHealth,omitempty,omitzero"`
-	ResyncProgressPercentage *int32                          `json:"resyncProgressPercentage,omitempty"`
+	MobilityAgentDetails InMageRcmMobilityAgentDetails `json:"mobilityAgentDetails,omitempty,omitzero"`
+
+	// MultiVmGroupName Name of the group whose machines share points; empty when alone.
+	MultiVmGroupName string `json:"multiVmGroupName,omitempty,omitzero"`
+
+	// OsName Name and version of the operating system.
+	OsName string `json:"osName,omitempty,omitzero"`
+
+	// OsType Windows or Linux.
+	OsType string `json:"osType,omitempty,omitzero"`
+
+	// PrimaryNicIpAddress Address of the adapter with the default route.
+	PrimaryNicIpAddress string `json:"primaryNicIpAddress,omitempty,omitzero"`
+
+	// ProcessServerId Replicator that takes the machine's data.
+	ProcessServerId string `json:"processServerId,omitempty,omitzero"`
+
+	// ProcessServerName Host name of that replicator.
+	ProcessServerName string `json:"processServerName,omitempty,omitzero"`
+
+	// ProcessorCoreCount Virtual processors of the machine.
+	ProcessorCoreCount *int32 `json:"processorCoreCount,omitempty"`
+
+	// ProtectedDisks Disks that are replicated.
+	ProtectedDisks []InMageRcmProtectedDiskDetails `json:"protectedDisks"`
+
+	// ResyncProcessedBytes Bytes compared so far.
+	ResyncProcessedBytes *int64 `json:"resyncProcessedBytes,omitempty"`
+
+	// ResyncProgressHealth None, InProgress, SlowProgress or NoProgress.
+	ResyncProgressHealth string `json:"resyncProgressHealth,omitempty,omitzero"`
+
+	// ResyncProgressPercentage Part of the comparison that is done, 0 to 100.
+	ResyncProgressPercentage *int32 `json:"resyncProgressPercentage,omitempty"`
 
 	// ResyncRequired "true" or "false".
-	ResyncRequired                        string                   `json:"resyncRequired,omitempty,omitzero"`
-	ResyncState                           string                   `json:"resyncState,omitempty,omitzero"`
-	ResyncTransferredBytes                *int64                   `json:"resyncTransferredBytes,omitempty"`
-	RunAsAccountId                        string                   `json:"runAsAccountId,omitempty,omitzero"`
-	SeedManagedDiskTags                   []UserCreatedResourceTag `json:"seedManagedDiskTags,omitempty,omitzero"`
-	SqlServerLicenseType                  string                   `json:"sqlServerLicenseType,omitempty,omitzero"`
-	StorageAccountId                      string                   `json:"storageAccountId,omitempty,omitzero"`
-	SupportedOSVersions                   []string                 `json:"supportedOSVersions,omitempty,omitzero"`
-	TargetAvailabilitySetId               string                   `json:"targetAvailabilitySetId,omitempty,omitzero"`
-	TargetAvailabilityZone                string                   `json:"targetAvailabilityZone,omitempty,omitzero"`
-	TargetBootDiagnosticsStorageAccountId string                   `json:"targetBootDiagnosticsStorageAccountId,omitempty,omitzero"`
-	TargetGeneration                      string                   `json:"targetGeneration,omitempty,omitzero"`
-	TargetLocation                        string                   `json:"targetLocation,omitempty,omitzero"`
-	TargetManagedDiskTags                 []UserCreatedResourceTag `json:"targetManagedDiskTags,omitempty,omitzero"`
-	TargetNetworkId                       string                   `json:"targetNetworkId,omitempty,omitzero"`
-	TargetNicTags                         []UserCreatedResourceTag `json:"targetNicTags,omitempty,omitzero"`
-	TargetProximityPlacementGroupId       string                   `json:"targetProximityPlacementGroupId,omitempty,omitzero"`
-	TargetResourceGroupId                 string                   `json:"targetResourceGroupId,omitempty,omitzero"`
-	TargetVmName                          string                   `json:"targetVmName,omitempty,omitzero"`
+	ResyncRequired string `json:"resyncRequired,omitempty,omitzero"`
+
+	// ResyncState None, PreparedForResynchronization or StartedResynchronization.
+	ResyncState string `json:"resyncState,omitempty,omitzero"`
+
+	// ResyncTransferredBytes Bytes sent by the comparison.
+	ResyncTransferredBytes *int64 `json:"resyncTransferredBytes,omitempty"`
+
+	// RunAsAccountId Account the agent is installed with. Kept; agents enrol with registration keys.
+	RunAsAccountId string `json:"runAsAccountId,omitempty,omitzero"`
+
+	// SeedManagedDiskTags Tags for that disk. Kept and shown.
+	SeedManagedDiskTags []UserCreatedResourceTag `json:"seedManagedDiskTags,omitempty,omitzero"`
+
+	// SqlServerLicenseType License to use in the cloud. Kept and shown.
+	SqlServerLicenseType string `json:"sqlServerLicenseType,omitempty,omitzero"`
+
+	// StorageAccountId Cloud account that holds the replica. Kept; points live in the vault's bucket.
+	StorageAccountId string `json:"storageAccountId,omitempty,omitzero"`
+
+	// SupportedOSVersions Guest upgrades on offer; none here.
+	SupportedOSVersions []string `json:"supportedOSVersions,omitempty,omitzero"`
+
+	// TargetAvailabilitySetId Availability set of the recovered machine. Kept and shown.
+	TargetAvailabilitySetId string `json:"targetAvailabilitySetId,omitempty,omitzero"`
+
+	// TargetAvailabilityZone Zone of the recovered machine. Kept and shown.
+	TargetAvailabilityZone string `json:"targetAvailabilityZone,omitempty,omitzero"`
+
+	// TargetBootDiagnosticsStorageAccountId Account for boot logs. Kept; serial logs stay with the job here.
+	TargetBootDiagnosticsStorageAccountId string `json:"targetBootDiagnosticsStorageAccountId,omitempty,omitzero"`
+
+	// TargetCapacityReservationGroupId Reserved capacity of the cloud. Kept and shown.
+	TargetCapacityReservationGroupId string `json:"targetCapacityReservationGroupId,omitempty,omitzero"`
+
+	// TargetGeneration Generation of the recovered machine: V1 boots with a BIOS, V2 with UEFI.
+	TargetGeneration string `json:"targetGeneration,omitempty,omitzero"`
+
+	// TargetLocation Region of the recovered machine. Kept and shown.
+	TargetLocation string `json:"targetLocation,omitempty,omitzero"`
+
+	// TargetManagedDiskTags Tags of the recovered disks. Kept and shown.
+	TargetManagedDiskTags []UserCreatedResourceTag `json:"targetManagedDiskTags,omitempty,omitzero"`
+
+	// TargetNetworkId Network of the recovered machine.
+	TargetNetworkId string `json:"targetNetworkId,omitempty,omitzero"`
+
+	// TargetNicTags Tags of the recovered adapters. Kept and shown.
+	TargetNicTags []UserCreatedResourceTag `json:"targetNicTags,omitempty,omitzero"`
+
+	// TargetProximityPlacementGroupId Placement group of the cloud. Kept and shown.
+	TargetProximityPlacementGroupId string `json:"targetProximityPlacementGroupId,omitempty,omitzero"`
+
+	// TargetResourceGroupId Resource group of the recovered machine. Kept and shown.
+	TargetResourceGroupId string `json:"targetResourceGroupId,omitempty,omitzero"`
+
+	// TargetVmName Name of the recovered machine.
+	TargetVmName string `json:"targetVmName,omitempty,omitzero"`
 
 	// TargetVmSecurityProfile Security of the started machine.
-	TargetVmSecurityProfile SecurityProfileProperties         `json:"targetVmSecurityProfile,omitempty,omitzero"`
-	TargetVmSize            string                            `json:"targetVmSize,omitempty,omitzero"`
-	TargetVmTags            []UserCreatedResourceTag          `json:"targetVmTags,omitempty,omitzero"`
-	TestNetworkId           string                            `json:"testNetworkId,omitempty,omitzero"`
-	UnprotectedDisks        []InMageRcmUnProtectedDiskDetails `json:"unprotectedDisks"`
-	VmNics                  []InMageRcmNicDetails             `json:"vmNics"`
+	TargetVmSecurityProfile SecurityProfileProperties `json:"targetVmSecurityProfile,omitempty,omitzero"`
+
+	// TargetVmSize Size of the recovered machine; empty keeps the source's processors and memory.
+	TargetVmSize string `json:"targetVmSize,omitempty,omitzero"`
+
+	// TargetVmTags Tags of the recovered machine. Kept and shown.
+	TargetVmTags []UserCreatedResourceTag `json:"targetVmTags,omitempty,omitzero"`
+
+	// TestNetworkId Network of drills; an isolated one is made when absent.
+	TestNetworkId string `json:"testNetworkId,omitempty,omitzero"`
+
+	// UnprotectedDisks Disks of the machine that are not replicated.
+	UnprotectedDisks []InMageRcmUnProtectedDiskDetails `json:"unprotectedDisks"`
+
+	// VmNics Adapters of the machine.
+	VmNics []InMageRcmNicDetails `json:"vmNics"`
 }
 
 // InMageRcmReprotectInput Replicates back towards production.
 type InMageRcmReprotectInput struct {
 	// DatastoreName Directory of home disks at that replicator.
-	DatastoreName       string `json:"datastoreName"`
-	InstanceType        string `json:"instanceType"`
+	DatastoreName string `json:"datastoreName"`
+	InstanceType  string `json:"instanceType"`
+
+	// LogStorageAccountId Cloud account for data in flight. Kept; Lifeboat spools at its replicators.
 	LogStorageAccountId string `json:"logStorageAccountId"`
 
 	// PolicyId Path of an InMageRcmFailback policy.
@@ -1432,20 +4496,39 @@ type InMageRcmReprotectInput struct {
 
 // InMageRcmSyncDetails The first copy, or a comparison. Times are text here.
 type InMageRcmSyncDetails struct {
+	// Last15MinutesTransferredBytes Bytes sent in the last quarter of an hour.
 	Last15MinutesTransferredBytes *int64 `json:"last15MinutesTransferredBytes,omitempty"`
-	LastDataTransferTimeUtc       string `json:"lastDataTransferTimeUtc,omitempty,omitzero"`
-	LastRefreshTime               string `json:"lastRefreshTime,omitempty,omitzero"`
-	ProcessedBytes                *int64 `json:"processedBytes,omitempty"`
-	ProgressHealth                string `json:"progressHealth,omitempty,omitzero"`
-	ProgressPercentage            *int32 `json:"progressPercentage,omitempty"`
-	StartTime                     string `json:"startTime,omitempty,omitzero"`
-	TransferredBytes              *int64 `json:"transferredBytes,omitempty"`
+
+	// LastDataTransferTimeUtc When bytes last moved. UTC, as text.
+	LastDataTransferTimeUtc string `json:"lastDataTransferTimeUtc,omitempty,omitzero"`
+
+	// LastRefreshTime When these numbers were taken. UTC, as text.
+	LastRefreshTime string `json:"lastRefreshTime,omitempty,omitzero"`
+
+	// ProcessedBytes Bytes of the disk looked at so far.
+	ProcessedBytes *int64 `json:"processedBytes,omitempty"`
+
+	// ProgressHealth None, InProgress, SlowProgress, NoProgress or Queued.
+	ProgressHealth string `json:"progressHealth,omitempty,omitzero"`
+
+	// ProgressPercentage Part of the disk that is done, 0 to 100.
+	ProgressPercentage *int32 `json:"progressPercentage,omitempty"`
+
+	// StartTime When it began. UTC, as text.
+	StartTime string `json:"startTime,omitempty,omitzero"`
+
+	// TransferredBytes Bytes sent so far; zeros and equal blocks are not sent.
+	TransferredBytes *int64 `json:"transferredBytes,omitempty"`
 }
 
 // InMageRcmTestFailoverInput A drill.
 type InMageRcmTestFailoverInput struct {
-	InstanceType     string `json:"instanceType"`
-	NetworkId        string `json:"networkId,omitempty,omitzero"`
+	InstanceType string `json:"instanceType"`
+
+	// NetworkId Network of the drill; an isolated one is made when absent.
+	NetworkId string `json:"networkId,omitempty,omitzero"`
+
+	// OsUpgradeVersion Version to upgrade the guest to on the way. Refused here unless empty.
 	OsUpgradeVersion string `json:"osUpgradeVersion,omitempty,omitzero"`
 
 	// RecoveryPointId Path of the point; absent takes the newest.
@@ -1454,14 +4537,21 @@ type InMageRcmTestFailoverInput struct {
 
 // InMageRcmUnProtectedDiskDetails A disk that is not protected.
 type InMageRcmUnProtectedDiskDetails struct {
+	// CapacityInBytes Size of the disk.
 	CapacityInBytes *int64 `json:"capacityInBytes,omitempty"`
-	DiskId          string `json:"diskId,omitempty,omitzero"`
-	DiskName        string `json:"diskName,omitempty,omitzero"`
+
+	// DiskId Id of the disk, as its discoverer reports it.
+	DiskId string `json:"diskId,omitempty,omitzero"`
+
+	// DiskName Device name or file name of the disk.
+	DiskName string `json:"diskName,omitempty,omitzero"`
 }
 
 // InMageRcmUnplannedFailoverInput A failover to the recovery site.
 type InMageRcmUnplannedFailoverInput struct {
-	InstanceType     string `json:"instanceType"`
+	InstanceType string `json:"instanceType"`
+
+	// OsUpgradeVersion Version to upgrade the guest to on the way. Refused here unless empty.
 	OsUpgradeVersion string `json:"osUpgradeVersion,omitempty,omitzero"`
 
 	// PerformShutdown "true" asks the agent to shut the source down first.
@@ -1469,9 +4559,20 @@ type InMageRcmUnplannedFailoverInput struct {
 
 	// RecoveryPointId Path of the point; absent takes the newest.
 	RecoveryPointId string `json:"recoveryPointId,omitempty,omitzero"`
+
+	// TargetCapacityReservationGroupId Reserved capacity of the cloud. Kept and shown.
+	TargetCapacityReservationGroupId string `json:"targetCapacityReservationGroupId,omitempty,omitzero"`
 }
 
-// InMageRcmUpdateContainerMappingInput defines model for InMageRcmUpdateContainerMappingInput.
+// InMageRcmUpdateApplianceForReplicationProtectedItemInput How the machine is reached from there.
+type InMageRcmUpdateApplianceForReplicationProtectedItemInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// RunAsAccountId Account the agent is installed with. Kept; agents enrol with registration keys.
+	RunAsAccountId string `json:"runAsAccountId,omitempty,omitzero"`
+}
+
+// InMageRcmUpdateContainerMappingInput How agents are kept up to date.
 type InMageRcmUpdateContainerMappingInput struct {
 	// EnableAgentAutoUpgrade "true" or "false".
 	EnableAgentAutoUpgrade string `json:"enableAgentAutoUpgrade"`
@@ -1480,31 +4581,287 @@ type InMageRcmUpdateContainerMappingInput struct {
 
 // InMageRcmUpdateReplicationProtectedItemInput Changes how the machine will be started.
 type InMageRcmUpdateReplicationProtectedItemInput struct {
-	InstanceType                          string                   `json:"instanceType"`
-	LicenseType                           LicenseType              `json:"licenseType,omitempty,omitzero"`
-	LinuxLicenseType                      LinuxLicenseType         `json:"linuxLicenseType,omitempty,omitzero"`
-	SqlServerLicenseType                  SqlServerLicenseType     `json:"sqlServerLicenseType,omitempty,omitzero"`
-	TargetAvailabilitySetId               string                   `json:"targetAvailabilitySetId,omitempty,omitzero"`
-	TargetAvailabilityZone                string                   `json:"targetAvailabilityZone,omitempty,omitzero"`
-	TargetBootDiagnosticsStorageAccountId string                   `json:"targetBootDiagnosticsStorageAccountId,omitempty,omitzero"`
-	TargetManagedDiskTags                 []UserCreatedResourceTag `json:"targetManagedDiskTags,omitempty,omitzero"`
-	TargetNetworkId                       string                   `json:"targetNetworkId,omitempty,omitzero"`
-	TargetNicTags                         []UserCreatedResourceTag `json:"targetNicTags,omitempty,omitzero"`
-	TargetProximityPlacementGroupId       string                   `json:"targetProximityPlacementGroupId,omitempty,omitzero"`
-	TargetResourceGroupId                 string                   `json:"targetResourceGroupId,omitempty,omitzero"`
-	TargetVmName                          string                   `json:"targetVmName,omitempty,omitzero"`
-	TargetVmSize                          string                   `json:"targetVmSize,omitempty,omitzero"`
-	TargetVmTags                          []UserCreatedResourceTag `json:"targetVmTags,omitempty,omitzero"`
-	TestNetworkId                         string                   `json:"testNetworkId,omitempty,omitzero"`
-	UserSelectedOSName                    string                   `json:"userSelectedOSName,omitempty,omitzero"`
-	VmNics                                []InMageRcmNicInput      `json:"vmNics,omitempty,omitzero"`
+	InstanceType string `json:"instanceType"`
+
+	// LicenseType License of the cloud. Kept and shown.
+	LicenseType LicenseType `json:"licenseType,omitempty,omitzero"`
+
+	// LinuxLicenseType License of the cloud. Kept and shown.
+	LinuxLicenseType LinuxLicenseType `json:"linuxLicenseType,omitempty,omitzero"`
+
+	// SqlServerLicenseType License of the cloud. Kept and shown.
+	SqlServerLicenseType SqlServerLicenseType `json:"sqlServerLicenseType,omitempty,omitzero"`
+
+	// TargetAvailabilitySetId Availability set of the recovered machine. Kept and shown.
+	TargetAvailabilitySetId string `json:"targetAvailabilitySetId,omitempty,omitzero"`
+
+	// TargetAvailabilityZone Zone of the recovered machine. Kept and shown.
+	TargetAvailabilityZone string `json:"targetAvailabilityZone,omitempty,omitzero"`
+
+	// TargetBootDiagnosticsStorageAccountId Account for boot logs. Kept; serial logs stay with the job here.
+	TargetBootDiagnosticsStorageAccountId string `json:"targetBootDiagnosticsStorageAccountId,omitempty,omitzero"`
+
+	// TargetCapacityReservationGroupId Reserved capacity of the cloud. Kept and shown.
+	TargetCapacityReservationGroupId string `json:"targetCapacityReservationGroupId,omitempty,omitzero"`
+
+	// TargetManagedDiskTags Tags of the recovered disks. Kept and shown.
+	TargetManagedDiskTags []UserCreatedResourceTag `json:"targetManagedDiskTags,omitempty,omitzero"`
+
+	// TargetNetworkId Network of the recovered machine.
+	TargetNetworkId string `json:"targetNetworkId,omitempty,omitzero"`
+
+	// TargetNicTags Tags of the recovered adapters. Kept and shown.
+	TargetNicTags []UserCreatedResourceTag `json:"targetNicTags,omitempty,omitzero"`
+
+	// TargetProximityPlacementGroupId Placement group of the cloud. Kept and shown.
+	TargetProximityPlacementGroupId string `json:"targetProximityPlacementGroupId,omitempty,omitzero"`
+
+	// TargetResourceGroupId Resource group of the recovered machine. Kept and shown.
+	TargetResourceGroupId string `json:"targetResourceGroupId,omitempty,omitzero"`
+
+	// TargetVmName Name of the recovered machine.
+	TargetVmName string `json:"targetVmName,omitempty,omitzero"`
+
+	// TargetVmSize Size of the recovered machine; empty keeps the source's processors and memory.
+	TargetVmSize string `json:"targetVmSize,omitempty,omitzero"`
+
+	// TargetVmTags Tags of the recovered machine. Kept and shown.
+	TargetVmTags []UserCreatedResourceTag `json:"targetVmTags,omitempty,omitzero"`
+
+	// TestNetworkId Network of drills; an isolated one is made when absent.
+	TestNetworkId string `json:"testNetworkId,omitempty,omitzero"`
+
+	// UserSelectedOSName Operating system as the user names it.
+	UserSelectedOSName string `json:"userSelectedOSName,omitempty,omitzero"`
+
+	// VmDisks Disks to rename.
+	VmDisks []UpdateDiskInput `json:"vmDisks,omitempty,omitzero"`
+
+	// VmNics Adapters of the machine.
+	VmNics []InMageRcmNicInput `json:"vmNics,omitempty,omitzero"`
 }
 
-// InlineWorkflowTaskDetails The actions before or after the machines of a group.
+// InMageReplicationDetails A machine on its way home, or to a secondary site. Booleans in quotes are the field's.
+type InMageReplicationDetails struct {
+	// ActiveSiteType Where the machine runs: Azure or OnPrem.
+	ActiveSiteType string `json:"activeSiteType,omitempty,omitzero"`
+
+	// AgentDetails The agent in the machine.
+	AgentDetails InMageAgentDetails `json:"agentDetails,omitempty,omitzero"`
+
+	// AzureStorageAccountId Account of the cloud side that holds the replica. Shown as sent.
+	AzureStorageAccountId string `json:"azureStorageAccountId,omitempty,omitzero"`
+
+	// CompressedDataRateInMB MiB a second on the wire, averaged over the last minutes.
+	CompressedDataRateInMB *float64 `json:"compressedDataRateInMB,omitempty"`
+
+	// ConsistencyPoints Time of each consistent point, by its name.
+	ConsistencyPoints map[string]time.Time `json:"consistencyPoints,omitempty,omitzero"`
+
+	// Datastores Where the hypervisor keeps the machine's disks.
+	Datastores []string `json:"datastores,omitempty,omitzero"`
+
+	// DiscoveryType vCenter or physical: who reported the machine.
+	DiscoveryType string `json:"discoveryType,omitempty,omitzero"`
+
+	// DiskResized "true" after the source disk changed its size.
+	DiskResized string `json:"diskResized,omitempty,omitzero"`
+
+	// InfrastructureVmId Id of the machine in the inventory that found it.
+	InfrastructureVmId string `json:"infrastructureVmId,omitempty,omitzero"`
+	InstanceType       string `json:"instanceType"`
+
+	// IpAddress First address of the machine.
+	IpAddress string `json:"ipAddress,omitempty,omitzero"`
+
+	// IsAdditionalStatsAvailable Whether processedBytes and its like are filled in.
+	IsAdditionalStatsAvailable *bool `json:"isAdditionalStatsAvailable,omitempty"`
+
+	// LastHeartbeat Last sign of life. UTC.
+	LastHeartbeat time.Time `json:"lastHeartbeat,omitempty,omitzero"`
+
+	// LastRpoCalculatedTime When the RPO lag was measured. UTC.
+	LastRpoCalculatedTime time.Time `json:"lastRpoCalculatedTime,omitempty,omitzero"`
+
+	// LastUpdateReceivedTime When the agent last reported. UTC.
+	LastUpdateReceivedTime time.Time `json:"lastUpdateReceivedTime,omitempty,omitzero"`
+
+	// MasterTargetId Server that writes the disks of the target.
+	MasterTargetId string `json:"masterTargetId,omitempty,omitzero"`
+
+	// MultiVmGroupId GUID of the group whose machines share points.
+	MultiVmGroupId string `json:"multiVmGroupId,omitempty,omitzero"`
+
+	// MultiVmGroupName Name of the group whose machines share points; empty when alone.
+	MultiVmGroupName string `json:"multiVmGroupName,omitempty,omitzero"`
+
+	// MultiVmSyncStatus Enable or Disable: whether machines of a group share points.
+	MultiVmSyncStatus string `json:"multiVmSyncStatus,omitempty,omitzero"`
+
+	// OsDetails The disk the machine boots from.
+	OsDetails OSDiskDetails `json:"osDetails,omitempty,omitzero"`
+
+	// OsVersion Version of the operating system.
+	OsVersion string `json:"osVersion,omitempty,omitzero"`
+
+	// ProcessServerId Replicator that takes the machine's data.
+	ProcessServerId string `json:"processServerId,omitempty,omitzero"`
+
+	// ProtectedDisks Disks that are replicated.
+	ProtectedDisks []InMageProtectedDiskDetails `json:"protectedDisks,omitempty,omitzero"`
+
+	// ProtectionStage Step that replication is in.
+	ProtectionStage string `json:"protectionStage,omitempty,omitzero"`
+
+	// RebootAfterUpdateStatus Whether the guest must restart after the update.
+	RebootAfterUpdateStatus string `json:"rebootAfterUpdateStatus,omitempty,omitzero"`
+
+	// ReplicaId GUID of the replica.
+	ReplicaId string `json:"replicaId,omitempty,omitzero"`
+
+	// ResyncDetails How far a copy is.
+	ResyncDetails InitialReplicationDetails `json:"resyncDetails,omitempty,omitzero"`
+
+	// RetentionWindowEnd Capture time of the newest point. UTC.
+	RetentionWindowEnd time.Time `json:"retentionWindowEnd,omitempty,omitzero"`
+
+	// RetentionWindowStart Capture time of the oldest point. UTC.
+	RetentionWindowStart time.Time `json:"retentionWindowStart,omitempty,omitzero"`
+
+	// RpoInSeconds RPO lag: now minus the capture time of the newest point.
+	RpoInSeconds *int64 `json:"rpoInSeconds,omitempty"`
+
+	// SourceVmCpuCount Virtual processors of the source.
+	SourceVmCpuCount *int32 `json:"sourceVmCpuCount,omitempty"`
+
+	// SourceVmRamSizeInMB Memory of the source in MiB.
+	SourceVmRamSizeInMB *int32 `json:"sourceVmRamSizeInMB,omitempty"`
+
+	// TotalDataTransferred Bytes sent since protection began.
+	TotalDataTransferred *int64 `json:"totalDataTransferred,omitempty"`
+
+	// TotalProgressHealth Progress of the worst disk.
+	TotalProgressHealth string `json:"totalProgressHealth,omitempty,omitzero"`
+
+	// UncompressedDataRateInMB MiB a second before compression, averaged over the last minutes.
+	UncompressedDataRateInMB *float64 `json:"uncompressedDataRateInMB,omitempty"`
+
+	// VCenterInfrastructureId Id of the inventory server that found the machine.
+	VCenterInfrastructureId string `json:"vCenterInfrastructureId,omitempty,omitzero"`
+
+	// ValidationErrors Why the machine cannot be protected as it is; empty when it can.
+	ValidationErrors []HealthError `json:"validationErrors,omitempty,omitzero"`
+
+	// VmId Id of the machine.
+	VmId string `json:"vmId,omitempty,omitzero"`
+
+	// VmNics Adapters of the machine.
+	VmNics []VMNicDetails `json:"vmNics,omitempty,omitzero"`
+
+	// VmProtectionState State of this machine's replication alone.
+	VmProtectionState string `json:"vmProtectionState,omitempty,omitzero"`
+
+	// VmProtectionStateDescription The same for people.
+	VmProtectionStateDescription string `json:"vmProtectionStateDescription,omitempty,omitzero"`
+}
+
+// InMageReprotectInput Replicates back towards production.
+type InMageReprotectInput struct {
+	// DatastoreName Directory of home disks at the master target.
+	DatastoreName string `json:"datastoreName,omitempty,omitzero"`
+
+	// DiskExclusionInput Disks to leave out.
+	DiskExclusionInput InMageDiskExclusionInput `json:"diskExclusionInput,omitempty,omitzero"`
+
+	// DisksToInclude Ids of the disks to protect; absent means all of them.
+	DisksToInclude []string `json:"disksToInclude,omitempty,omitzero"`
+	InstanceType   string   `json:"instanceType"`
+
+	// MasterTargetId Server that writes the disks of the target.
+	MasterTargetId string `json:"masterTargetId"`
+
+	// ProcessServerId Replicator that takes the machine's data.
+	ProcessServerId string `json:"processServerId"`
+
+	// ProfileId Path of an InMage policy, which rules the way home.
+	ProfileId string `json:"profileId"`
+
+	// RetentionDrive Volume of the master target that keeps older points. Kept; points live in the bucket.
+	RetentionDrive string `json:"retentionDrive"`
+
+	// RunAsAccountId Account the agent is installed with. Kept; agents enrol with registration keys.
+	RunAsAccountId string `json:"runAsAccountId,omitempty,omitzero"`
+}
+
+// InMageTestFailoverInput A drill.
+type InMageTestFailoverInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// RecoveryPointId Path of the point; absent takes the newest.
+	RecoveryPointId string `json:"recoveryPointId,omitempty,omitzero"`
+
+	// RecoveryPointType LatestTime, LatestTag for the newest application-consistent point, or Custom with recoveryPointId.
+	RecoveryPointType InMageTestFailoverInputRecoveryPointType `json:"recoveryPointType,omitempty,omitzero"`
+}
+
+// InMageTestFailoverInputRecoveryPointType LatestTime, LatestTag for the newest application-consistent point, or Custom with recoveryPointId.
+type InMageTestFailoverInputRecoveryPointType string
+
+// InMageUnplannedFailoverInput A failover: home, or to the secondary site.
+type InMageUnplannedFailoverInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// RecoveryPointId Path of the point; absent takes the newest.
+	RecoveryPointId string `json:"recoveryPointId,omitempty,omitzero"`
+
+	// RecoveryPointType LatestTime, LatestTag for the newest application-consistent point, or Custom with recoveryPointId.
+	RecoveryPointType InMageUnplannedFailoverInputRecoveryPointType `json:"recoveryPointType,omitempty,omitzero"`
+}
+
+// InMageUnplannedFailoverInputRecoveryPointType LatestTime, LatestTag for the newest application-consistent point, or Custom with recoveryPointId.
+type InMageUnplannedFailoverInputRecoveryPointType string
+
+// InMageVolumeExclusionOptions Leaves out the disk of a volume.
+type InMageVolumeExclusionOptions struct {
+	// OnlyExcludeIfSingleVolume "true" leaves the volume's disk out only when it holds nothing else.
+	OnlyExcludeIfSingleVolume string `json:"onlyExcludeIfSingleVolume,omitempty,omitzero"`
+
+	// VolumeLabel Label of the volume to leave out.
+	VolumeLabel string `json:"volumeLabel,omitempty,omitzero"`
+}
+
+// InconsistentVMDetails A machine that differs from what the server knows.
+type InconsistentVMDetails struct {
+	// CloudName Container of the machine.
+	CloudName string `json:"cloudName,omitempty,omitzero"`
+
+	// Details What differs, one line for each error.
+	Details []string `json:"details,omitempty,omitzero"`
+
+	// ErrorIds Ids of the errors, in the order of details.
+	ErrorIds []string `json:"errorIds,omitempty,omitzero"`
+
+	// VmName Name of the machine.
+	VmName string `json:"vmName,omitempty,omitzero"`
+}
+
+// InitialReplicationDetails How far a copy is.
+type InitialReplicationDetails struct {
+	// InitialReplicationProgressPercentage Part of the copy that is done, 0 to 100, as decimal text.
+	InitialReplicationProgressPercentage string `json:"initialReplicationProgressPercentage,omitempty,omitzero"`
+
+	// InitialReplicationType OverNetwork or Offline.
+	InitialReplicationType string `json:"initialReplicationType,omitempty,omitzero"`
+}
+
+// InlineWorkflowTaskDetails Jobs that ran inside a task.
 type InlineWorkflowTaskDetails struct {
-	ChildTasks   []ASRTask `json:"childTasks"`
+	// ChildTasks Tasks inside this one, in the order in which they run.
+	ChildTasks   []ASRTask `json:"childTasks,omitempty,omitzero"`
 	InstanceType string    `json:"instanceType"`
-	WorkflowIds  []string  `json:"workflowIds,omitempty,omitzero"`
+
+	// WorkflowIds Names of the jobs that ran inside the task.
+	WorkflowIds []string `json:"workflowIds,omitempty,omitzero"`
 }
 
 // InnerHealthError A health error behind another.
@@ -1525,30 +4882,59 @@ type InnerHealthError struct {
 	SummaryMessage               string    `json:"summaryMessage,omitempty,omitzero"`
 }
 
-// Job One asynchronous operation.
-type Job struct {
-	Id         string        `json:"id,omitempty,omitzero"`
-	Location   string        `json:"location,omitempty,omitzero"`
-	Name       string        `json:"name,omitempty,omitzero"`
-	Properties JobProperties `json:"properties,omitempty,omitzero"`
-	Type       string        `json:"type,omitempty,omitzero"`
+// InputEndpoint An open port of the source.
+type InputEndpoint struct {
+	// EndpointName Name of the opened port.
+	EndpointName string `json:"endpointName,omitempty,omitzero"`
+
+	// PrivatePort Port inside the machine.
+	PrivatePort *int32 `json:"privatePort,omitempty"`
+
+	// Protocol tcp or udp.
+	Protocol string `json:"protocol,omitempty,omitzero"`
+
+	// PublicPort Port seen from outside.
+	PublicPort *int32 `json:"publicPort,omitempty"`
 }
 
-// JobArtifact defines model for JobArtifact.
+// Job One asynchronous operation.
+type Job struct {
+	// Id Path of the resource.
+	Id string `json:"id,omitempty,omitzero"`
+
+	// Location Empty but for vaults.
+	Location string `json:"location,omitempty,omitzero"`
+
+	// Name Last part of the resource's path.
+	Name       string        `json:"name,omitempty,omitzero"`
+	Properties JobProperties `json:"properties,omitempty,omitzero"`
+
+	// Type Full resource type.
+	Type string `json:"type,omitempty,omitzero"`
+}
+
+// JobArtifact A file that a job kept.
 type JobArtifact struct {
+	// ContentType Media type of the file.
 	ContentType string `json:"contentType,omitempty,omitzero"`
-	Name        string `json:"name"`
+
+	// Name File name, unique in the job.
+	Name string `json:"name"`
 }
 
 // JobArtifactCollection Lifeboat extension. What a job kept: serial logs, console screenshots.
 type JobArtifactCollection struct {
+	// Value The page.
 	Value []JobArtifact `json:"value"`
 }
 
 // JobCollection One page of jobs, newest first, without their tasks and customDetails.
 type JobCollection struct {
+	// NextLink URL of the next page; absent on the last one.
 	NextLink string `json:"nextLink,omitempty,omitzero"`
-	Value    []Job  `json:"value"`
+
+	// Value The page.
+	Value []Job `json:"value"`
 }
 
 // JobDetails Details by kind of job.
@@ -1556,24 +4942,30 @@ type JobDetails struct {
 	union json.RawMessage
 }
 
-// JobEntity Names a job. All of it is absent before the job was made.
+// JobEntity A job, and what it is about.
 type JobEntity struct {
+	// JobFriendlyName Name of the job for people.
 	JobFriendlyName string `json:"jobFriendlyName,omitempty,omitzero"`
 
-	// JobId ARM id of the job.
-	JobId           string `json:"jobId,omitempty,omitzero"`
+	// JobId Name of the job.
+	JobId string `json:"jobId,omitempty,omitzero"`
+
+	// JobScenarioName Operation that the job does.
 	JobScenarioName string `json:"jobScenarioName,omitempty,omitzero"`
 
-	// TargetInstanceType ProtectionEntity.
+	// TargetInstanceType Kind of the target, such as ProtectionEntity.
 	TargetInstanceType string `json:"targetInstanceType,omitempty,omitzero"`
 
-	// TargetObjectId GUID of the machine.
-	TargetObjectId   string `json:"targetObjectId,omitempty,omitzero"`
+	// TargetObjectId GUID of the resource that the job is about.
+	TargetObjectId string `json:"targetObjectId,omitempty,omitzero"`
+
+	// TargetObjectName Name of that resource.
 	TargetObjectName string `json:"targetObjectName,omitempty,omitzero"`
 }
 
 // JobErrorDetails What went wrong, and in which task.
 type JobErrorDetails struct {
+	// CreationTime When the error was noticed. UTC.
 	CreationTime time.Time `json:"creationTime,omitempty,omitzero"`
 
 	// ErrorLevel Error or Warning.
@@ -1584,46 +4976,123 @@ type JobErrorDetails struct {
 
 	// ServiceErrorDetails The control plane's side.
 	ServiceErrorDetails ServiceError `json:"serviceErrorDetails,omitempty,omitzero"`
-	TaskId              string       `json:"taskId,omitempty,omitzero"`
+
+	// TaskId Name of the task within the job.
+	TaskId string `json:"taskId,omitempty,omitzero"`
 }
 
 // JobProperties defines model for JobProperties.
 type JobProperties struct {
+	// ActivityId Joins this to a line of the server's log.
 	ActivityId string `json:"activityId,omitempty,omitzero"`
 
 	// AllowedActions Cancel, Restart, Resume.
 	AllowedActions []string `json:"allowedActions"`
 
 	// CustomDetails Details by kind of job.
-	CustomDetails JobDetails        `json:"customDetails,omitempty,omitzero"`
-	EndTime       time.Time         `json:"endTime,omitempty,omitzero"`
-	Errors        []JobErrorDetails `json:"errors"`
-	FriendlyName  string            `json:"friendlyName,omitempty,omitzero"`
-	ScenarioName  string            `json:"scenarioName,omitempty,omitzero"`
-	StartTime     time.Time         `json:"startTime,omitempty,omitzero"`
+	CustomDetails JobDetails `json:"customDetails,omitempty,omitzero"`
+
+	// EndTime When it ended. UTC; absent until then.
+	EndTime time.Time `json:"endTime,omitempty,omitzero"`
+
+	// Errors What went wrong; empty while nothing did.
+	Errors []JobErrorDetails `json:"errors"`
+
+	// FriendlyName Name for people.
+	FriendlyName string `json:"friendlyName,omitempty,omitzero"`
+
+	// ScenarioName Operation, such as TestFailover.
+	ScenarioName string `json:"scenarioName,omitempty,omitzero"`
+
+	// StartTime When it began. UTC.
+	StartTime time.Time `json:"startTime,omitempty,omitzero"`
 
 	// State NotStarted, InProgress, Succeeded, Failed, Cancelled, Suspended, Cancelling or Other.
-	State              string    `json:"state,omitempty,omitzero"`
-	StateDescription   string    `json:"stateDescription,omitempty,omitzero"`
-	TargetInstanceType string    `json:"targetInstanceType,omitempty,omitzero"`
-	TargetObjectId     string    `json:"targetObjectId,omitempty,omitzero"`
-	TargetObjectName   string    `json:"targetObjectName,omitempty,omitzero"`
-	Tasks              []ASRTask `json:"tasks"`
+	State string `json:"state,omitempty,omitzero"`
+
+	// StateDescription The state in other words, such as Completed or WaitingForStopTestFailover.
+	StateDescription string `json:"stateDescription,omitempty,omitzero"`
+
+	// TargetInstanceType Kind of the target, such as ProtectionEntity.
+	TargetInstanceType string `json:"targetInstanceType,omitempty,omitzero"`
+
+	// TargetObjectId GUID of the resource that the job is about.
+	TargetObjectId string `json:"targetObjectId,omitempty,omitzero"`
+
+	// TargetObjectName Name of that resource.
+	TargetObjectName string `json:"targetObjectName,omitempty,omitzero"`
+
+	// Tasks Parts of the job in the order in which they run; empty in lists.
+	Tasks []ASRTask `json:"tasks"`
 }
 
-// JobStatusEventDetails defines model for JobStatusEventDetails.
+// JobQueryParameter Which jobs to export, and how. This is the whole body: there is no properties object around it.
+type JobQueryParameter struct {
+	// AffectedObjectTypes Kinds of resources, comma-separated; empty exports all.
+	AffectedObjectTypes string `json:"affectedObjectTypes,omitempty,omitzero"`
+
+	// EndTime Latest start to export. UTC.
+	EndTime string `json:"endTime,omitempty,omitzero"`
+
+	// FabricId Path or GUID of the fabric.
+	FabricId string `json:"fabricId,omitempty,omitzero"`
+
+	// JobName Name of one job; empty exports all that match.
+	JobName string `json:"jobName,omitempty,omitzero"`
+
+	// JobOutputType File type to write: Json, Xml or Excel.
+	JobOutputType JobQueryParameterJobOutputType `json:"jobOutputType,omitempty,omitzero"`
+
+	// JobStatus States, comma-separated; empty exports all.
+	JobStatus string `json:"jobStatus,omitempty,omitzero"`
+
+	// StartTime Earliest start to export. UTC.
+	StartTime string `json:"startTime,omitempty,omitzero"`
+
+	// TimezoneOffset Minutes that the reader's clock is ahead of UTC.
+	TimezoneOffset *float64 `json:"timezoneOffset,omitempty"`
+}
+
+// JobQueryParameterJobOutputType File type to write: Json, Xml or Excel.
+type JobQueryParameterJobOutputType string
+
+// JobStatusEventDetails A job ended, or waits.
 type JobStatusEventDetails struct {
+	// AffectedObjectType Kind of the resource, such as ProtectionEntity.
 	AffectedObjectType string `json:"affectedObjectType,omitempty,omitzero"`
 	InstanceType       string `json:"instanceType"`
-	JobFriendlyName    string `json:"jobFriendlyName,omitempty,omitzero"`
-	JobId              string `json:"jobId,omitempty,omitzero"`
-	JobStatus          string `json:"jobStatus,omitempty,omitzero"`
+
+	// JobFriendlyName Name of the job for people.
+	JobFriendlyName string `json:"jobFriendlyName,omitempty,omitzero"`
+
+	// JobId Name of the job.
+	JobId string `json:"jobId,omitempty,omitzero"`
+
+	// JobStatus State of the job, such as Failed.
+	JobStatus string `json:"jobStatus,omitempty,omitzero"`
 }
 
-// LicenseType defines model for LicenseType.
+// JobTaskDetails A job that runs as this task.
+type JobTaskDetails struct {
+	InstanceType string `json:"instanceType"`
+
+	// JobTask A job, and what it is about.
+	JobTask JobEntity `json:"jobTask,omitempty,omitzero"`
+}
+
+// KeyEncryptionKeyInfo The key that wraps the key of a disk.
+type KeyEncryptionKeyInfo struct {
+	// KeyIdentifier URL of the key.
+	KeyIdentifier string `json:"keyIdentifier,omitempty,omitzero"`
+
+	// KeyVaultResourceArmId Path of the vault that holds the key.
+	KeyVaultResourceArmId string `json:"keyVaultResourceArmId,omitempty,omitzero"`
+}
+
+// LicenseType License of the cloud. Kept and shown.
 type LicenseType string
 
-// LinuxLicenseType defines model for LinuxLicenseType.
+// LinuxLicenseType License of the cloud. Kept and shown.
 type LinuxLicenseType string
 
 // ManualActionTaskDetails A pause for a person.
@@ -1632,21 +5101,126 @@ type ManualActionTaskDetails struct {
 
 	// Instructions What the person is to do.
 	Instructions string `json:"instructions,omitempty,omitzero"`
-	Name         string `json:"name,omitempty,omitzero"`
+
+	// Name Name of the step in the plan.
+	Name string `json:"name,omitempty,omitzero"`
 
 	// Observation The comments that the job was resumed with.
 	Observation string `json:"observation,omitempty,omitzero"`
 }
 
+// MasterTargetServer A replicator that can write home disks.
+type MasterTargetServer struct {
+	// AgentExpiryDate When the installed version stops being supported. UTC.
+	AgentExpiryDate time.Time `json:"agentExpiryDate,omitempty,omitzero"`
+
+	// AgentVersion Version the agent reported last.
+	AgentVersion string `json:"agentVersion,omitempty,omitzero"`
+
+	// AgentVersionDetails A component's version.
+	AgentVersionDetails VersionDetails `json:"agentVersionDetails,omitempty,omitzero"`
+
+	// DataStores Directories of home disks it can write to.
+	DataStores []DataStore `json:"dataStores,omitempty,omitzero"`
+
+	// DiskCount Disks attached to the server now.
+	DiskCount *int32 `json:"diskCount,omitempty"`
+
+	// HealthErrors What is wrong; empty when nothing is.
+	HealthErrors []HealthError `json:"healthErrors,omitempty,omitzero"`
+
+	// Id GUID that requests name the server by.
+	Id string `json:"id,omitempty,omitzero"`
+
+	// IpAddress Address of the server.
+	IpAddress string `json:"ipAddress,omitempty,omitzero"`
+
+	// LastHeartbeat Last sign of life. UTC.
+	LastHeartbeat time.Time `json:"lastHeartbeat,omitempty,omitzero"`
+
+	// MarsAgentExpiryDate When that version stops being supported. UTC.
+	MarsAgentExpiryDate time.Time `json:"marsAgentExpiryDate,omitempty,omitzero"`
+
+	// MarsAgentVersion Version of the cloud's upload agent; empty here.
+	MarsAgentVersion string `json:"marsAgentVersion,omitempty,omitzero"`
+
+	// MarsAgentVersionDetails A component's version.
+	MarsAgentVersionDetails VersionDetails `json:"marsAgentVersionDetails,omitempty,omitzero"`
+
+	// Name Name of the host.
+	Name string `json:"name,omitempty,omitzero"`
+
+	// OsType Windows or Linux.
+	OsType string `json:"osType,omitempty,omitzero"`
+
+	// OsVersion Version of the operating system.
+	OsVersion string `json:"osVersion,omitempty,omitzero"`
+
+	// RetentionVolumes Volumes that keep older points.
+	RetentionVolumes []RetentionVolume `json:"retentionVolumes,omitempty,omitzero"`
+
+	// ValidationErrors Why the machine cannot be protected as it is; empty when it can.
+	ValidationErrors []HealthError `json:"validationErrors,omitempty,omitzero"`
+
+	// VersionStatus Supported, NotSupported, Deprecated, UpdateRequired or SecurityUpdateRequired.
+	VersionStatus string `json:"versionStatus,omitempty,omitzero"`
+}
+
+// MobilityServiceUpdate A version of the agent.
+type MobilityServiceUpdate struct {
+	// OsType Windows or Linux.
+	OsType string `json:"osType,omitempty,omitzero"`
+
+	// RebootStatus Whether this update needs a restart of the guest.
+	RebootStatus string `json:"rebootStatus,omitempty,omitzero"`
+
+	// Version Version, dotted.
+	Version string `json:"version,omitempty,omitzero"`
+}
+
 // OSDetails An operating system.
 type OSDetails struct {
-	OSMajorVersion     string `json:"oSMajorVersion,omitempty,omitzero"`
-	OSMinorVersion     string `json:"oSMinorVersion,omitempty,omitzero"`
-	OSVersion          string `json:"oSVersion,omitempty,omitzero"`
-	OsEdition          string `json:"osEdition,omitempty,omitzero"`
-	OsType             string `json:"osType,omitempty,omitzero"`
-	ProductType        string `json:"productType,omitempty,omitzero"`
+	// OSMajorVersion First number of the version, as decimal text.
+	OSMajorVersion string `json:"oSMajorVersion,omitempty,omitzero"`
+
+	// OSMinorVersion Second number of the version, as decimal text.
+	OSMinorVersion string `json:"oSMinorVersion,omitempty,omitzero"`
+
+	// OSVersion Version of the operating system. The spelling is the field's.
+	OSVersion string `json:"oSVersion,omitempty,omitzero"`
+
+	// OsEdition Edition, such as Standard.
+	OsEdition string `json:"osEdition,omitempty,omitzero"`
+
+	// OsType Windows or Linux.
+	OsType string `json:"osType,omitempty,omitzero"`
+
+	// ProductType Server, Workstation or DomainController.
+	ProductType string `json:"productType,omitempty,omitzero"`
+
+	// UserSelectedOSName Operating system as the user names it.
 	UserSelectedOSName string `json:"userSelectedOSName,omitempty,omitzero"`
+}
+
+// OSDiskDetails The disk the machine boots from.
+type OSDiskDetails struct {
+	// OsType Windows or Linux.
+	OsType string `json:"osType,omitempty,omitzero"`
+
+	// OsVhdId Id of the disk the machine boots from.
+	OsVhdId string `json:"osVhdId,omitempty,omitzero"`
+
+	// VhdName Name of the disk.
+	VhdName string `json:"vhdName,omitempty,omitzero"`
+}
+
+// OSUpgradeSupportedVersions A guest upgrade that a failover may do.
+type OSUpgradeSupportedVersions struct {
+	// SupportedSourceOsVersion Version upgraded from.
+	SupportedSourceOsVersion string `json:"supportedSourceOsVersion,omitempty,omitzero"`
+
+	// SupportedTargetOsVersions Versions upgraded to.
+	SupportedTargetOsVersions []string `json:"supportedTargetOsVersions,omitempty,omitzero"`
 }
 
 // OperationStatus How a long-running operation stands. Answered with 200 in every state.
@@ -1669,6 +5243,11 @@ type OperationStatus struct {
 
 	// Status InProgress, Succeeded, Failed or Canceled.
 	Status string `json:"status"`
+}
+
+// OtherContainerCreationInput No provider has input here.
+type OtherContainerCreationInput struct {
+	InstanceType string `json:"instanceType"`
 }
 
 // OtherContainerMappingDetails Nothing but the type.
@@ -1696,11 +5275,6 @@ type OtherFabricDetails struct {
 	InstanceType string `json:"instanceType"`
 }
 
-// OtherPolicyDetails Settings of a provider without fields here.
-type OtherPolicyDetails struct {
-	InstanceType string `json:"instanceType"`
-}
-
 // OtherPolicyInput A provider without settings of its own.
 type OtherPolicyInput struct {
 	InstanceType string `json:"instanceType"`
@@ -1718,6 +5292,11 @@ type OtherRecoveryPointDetails struct {
 
 // OtherReplicationDetails Details of a provider that this version has no fields for.
 type OtherReplicationDetails struct {
+	InstanceType string `json:"instanceType"`
+}
+
+// OtherSwitchProtectionInput No input.
+type OtherSwitchProtectionInput struct {
 	InstanceType string `json:"instanceType"`
 }
 
@@ -1754,32 +5333,43 @@ type PlannedFailoverInputProperties struct {
 	// FailoverDirection From the primary side to the recovery side, or back.
 	FailoverDirection FailoverDirection `json:"failoverDirection,omitempty,omitzero"`
 
-	// ProviderSpecificDetails Input by provider.
+	// ProviderSpecificDetails Input by provider. HyperVReplicaAzureFailback is the way home of HyperVReplicaAzure.
 	ProviderSpecificDetails PlannedFailoverProviderSpecificFailoverInput `json:"providerSpecificDetails,omitempty,omitzero"`
 }
 
-// PlannedFailoverProviderSpecificFailoverInput Input by provider.
+// PlannedFailoverProviderSpecificFailoverInput Input by provider. HyperVReplicaAzureFailback is the way home of HyperVReplicaAzure.
 type PlannedFailoverProviderSpecificFailoverInput struct {
 	union json.RawMessage
 }
 
 // Policy Replication settings.
 type Policy struct {
-	Id         string           `json:"id,omitempty,omitzero"`
-	Location   string           `json:"location,omitempty,omitzero"`
+	// Id Path of the resource.
+	Id string `json:"id,omitempty,omitzero"`
+
+	// Location Empty but for vaults.
+	Location string `json:"location,omitempty,omitzero"`
+
+	// Name Last part of the resource's path.
 	Name       string           `json:"name,omitempty,omitzero"`
 	Properties PolicyProperties `json:"properties,omitempty,omitzero"`
-	Type       string           `json:"type,omitempty,omitzero"`
+
+	// Type Full resource type.
+	Type string `json:"type,omitempty,omitzero"`
 }
 
 // PolicyCollection One page of policies.
 type PolicyCollection struct {
-	NextLink string   `json:"nextLink,omitempty,omitzero"`
-	Value    []Policy `json:"value"`
+	// NextLink URL of the next page; absent on the last one.
+	NextLink string `json:"nextLink,omitempty,omitzero"`
+
+	// Value The page.
+	Value []Policy `json:"value"`
 }
 
 // PolicyProperties defines model for PolicyProperties.
 type PolicyProperties struct {
+	// FriendlyName Name for people.
 	FriendlyName string `json:"friendlyName,omitempty,omitzero"`
 
 	// ProviderSpecificDetails The settings as kept.
@@ -1796,136 +5386,370 @@ type PolicyProviderSpecificInput struct {
 	union json.RawMessage
 }
 
+// ProcessServer A replicator that takes replication data.
+type ProcessServer struct {
+	// AgentExpiryDate When the installed version stops being supported. UTC.
+	AgentExpiryDate time.Time `json:"agentExpiryDate,omitempty,omitzero"`
+
+	// AgentVersion Version the agent reported last.
+	AgentVersion string `json:"agentVersion,omitempty,omitzero"`
+
+	// AgentVersionDetails A component's version.
+	AgentVersionDetails VersionDetails `json:"agentVersionDetails,omitempty,omitzero"`
+
+	// AvailableMemoryInBytes Free memory of the host.
+	AvailableMemoryInBytes *int64 `json:"availableMemoryInBytes,omitempty"`
+
+	// AvailableSpaceInBytes Free space of the file system that holds the spool.
+	AvailableSpaceInBytes *int64 `json:"availableSpaceInBytes,omitempty"`
+
+	// CpuLoad Processor use in percent, as decimal text.
+	CpuLoad string `json:"cpuLoad,omitempty,omitzero"`
+
+	// CpuLoadStatus Normal, Warning or Critical.
+	CpuLoadStatus string `json:"cpuLoadStatus,omitempty,omitzero"`
+
+	// FriendlyName Name for people.
+	FriendlyName string `json:"friendlyName,omitempty,omitzero"`
+
+	// Health Normal, Warning, Critical or None.
+	Health string `json:"health,omitempty,omitzero"`
+
+	// HealthErrors What is wrong; empty when nothing is.
+	HealthErrors []HealthError `json:"healthErrors,omitempty,omitzero"`
+
+	// HostId GUID of the host.
+	HostId string `json:"hostId,omitempty,omitzero"`
+
+	// Id GUID that requests name the server by.
+	Id string `json:"id,omitempty,omitzero"`
+
+	// IpAddress Address that agents send data to.
+	IpAddress string `json:"ipAddress,omitempty,omitzero"`
+
+	// LastHeartbeat Last sign of life. UTC.
+	LastHeartbeat time.Time `json:"lastHeartbeat,omitempty,omitzero"`
+
+	// MachineCount Machines that send to it, as decimal text.
+	MachineCount string `json:"machineCount,omitempty,omitzero"`
+
+	// MarsCommunicationStatus Whether its upload agent reaches the cloud; empty here.
+	MarsCommunicationStatus string `json:"marsCommunicationStatus,omitempty,omitzero"`
+
+	// MarsRegistrationStatus Whether its upload agent is registered; empty here.
+	MarsRegistrationStatus string `json:"marsRegistrationStatus,omitempty,omitzero"`
+
+	// MemoryUsageStatus Healthy, Warning, Critical or Unknown.
+	MemoryUsageStatus string `json:"memoryUsageStatus,omitempty,omitzero"`
+
+	// MobilityServiceUpdates Agent versions it can hand out.
+	MobilityServiceUpdates []MobilityServiceUpdate `json:"mobilityServiceUpdates,omitempty,omitzero"`
+
+	// OsType Windows or Linux.
+	OsType string `json:"osType,omitempty,omitzero"`
+
+	// OsVersion Version of the operating system.
+	OsVersion string `json:"osVersion,omitempty,omitzero"`
+
+	// PsServiceStatus Whether the process server's service runs.
+	PsServiceStatus string `json:"psServiceStatus,omitempty,omitzero"`
+
+	// PsStatsRefreshTime When these numbers were taken. UTC.
+	PsStatsRefreshTime time.Time `json:"psStatsRefreshTime,omitempty,omitzero"`
+
+	// ReplicationPairCount Disks replicated, as decimal text.
+	ReplicationPairCount string `json:"replicationPairCount,omitempty,omitzero"`
+
+	// SpaceUsageStatus Normal, Warning or Critical.
+	SpaceUsageStatus string `json:"spaceUsageStatus,omitempty,omitzero"`
+
+	// SslCertExpiryDate When the server's certificate ends. UTC.
+	SslCertExpiryDate time.Time `json:"sslCertExpiryDate,omitempty,omitzero"`
+
+	// SslCertExpiryRemainingDays Days until then.
+	SslCertExpiryRemainingDays *int32 `json:"sslCertExpiryRemainingDays,omitempty"`
+
+	// SystemLoad Load average of the host, as decimal text.
+	SystemLoad string `json:"systemLoad,omitempty,omitzero"`
+
+	// SystemLoadStatus Healthy, Warning, Critical or Unknown.
+	SystemLoadStatus string `json:"systemLoadStatus,omitempty,omitzero"`
+
+	// ThroughputInBytes Bytes received a second.
+	ThroughputInBytes *int64 `json:"throughputInBytes,omitempty"`
+
+	// ThroughputInMBps MiB received a second.
+	ThroughputInMBps *int64 `json:"throughputInMBps,omitempty"`
+
+	// ThroughputStatus Healthy, Warning, Critical or Unknown.
+	ThroughputStatus string `json:"throughputStatus,omitempty,omitzero"`
+
+	// ThroughputUploadPendingDataInBytes Bytes received and not yet in the bucket.
+	ThroughputUploadPendingDataInBytes *int64 `json:"throughputUploadPendingDataInBytes,omitempty"`
+
+	// TotalMemoryInBytes Memory of the host.
+	TotalMemoryInBytes *int64 `json:"totalMemoryInBytes,omitempty"`
+
+	// TotalSpaceInBytes Size of the file system that holds the spool.
+	TotalSpaceInBytes *int64 `json:"totalSpaceInBytes,omitempty"`
+
+	// VersionStatus Supported, NotSupported, Deprecated, UpdateRequired or SecurityUpdateRequired.
+	VersionStatus string `json:"versionStatus,omitempty,omitzero"`
+}
+
 // ProcessServerDetails A replicator that takes replication data.
 type ProcessServerDetails struct {
-	AvailableMemoryInBytes             *int64        `json:"availableMemoryInBytes,omitempty"`
-	AvailableSpaceInBytes              *int64        `json:"availableSpaceInBytes,omitempty"`
-	BiosId                             string        `json:"biosId,omitempty,omitzero"`
-	DiskUsageStatus                    string        `json:"diskUsageStatus,omitempty,omitzero"`
-	FabricObjectId                     string        `json:"fabricObjectId,omitempty,omitzero"`
-	Fqdn                               string        `json:"fqdn,omitempty,omitzero"`
-	FreeSpacePercentage                *float64      `json:"freeSpacePercentage,omitempty"`
-	Health                             string        `json:"health,omitempty,omitzero"`
-	HealthErrors                       []HealthError `json:"healthErrors"`
-	HistoricHealth                     string        `json:"historicHealth,omitempty,omitzero"`
-	Id                                 string        `json:"id,omitempty,omitzero"`
-	IpAddresses                        []string      `json:"ipAddresses,omitempty,omitzero"`
-	LastHeartbeatUtc                   time.Time     `json:"lastHeartbeatUtc,omitempty,omitzero"`
-	MemoryUsagePercentage              *float64      `json:"memoryUsagePercentage,omitempty"`
-	MemoryUsageStatus                  string        `json:"memoryUsageStatus,omitempty,omitzero"`
-	Name                               string        `json:"name,omitempty,omitzero"`
-	ProcessorUsagePercentage           *float64      `json:"processorUsagePercentage,omitempty"`
-	ProcessorUsageStatus               string        `json:"processorUsageStatus,omitempty,omitzero"`
-	ProtectedItemCount                 *int32        `json:"protectedItemCount,omitempty"`
-	SystemLoad                         *int64        `json:"systemLoad,omitempty"`
-	SystemLoadStatus                   string        `json:"systemLoadStatus,omitempty,omitzero"`
-	ThroughputInBytes                  *int64        `json:"throughputInBytes,omitempty"`
-	ThroughputStatus                   string        `json:"throughputStatus,omitempty,omitzero"`
-	ThroughputUploadPendingDataInBytes *int64        `json:"throughputUploadPendingDataInBytes,omitempty"`
-	TotalMemoryInBytes                 *int64        `json:"totalMemoryInBytes,omitempty"`
-	TotalSpaceInBytes                  *int64        `json:"totalSpaceInBytes,omitempty"`
-	UsedMemoryInBytes                  *int64        `json:"usedMemoryInBytes,omitempty"`
-	UsedSpaceInBytes                   *int64        `json:"usedSpaceInBytes,omitempty"`
-	Version                            string        `json:"version,omitempty,omitzero"`
+	// AvailableMemoryInBytes Free memory of the host.
+	AvailableMemoryInBytes *int64 `json:"availableMemoryInBytes,omitempty"`
+
+	// AvailableSpaceInBytes Free space of the file system that holds the spool.
+	AvailableSpaceInBytes *int64 `json:"availableSpaceInBytes,omitempty"`
+
+	// BiosId SMBIOS UUID.
+	BiosId string `json:"biosId,omitempty,omitzero"`
+
+	// DiskUsageStatus Healthy, Warning, Critical or Unknown.
+	DiskUsageStatus string `json:"diskUsageStatus,omitempty,omitzero"`
+
+	// FabricObjectId Path of the machine in its site's inventory.
+	FabricObjectId string `json:"fabricObjectId,omitempty,omitzero"`
+
+	// Fqdn Host name with its domain.
+	Fqdn string `json:"fqdn,omitempty,omitzero"`
+
+	// FreeSpacePercentage Free part of the spool's file system, 0 to 100.
+	FreeSpacePercentage *float64 `json:"freeSpacePercentage,omitempty"`
+
+	// Health Normal, Warning, Critical or None.
+	Health string `json:"health,omitempty,omitzero"`
+
+	// HealthErrors What is wrong; empty when nothing is.
+	HealthErrors []HealthError `json:"healthErrors"`
+
+	// HistoricHealth Worst health of the last hour.
+	HistoricHealth string `json:"historicHealth,omitempty,omitzero"`
+
+	// Id Id that requests name the server by.
+	Id string `json:"id,omitempty,omitzero"`
+
+	// IpAddresses Addresses, the first one preferred.
+	IpAddresses []string `json:"ipAddresses,omitempty,omitzero"`
+
+	// LastHeartbeatUtc Last sign of life. UTC.
+	LastHeartbeatUtc time.Time `json:"lastHeartbeatUtc,omitempty,omitzero"`
+
+	// MemoryUsagePercentage Used part of the host's memory, 0 to 100.
+	MemoryUsagePercentage *float64 `json:"memoryUsagePercentage,omitempty"`
+
+	// MemoryUsageStatus Healthy, Warning, Critical or Unknown.
+	MemoryUsageStatus string `json:"memoryUsageStatus,omitempty,omitzero"`
+
+	// Name Name of the host.
+	Name string `json:"name,omitempty,omitzero"`
+
+	// ProcessorUsagePercentage Processor use of the host, 0 to 100.
+	ProcessorUsagePercentage *float64 `json:"processorUsagePercentage,omitempty"`
+
+	// ProcessorUsageStatus Healthy, Warning, Critical or Unknown.
+	ProcessorUsageStatus string `json:"processorUsageStatus,omitempty,omitzero"`
+
+	// ProtectedItemCount Machines it is responsible for.
+	ProtectedItemCount *int32 `json:"protectedItemCount,omitempty"`
+
+	// SystemLoad Load average of the host.
+	SystemLoad *int64 `json:"systemLoad,omitempty"`
+
+	// SystemLoadStatus Healthy, Warning, Critical or Unknown.
+	SystemLoadStatus string `json:"systemLoadStatus,omitempty,omitzero"`
+
+	// ThroughputInBytes Bytes received a second.
+	ThroughputInBytes *int64 `json:"throughputInBytes,omitempty"`
+
+	// ThroughputStatus Healthy, Warning, Critical or Unknown.
+	ThroughputStatus string `json:"throughputStatus,omitempty,omitzero"`
+
+	// ThroughputUploadPendingDataInBytes Bytes received and not yet in the bucket.
+	ThroughputUploadPendingDataInBytes *int64 `json:"throughputUploadPendingDataInBytes,omitempty"`
+
+	// TotalMemoryInBytes Memory of the host.
+	TotalMemoryInBytes *int64 `json:"totalMemoryInBytes,omitempty"`
+
+	// TotalSpaceInBytes Size of the file system that holds the spool.
+	TotalSpaceInBytes *int64 `json:"totalSpaceInBytes,omitempty"`
+
+	// UsedMemoryInBytes Memory of the host in use.
+	UsedMemoryInBytes *int64 `json:"usedMemoryInBytes,omitempty"`
+
+	// UsedSpaceInBytes Used space of the file system that holds the spool.
+	UsedSpaceInBytes *int64 `json:"usedSpaceInBytes,omitempty"`
+
+	// Version Version, dotted.
+	Version string `json:"version,omitempty,omitzero"`
 }
 
 // ProtectableItem A machine that can be protected.
 type ProtectableItem struct {
-	Id         string                    `json:"id,omitempty,omitzero"`
-	Location   string                    `json:"location,omitempty,omitzero"`
+	// Id Path of the resource.
+	Id string `json:"id,omitempty,omitzero"`
+
+	// Location Empty but for vaults.
+	Location string `json:"location,omitempty,omitzero"`
+
+	// Name Last part of the resource's path.
 	Name       string                    `json:"name,omitempty,omitzero"`
 	Properties ProtectableItemProperties `json:"properties,omitempty,omitzero"`
-	Type       string                    `json:"type,omitempty,omitzero"`
+
+	// Type Full resource type.
+	Type string `json:"type,omitempty,omitzero"`
 }
 
 // ProtectableItemCollection One page of machines.
 type ProtectableItemCollection struct {
-	NextLink string            `json:"nextLink,omitempty,omitzero"`
-	Value    []ProtectableItem `json:"value"`
+	// NextLink URL of the next page; absent on the last one.
+	NextLink string `json:"nextLink,omitempty,omitzero"`
+
+	// Value The page.
+	Value []ProtectableItem `json:"value"`
 }
 
 // ProtectableItemProperties defines model for ProtectableItemProperties.
 type ProtectableItemProperties struct {
 	// CustomDetails The machine as discovery sees it.
 	CustomDetails ConfigurationSettings `json:"customDetails,omitempty,omitzero"`
-	FriendlyName  string                `json:"friendlyName,omitempty,omitzero"`
+
+	// FriendlyName Name for people.
+	FriendlyName string `json:"friendlyName,omitempty,omitzero"`
 
 	// ProtectionReadinessErrors What must happen before the machine can be protected.
 	ProtectionReadinessErrors []string `json:"protectionReadinessErrors"`
 
 	// ProtectionStatus Unprotected or Protected.
-	ProtectionStatus              string   `json:"protectionStatus,omitempty,omitzero"`
-	RecoveryServicesProviderId    string   `json:"recoveryServicesProviderId,omitempty,omitzero"`
-	ReplicationProtectedItemId    string   `json:"replicationProtectedItemId,omitempty,omitzero"`
+	ProtectionStatus string `json:"protectionStatus,omitempty,omitzero"`
+
+	// RecoveryServicesProviderId Path of the provider that serves the machine.
+	RecoveryServicesProviderId string `json:"recoveryServicesProviderId,omitempty,omitzero"`
+
+	// ReplicationProtectedItemId Path of the protected item; empty while unprotected.
+	ReplicationProtectedItemId string `json:"replicationProtectedItemId,omitempty,omitzero"`
+
+	// SupportedReplicationProviders Providers the machine can be protected with.
 	SupportedReplicationProviders []string `json:"supportedReplicationProviders"`
 }
 
 // ProtectionContainer A group of machines in a fabric.
 type ProtectionContainer struct {
-	Id         string                        `json:"id,omitempty,omitzero"`
-	Location   string                        `json:"location,omitempty,omitzero"`
+	// Id Path of the resource.
+	Id string `json:"id,omitempty,omitzero"`
+
+	// Location Empty but for vaults.
+	Location string `json:"location,omitempty,omitzero"`
+
+	// Name Last part of the resource's path.
 	Name       string                        `json:"name,omitempty,omitzero"`
 	Properties ProtectionContainerProperties `json:"properties,omitempty,omitzero"`
-	Type       string                        `json:"type,omitempty,omitzero"`
+
+	// Type Full resource type.
+	Type string `json:"type,omitempty,omitzero"`
 }
 
 // ProtectionContainerCollection One page of containers.
 type ProtectionContainerCollection struct {
-	NextLink string                `json:"nextLink,omitempty,omitzero"`
-	Value    []ProtectionContainer `json:"value"`
+	// NextLink URL of the next page; absent on the last one.
+	NextLink string `json:"nextLink,omitempty,omitzero"`
+
+	// Value The page.
+	Value []ProtectionContainer `json:"value"`
 }
 
-// ProtectionContainerFabricSpecificDetails defines model for ProtectionContainerFabricSpecificDetails.
+// ProtectionContainerFabricSpecificDetails Kind of the fabric.
 type ProtectionContainerFabricSpecificDetails struct {
 	InstanceType string `json:"instanceType,omitempty,omitzero"`
 }
 
 // ProtectionContainerMapping A container under a policy.
 type ProtectionContainerMapping struct {
-	Id         string                               `json:"id,omitempty,omitzero"`
-	Location   string                               `json:"location,omitempty,omitzero"`
+	// Id Path of the resource.
+	Id string `json:"id,omitempty,omitzero"`
+
+	// Location Empty but for vaults.
+	Location string `json:"location,omitempty,omitzero"`
+
+	// Name Last part of the resource's path.
 	Name       string                               `json:"name,omitempty,omitzero"`
 	Properties ProtectionContainerMappingProperties `json:"properties,omitempty,omitzero"`
-	Type       string                               `json:"type,omitempty,omitzero"`
+
+	// Type Full resource type.
+	Type string `json:"type,omitempty,omitzero"`
 }
 
 // ProtectionContainerMappingCollection One page of mappings.
 type ProtectionContainerMappingCollection struct {
-	NextLink string                       `json:"nextLink,omitempty,omitzero"`
-	Value    []ProtectionContainerMapping `json:"value"`
+	// NextLink URL of the next page; absent on the last one.
+	NextLink string `json:"nextLink,omitempty,omitzero"`
+
+	// Value The page.
+	Value []ProtectionContainerMapping `json:"value"`
 }
 
 // ProtectionContainerMappingProperties defines model for ProtectionContainerMappingProperties.
 type ProtectionContainerMappingProperties struct {
-	Health                                string                                            `json:"health,omitempty,omitzero"`
-	HealthErrorDetails                    []HealthError                                     `json:"healthErrorDetails"`
-	PolicyFriendlyName                    string                                            `json:"policyFriendlyName,omitempty,omitzero"`
-	PolicyId                              string                                            `json:"policyId,omitempty,omitzero"`
-	ProviderSpecificDetails               ProtectionContainerMappingProviderSpecificDetails `json:"providerSpecificDetails,omitempty,omitzero"`
-	SourceFabricFriendlyName              string                                            `json:"sourceFabricFriendlyName,omitempty,omitzero"`
-	SourceProtectionContainerFriendlyName string                                            `json:"sourceProtectionContainerFriendlyName,omitempty,omitzero"`
+	// Health Normal, Warning, Critical or None.
+	Health string `json:"health,omitempty,omitzero"`
+
+	// HealthErrorDetails What is wrong; empty when nothing is.
+	HealthErrorDetails []HealthError `json:"healthErrorDetails"`
+
+	// PolicyFriendlyName Name of the policy.
+	PolicyFriendlyName string `json:"policyFriendlyName,omitempty,omitzero"`
+
+	// PolicyId Path of the policy.
+	PolicyId string `json:"policyId,omitempty,omitzero"`
+
+	// ProviderSpecificDetails The settings as kept.
+	ProviderSpecificDetails ProtectionContainerMappingProviderSpecificDetails `json:"providerSpecificDetails,omitempty,omitzero"`
+
+	// SourceFabricFriendlyName Name of the site replicated from.
+	SourceFabricFriendlyName string `json:"sourceFabricFriendlyName,omitempty,omitzero"`
+
+	// SourceProtectionContainerFriendlyName Name of the container replicated from.
+	SourceProtectionContainerFriendlyName string `json:"sourceProtectionContainerFriendlyName,omitempty,omitzero"`
 
 	// State Paired.
-	State                                 string `json:"state,omitempty,omitzero"`
-	TargetFabricFriendlyName              string `json:"targetFabricFriendlyName,omitempty,omitzero"`
+	State string `json:"state,omitempty,omitzero"`
+
+	// TargetFabricFriendlyName Name of the site replicated to.
+	TargetFabricFriendlyName string `json:"targetFabricFriendlyName,omitempty,omitzero"`
+
+	// TargetProtectionContainerFriendlyName Name of the container replicated to.
 	TargetProtectionContainerFriendlyName string `json:"targetProtectionContainerFriendlyName,omitempty,omitzero"`
-	TargetProtectionContainerId           string `json:"targetProtectionContainerId,omitempty,omitzero"`
+
+	// TargetProtectionContainerId Path of the container replicated to, or the literal "Microsoft Azure".
+	TargetProtectionContainerId string `json:"targetProtectionContainerId,omitempty,omitzero"`
 }
 
-// ProtectionContainerMappingProviderSpecificDetails defines model for ProtectionContainerMappingProviderSpecificDetails.
+// ProtectionContainerMappingProviderSpecificDetails The settings as kept.
 type ProtectionContainerMappingProviderSpecificDetails struct {
 	union json.RawMessage
 }
 
 // ProtectionContainerProperties defines model for ProtectionContainerProperties.
 type ProtectionContainerProperties struct {
-	FabricFriendlyName    string                                   `json:"fabricFriendlyName,omitempty,omitzero"`
+	// FabricFriendlyName Name of the fabric for people.
+	FabricFriendlyName string `json:"fabricFriendlyName,omitempty,omitzero"`
+
+	// FabricSpecificDetails Kind of the fabric.
 	FabricSpecificDetails ProtectionContainerFabricSpecificDetails `json:"fabricSpecificDetails,omitempty,omitzero"`
-	FabricType            string                                   `json:"fabricType,omitempty,omitzero"`
-	FriendlyName          string                                   `json:"friendlyName,omitempty,omitzero"`
+
+	// FabricType Kind of the fabric, such as InMageRcm or HyperVSite.
+	FabricType string `json:"fabricType,omitempty,omitzero"`
+
+	// FriendlyName Name for people.
+	FriendlyName string `json:"friendlyName,omitempty,omitzero"`
 
 	// PairingStatus Paired or NotPaired.
-	PairingStatus      string `json:"pairingStatus,omitempty,omitzero"`
+	PairingStatus string `json:"pairingStatus,omitempty,omitzero"`
+
+	// ProtectedItemCount Machines it is responsible for.
 	ProtectedItemCount *int32 `json:"protectedItemCount,omitempty"`
 
 	// Role Primary, or empty.
@@ -1934,10 +5758,19 @@ type ProtectionContainerProperties struct {
 
 // ProviderError The site's side. Its code is a number.
 type ProviderError struct {
-	ErrorCode         *int32 `json:"errorCode,omitempty"`
-	ErrorId           string `json:"errorId,omitempty,omitzero"`
-	ErrorMessage      string `json:"errorMessage,omitempty,omitzero"`
-	PossibleCauses    string `json:"possibleCauses,omitempty,omitzero"`
+	// ErrorCode Number of the error at the site.
+	ErrorCode *int32 `json:"errorCode,omitempty"`
+
+	// ErrorId Id of this one error.
+	ErrorId string `json:"errorId,omitempty,omitzero"`
+
+	// ErrorMessage What went wrong, for people.
+	ErrorMessage string `json:"errorMessage,omitempty,omitzero"`
+
+	// PossibleCauses Why this happens.
+	PossibleCauses string `json:"possibleCauses,omitempty,omitzero"`
+
+	// RecommendedAction What to do about it.
 	RecommendedAction string `json:"recommendedAction,omitempty,omitzero"`
 }
 
@@ -1948,26 +5781,56 @@ type ProviderSpecificRecoveryPointDetails struct {
 
 // RcmComponentDetails A part of the site.
 type RcmComponentDetails struct {
-	BiosId                   string        `json:"biosId,omitempty,omitzero"`
-	ClientAuthenticationType string        `json:"clientAuthenticationType,omitempty,omitzero"`
-	FabricObjectId           string        `json:"fabricObjectId,omitempty,omitzero"`
-	Fqdn                     string        `json:"fqdn,omitempty,omitzero"`
-	Health                   string        `json:"health,omitempty,omitzero"`
-	HealthErrors             []HealthError `json:"healthErrors"`
-	Id                       string        `json:"id,omitempty,omitzero"`
-	LastHeartbeatUtc         time.Time     `json:"lastHeartbeatUtc,omitempty,omitzero"`
-	Name                     string        `json:"name,omitempty,omitzero"`
-	Version                  string        `json:"version,omitempty,omitzero"`
+	// BiosId SMBIOS UUID.
+	BiosId string `json:"biosId,omitempty,omitzero"`
+
+	// ClientAuthenticationType How agents prove themselves; Certificate here.
+	ClientAuthenticationType string `json:"clientAuthenticationType,omitempty,omitzero"`
+
+	// FabricObjectId Path of the machine in its site's inventory.
+	FabricObjectId string `json:"fabricObjectId,omitempty,omitzero"`
+
+	// Fqdn Host name with its domain.
+	Fqdn string `json:"fqdn,omitempty,omitzero"`
+
+	// Health Normal, Warning, Critical or None.
+	Health string `json:"health,omitempty,omitzero"`
+
+	// HealthErrors What is wrong; empty when nothing is.
+	HealthErrors []HealthError `json:"healthErrors"`
+
+	// Id Id of the part.
+	Id string `json:"id,omitempty,omitzero"`
+
+	// LastHeartbeatUtc Last sign of life. UTC.
+	LastHeartbeatUtc time.Time `json:"lastHeartbeatUtc,omitempty,omitzero"`
+
+	// Name Name of the host.
+	Name string `json:"name,omitempty,omitzero"`
+
+	// Version Version, dotted.
+	Version string `json:"version,omitempty,omitzero"`
 }
 
 // RcmErrorDetails Why something with an agent failed.
 type RcmErrorDetails struct {
-	ErrorCode              string            `json:"errorCode,omitempty,omitzero"`
-	ErrorMessage           string            `json:"errorMessage,omitempty,omitzero"`
+	// ErrorCode Stable word for programs.
+	ErrorCode string `json:"errorCode,omitempty,omitzero"`
+
+	// ErrorMessage What went wrong, for people.
+	ErrorMessage string `json:"errorMessage,omitempty,omitzero"`
+
+	// ErrorMessageParameters Values set into the message, by name.
 	ErrorMessageParameters map[string]string `json:"errorMessageParameters,omitempty,omitzero"`
-	ErrorTags              map[string]string `json:"errorTags,omitempty,omitzero"`
-	PossibleCauses         string            `json:"possibleCauses,omitempty,omitzero"`
-	RecommendedAction      string            `json:"recommendedAction,omitempty,omitzero"`
+
+	// ErrorTags Marks that group errors, by name.
+	ErrorTags map[string]string `json:"errorTags,omitempty,omitzero"`
+
+	// PossibleCauses Why this happens.
+	PossibleCauses string `json:"possibleCauses,omitempty,omitzero"`
+
+	// RecommendedAction What to do about it.
+	RecommendedAction string `json:"recommendedAction,omitempty,omitzero"`
 }
 
 // RecoveryPlanGroupTaskDetails A group of a recovery plan.
@@ -1978,7 +5841,9 @@ type RecoveryPlanGroupTaskDetails struct {
 	// GroupId Place of the group in the plan, from 1.
 	GroupId      string `json:"groupId,omitempty,omitzero"`
 	InstanceType string `json:"instanceType"`
-	Name         string `json:"name,omitempty,omitzero"`
+
+	// Name Name of the group.
+	Name string `json:"name,omitempty,omitzero"`
 
 	// RpGroupType Shutdown, Failover or Boot.
 	RpGroupType string `json:"rpGroupType,omitempty,omitzero"`
@@ -1986,17 +5851,27 @@ type RecoveryPlanGroupTaskDetails struct {
 
 // RecoveryPoint A restorable capture of every disk of a machine at one instant.
 type RecoveryPoint struct {
-	Id         string                  `json:"id,omitempty,omitzero"`
-	Location   string                  `json:"location,omitempty,omitzero"`
+	// Id Path of the resource.
+	Id string `json:"id,omitempty,omitzero"`
+
+	// Location Empty but for vaults.
+	Location string `json:"location,omitempty,omitzero"`
+
+	// Name Last part of the resource's path.
 	Name       string                  `json:"name,omitempty,omitzero"`
 	Properties RecoveryPointProperties `json:"properties,omitempty,omitzero"`
-	Type       string                  `json:"type,omitempty,omitzero"`
+
+	// Type Full resource type.
+	Type string `json:"type,omitempty,omitzero"`
 }
 
 // RecoveryPointCollection One page of points, newest first.
 type RecoveryPointCollection struct {
-	NextLink string          `json:"nextLink,omitempty,omitzero"`
-	Value    []RecoveryPoint `json:"value"`
+	// NextLink URL of the next page; absent on the last one.
+	NextLink string `json:"nextLink,omitempty,omitzero"`
+
+	// Value The page.
+	Value []RecoveryPoint `json:"value"`
 }
 
 // RecoveryPointProperties defines model for RecoveryPointProperties.
@@ -2025,51 +5900,90 @@ type RecoveryPointProperties struct {
 
 // RecoveryServicesProvider A replicator registered in a fabric.
 type RecoveryServicesProvider struct {
-	Id         string                             `json:"id,omitempty,omitzero"`
-	Location   string                             `json:"location,omitempty,omitzero"`
+	// Id Path of the resource.
+	Id string `json:"id,omitempty,omitzero"`
+
+	// Location Empty but for vaults.
+	Location string `json:"location,omitempty,omitzero"`
+
+	// Name Last part of the resource's path.
 	Name       string                             `json:"name,omitempty,omitzero"`
 	Properties RecoveryServicesProviderProperties `json:"properties,omitempty,omitzero"`
-	Type       string                             `json:"type,omitempty,omitzero"`
+
+	// Type Full resource type.
+	Type string `json:"type,omitempty,omitzero"`
 }
 
 // RecoveryServicesProviderCollection One page of providers.
 type RecoveryServicesProviderCollection struct {
-	NextLink string                     `json:"nextLink,omitempty,omitzero"`
-	Value    []RecoveryServicesProvider `json:"value"`
+	// NextLink URL of the next page; absent on the last one.
+	NextLink string `json:"nextLink,omitempty,omitzero"`
+
+	// Value The page.
+	Value []RecoveryServicesProvider `json:"value"`
 }
 
 // RecoveryServicesProviderProperties defines model for RecoveryServicesProviderProperties.
 type RecoveryServicesProviderProperties struct {
+	// AllowedScenarios Actions the provider takes, such as Refresh.
 	AllowedScenarios []string `json:"allowedScenarios"`
 
 	// AuthenticationIdentityDetails Identity of an application.
 	AuthenticationIdentityDetails IdentityProviderDetails `json:"authenticationIdentityDetails,omitempty,omitzero"`
-	BiosId                        string                  `json:"biosId,omitempty,omitzero"`
+
+	// BiosId SMBIOS UUID.
+	BiosId string `json:"biosId,omitempty,omitzero"`
 
 	// ConnectionStatus Connected or NotConnected.
 	ConnectionStatus string `json:"connectionStatus,omitempty,omitzero"`
 
 	// DataPlaneAuthenticationIdentityDetails Identity of an application.
 	DataPlaneAuthenticationIdentityDetails IdentityProviderDetails `json:"dataPlaneAuthenticationIdentityDetails,omitempty,omitzero"`
-	DraIdentifier                          string                  `json:"draIdentifier,omitempty,omitzero"`
-	FabricFriendlyName                     string                  `json:"fabricFriendlyName,omitempty,omitzero"`
-	FabricType                             string                  `json:"fabricType,omitempty,omitzero"`
-	FriendlyName                           string                  `json:"friendlyName,omitempty,omitzero"`
-	HealthErrorDetails                     []HealthError           `json:"healthErrorDetails"`
-	LastHeartBeat                          time.Time               `json:"lastHeartBeat,omitempty,omitzero"`
-	MachineId                              string                  `json:"machineId,omitempty,omitzero"`
-	MachineName                            string                  `json:"machineName,omitempty,omitzero"`
-	ProtectedItemCount                     *int32                  `json:"protectedItemCount,omitempty"`
-	ProviderVersion                        string                  `json:"providerVersion,omitempty,omitzero"`
+
+	// DraIdentifier Id with which the provider registered.
+	DraIdentifier string `json:"draIdentifier,omitempty,omitzero"`
+
+	// FabricFriendlyName Name of the fabric for people.
+	FabricFriendlyName string `json:"fabricFriendlyName,omitempty,omitzero"`
+
+	// FabricType Kind of the fabric, such as InMageRcm or HyperVSite.
+	FabricType string `json:"fabricType,omitempty,omitzero"`
+
+	// FriendlyName Name for people.
+	FriendlyName string `json:"friendlyName,omitempty,omitzero"`
+
+	// HealthErrorDetails What is wrong; empty when nothing is.
+	HealthErrorDetails []HealthError `json:"healthErrorDetails"`
+
+	// LastHeartBeat Last sign of life. UTC. The spelling is the field's.
+	LastHeartBeat time.Time `json:"lastHeartBeat,omitempty,omitzero"`
+
+	// MachineId Id of the machine that runs it.
+	MachineId string `json:"machineId,omitempty,omitzero"`
+
+	// MachineName Host name of the machine that runs it.
+	MachineName string `json:"machineName,omitempty,omitzero"`
+
+	// ProtectedItemCount Machines it is responsible for.
+	ProtectedItemCount *int32 `json:"protectedItemCount,omitempty"`
+
+	// ProviderVersion Version of the provider.
+	ProviderVersion string `json:"providerVersion,omitempty,omitzero"`
 
 	// ProviderVersionDetails A component's version.
-	ProviderVersionDetails    VersionDetails `json:"providerVersionDetails,omitempty,omitzero"`
-	ProviderVersionExpiryDate time.Time      `json:"providerVersionExpiryDate,omitempty,omitzero"`
-	ProviderVersionState      string         `json:"providerVersionState,omitempty,omitzero"`
+	ProviderVersionDetails VersionDetails `json:"providerVersionDetails,omitempty,omitzero"`
+
+	// ProviderVersionExpiryDate When that version stops being supported. UTC.
+	ProviderVersionExpiryDate time.Time `json:"providerVersionExpiryDate,omitempty,omitzero"`
+
+	// ProviderVersionState Latest, or how old it is.
+	ProviderVersionState string `json:"providerVersionState,omitempty,omitzero"`
 
 	// ResourceAccessIdentityDetails Identity of an application.
 	ResourceAccessIdentityDetails IdentityProviderDetails `json:"resourceAccessIdentityDetails,omitempty,omitzero"`
-	ServerVersion                 string                  `json:"serverVersion,omitempty,omitzero"`
+
+	// ServerVersion Version of the site's management server.
+	ServerVersion string `json:"serverVersion,omitempty,omitzero"`
 }
 
 // RegistrationKey A one-time key, shown here and nowhere else.
@@ -2078,9 +5992,42 @@ type RegistrationKey struct {
 	CaSha256 string `json:"caSha256"`
 
 	// ControlAddress host:port that the part calls.
-	ControlAddress  string    `json:"controlAddress"`
-	RegistrationKey string    `json:"registrationKey"`
-	ValidUntil      time.Time `json:"validUntil"`
+	ControlAddress string `json:"controlAddress"`
+
+	// RegistrationKey The key; it enrols one part, once.
+	RegistrationKey string `json:"registrationKey"`
+
+	// ValidUntil When the key ends. UTC.
+	ValidUntil time.Time `json:"validUntil"`
+}
+
+// ReinstallMobilityServiceRequest Installs the agent of a machine again.
+type ReinstallMobilityServiceRequest struct {
+	// Properties How.
+	Properties ReinstallMobilityServiceRequestProperties `json:"properties,omitempty,omitzero"`
+}
+
+// ReinstallMobilityServiceRequestProperties How.
+type ReinstallMobilityServiceRequestProperties struct {
+	// RunAsAccountId Account the agent is installed with. Kept; agents enrol with registration keys.
+	RunAsAccountId string `json:"runAsAccountId,omitempty,omitzero"`
+}
+
+// RemoveDisksInput Stops replicating disks.
+type RemoveDisksInput struct {
+	// Properties Which disks.
+	Properties RemoveDisksInputProperties `json:"properties,omitempty,omitzero"`
+}
+
+// RemoveDisksInputProperties Which disks.
+type RemoveDisksInputProperties struct {
+	// ProviderSpecificDetails Input by provider; only A2A can remove disks.
+	ProviderSpecificDetails RemoveDisksProviderSpecificInput `json:"providerSpecificDetails,omitempty,omitzero"`
+}
+
+// RemoveDisksProviderSpecificInput Input by provider; only A2A can remove disks.
+type RemoveDisksProviderSpecificInput struct {
+	union json.RawMessage
 }
 
 // RemoveProtectionContainerMappingInput Takes a container off its policy.
@@ -2094,6 +6041,18 @@ type RemoveProtectionContainerMappingInputProperties struct {
 	ProviderSpecificInput ReplicationProviderContainerUnmappingInput `json:"providerSpecificInput,omitempty,omitzero"`
 }
 
+// RenewCertificateInput Renews a certificate of the site.
+type RenewCertificateInput struct {
+	// Properties Which certificate.
+	Properties RenewCertificateInputProperties `json:"properties,omitempty,omitzero"`
+}
+
+// RenewCertificateInputProperties Which certificate.
+type RenewCertificateInputProperties struct {
+	// RenewCertificateType Cloud renews the certificate between server and provider.
+	RenewCertificateType string `json:"renewCertificateType,omitempty,omitzero"`
+}
+
 // ReplicationGroupDetails A group replicated by the storage.
 type ReplicationGroupDetails struct {
 	InstanceType string `json:"instanceType"`
@@ -2101,19 +6060,29 @@ type ReplicationGroupDetails struct {
 
 // ReplicationProtectedItem A protected machine.
 type ReplicationProtectedItem struct {
-	Id       string `json:"id,omitempty,omitzero"`
+	// Id Path of the resource.
+	Id string `json:"id,omitempty,omitzero"`
+
+	// Location Empty but for vaults.
 	Location string `json:"location,omitempty,omitzero"`
-	Name     string `json:"name,omitempty,omitzero"`
+
+	// Name Last part of the resource's path.
+	Name string `json:"name,omitempty,omitzero"`
 
 	// Properties State fields are plain words; the reference lists those in use.
 	Properties ReplicationProtectedItemProperties `json:"properties,omitempty,omitzero"`
-	Type       string                             `json:"type,omitempty,omitzero"`
+
+	// Type Full resource type.
+	Type string `json:"type,omitempty,omitzero"`
 }
 
 // ReplicationProtectedItemCollection One page of protected machines.
 type ReplicationProtectedItemCollection struct {
-	NextLink string                     `json:"nextLink,omitempty,omitzero"`
-	Value    []ReplicationProtectedItem `json:"value"`
+	// NextLink URL of the next page; absent on the last one.
+	NextLink string `json:"nextLink,omitempty,omitzero"`
+
+	// Value The page.
+	Value []ReplicationProtectedItem `json:"value"`
 }
 
 // ReplicationProtectedItemProperties State fields are plain words; the reference lists those in use.
@@ -2125,45 +6094,98 @@ type ReplicationProtectedItemProperties struct {
 	AllowedOperations []string `json:"allowedOperations"`
 
 	// CurrentScenario The operation that runs on the resource; scenarioName None when idle.
-	CurrentScenario    CurrentScenarioDetails `json:"currentScenario,omitempty,omitzero"`
-	EventCorrelationId string                 `json:"eventCorrelationId,omitempty,omitzero"`
+	CurrentScenario CurrentScenarioDetails `json:"currentScenario,omitempty,omitzero"`
+
+	// EventCorrelationId GUID that events about the resource carry.
+	EventCorrelationId string `json:"eventCorrelationId,omitempty,omitzero"`
 
 	// FailoverHealth Normal, Warning, Critical or None.
-	FailoverHealth                         string        `json:"failoverHealth,omitempty,omitzero"`
-	FailoverRecoveryPointId                string        `json:"failoverRecoveryPointId,omitempty,omitzero"`
-	FriendlyName                           string        `json:"friendlyName,omitempty,omitzero"`
-	HealthErrors                           []HealthError `json:"healthErrors"`
-	LastSuccessfulFailoverTime             time.Time     `json:"lastSuccessfulFailoverTime,omitempty,omitzero"`
-	LastSuccessfulTestFailoverTime         time.Time     `json:"lastSuccessfulTestFailoverTime,omitempty,omitzero"`
-	PolicyFriendlyName                     string        `json:"policyFriendlyName,omitempty,omitzero"`
-	PolicyId                               string        `json:"policyId,omitempty,omitzero"`
-	PrimaryFabricFriendlyName              string        `json:"primaryFabricFriendlyName,omitempty,omitzero"`
-	PrimaryFabricProvider                  string        `json:"primaryFabricProvider,omitempty,omitzero"`
-	PrimaryProtectionContainerFriendlyName string        `json:"primaryProtectionContainerFriendlyName,omitempty,omitzero"`
-	ProtectableItemId                      string        `json:"protectableItemId,omitempty,omitzero"`
-	ProtectedItemType                      string        `json:"protectedItemType,omitempty,omitzero"`
-	ProtectionState                        string        `json:"protectionState,omitempty,omitzero"`
-	ProtectionStateDescription             string        `json:"protectionStateDescription,omitempty,omitzero"`
+	FailoverHealth string `json:"failoverHealth,omitempty,omitzero"`
+
+	// FailoverRecoveryPointId Path of the point that the last failover started from; empty before one.
+	FailoverRecoveryPointId string `json:"failoverRecoveryPointId,omitempty,omitzero"`
+
+	// FriendlyName Name for people.
+	FriendlyName string `json:"friendlyName,omitempty,omitzero"`
+
+	// HealthErrors What is wrong; empty when nothing is.
+	HealthErrors []HealthError `json:"healthErrors"`
+
+	// LastSuccessfulFailoverTime When the machine last failed over. UTC.
+	LastSuccessfulFailoverTime time.Time `json:"lastSuccessfulFailoverTime,omitempty,omitzero"`
+
+	// LastSuccessfulTestFailoverTime When a drill last ended with its cleanup. UTC.
+	LastSuccessfulTestFailoverTime time.Time `json:"lastSuccessfulTestFailoverTime,omitempty,omitzero"`
+
+	// PolicyFriendlyName Name of the policy.
+	PolicyFriendlyName string `json:"policyFriendlyName,omitempty,omitzero"`
+
+	// PolicyId Path of the policy.
+	PolicyId string `json:"policyId,omitempty,omitzero"`
+
+	// PrimaryFabricFriendlyName Name of the site replicated from.
+	PrimaryFabricFriendlyName string `json:"primaryFabricFriendlyName,omitempty,omitzero"`
+
+	// PrimaryFabricProvider Kind of that site, such as InMageRcmFabric.
+	PrimaryFabricProvider string `json:"primaryFabricProvider,omitempty,omitzero"`
+
+	// PrimaryProtectionContainerFriendlyName Name of the container replicated from.
+	PrimaryProtectionContainerFriendlyName string `json:"primaryProtectionContainerFriendlyName,omitempty,omitzero"`
+
+	// ProtectableItemId Path of the discovered machine.
+	ProtectableItemId string `json:"protectableItemId,omitempty,omitzero"`
+
+	// ProtectedItemType HyperVVirtualMachine, or empty for machines with the guest agent.
+	ProtectedItemType string `json:"protectedItemType,omitempty,omitzero"`
+
+	// ProtectionState Word for programs, such as Protected; follows from leg and phase.
+	ProtectionState string `json:"protectionState,omitempty,omitzero"`
+
+	// ProtectionStateDescription The same for people.
+	ProtectionStateDescription string `json:"protectionStateDescription,omitempty,omitzero"`
 
 	// ProviderSpecificDetails Details by provider of the running leg.
-	ProviderSpecificDetails                 ReplicationProviderSpecificSettings `json:"providerSpecificDetails,omitempty,omitzero"`
-	RecoveryContainerId                     string                              `json:"recoveryContainerId,omitempty,omitzero"`
-	RecoveryFabricFriendlyName              string                              `json:"recoveryFabricFriendlyName,omitempty,omitzero"`
-	RecoveryFabricId                        string                              `json:"recoveryFabricId,omitempty,omitzero"`
-	RecoveryProtectionContainerFriendlyName string                              `json:"recoveryProtectionContainerFriendlyName,omitempty,omitzero"`
-	RecoveryServicesProviderId              string                              `json:"recoveryServicesProviderId,omitempty,omitzero"`
+	ProviderSpecificDetails ReplicationProviderSpecificSettings `json:"providerSpecificDetails,omitempty,omitzero"`
+
+	// RecoveryContainerId Path of the container replicated to.
+	RecoveryContainerId string `json:"recoveryContainerId,omitempty,omitzero"`
+
+	// RecoveryFabricFriendlyName Name of the site replicated to.
+	RecoveryFabricFriendlyName string `json:"recoveryFabricFriendlyName,omitempty,omitzero"`
+
+	// RecoveryFabricId Path of the site replicated to, or the literal "Microsoft Azure" for this server's recovery site.
+	RecoveryFabricId string `json:"recoveryFabricId,omitempty,omitzero"`
+
+	// RecoveryProtectionContainerFriendlyName Name of the container replicated to.
+	RecoveryProtectionContainerFriendlyName string `json:"recoveryProtectionContainerFriendlyName,omitempty,omitzero"`
+
+	// RecoveryServicesProviderId Path of the provider that serves the machine.
+	RecoveryServicesProviderId string `json:"recoveryServicesProviderId,omitempty,omitzero"`
 
 	// ReplicationHealth Normal, Warning, Critical or None.
-	ReplicationHealth              string `json:"replicationHealth,omitempty,omitzero"`
-	SwitchProviderState            string `json:"switchProviderState,omitempty,omitzero"`
+	ReplicationHealth string `json:"replicationHealth,omitempty,omitzero"`
+
+	// SwitchProviderState State of a switch to another provider; empty when none was asked for.
+	SwitchProviderState string `json:"switchProviderState,omitempty,omitzero"`
+
+	// SwitchProviderStateDescription The same for people.
 	SwitchProviderStateDescription string `json:"switchProviderStateDescription,omitempty,omitzero"`
-	TestFailoverState              string `json:"testFailoverState,omitempty,omitzero"`
-	TestFailoverStateDescription   string `json:"testFailoverStateDescription,omitempty,omitzero"`
+
+	// TestFailoverState None, WaitingForCompletion while a drill is open, MarkedForDeletion after one.
+	TestFailoverState string `json:"testFailoverState,omitempty,omitzero"`
+
+	// TestFailoverStateDescription The same for people.
+	TestFailoverStateDescription string `json:"testFailoverStateDescription,omitempty,omitzero"`
 }
 
 // ReplicationProviderContainerUnmappingInput Has nothing but its type.
 type ReplicationProviderContainerUnmappingInput struct {
 	InstanceType string `json:"instanceType,omitempty,omitzero"`
+}
+
+// ReplicationProviderSpecificContainerCreationInput Input by provider.
+type ReplicationProviderSpecificContainerCreationInput struct {
+	union json.RawMessage
 }
 
 // ReplicationProviderSpecificContainerMappingInput Only A2A and VMwareCbt have input; others are accepted and mean none.
@@ -2176,33 +6198,81 @@ type ReplicationProviderSpecificSettings struct {
 	union json.RawMessage
 }
 
-// ReplicationProviderSpecificUpdateContainerMappingInput defines model for ReplicationProviderSpecificUpdateContainerMappingInput.
+// ReplicationProviderSpecificUpdateContainerMappingInput Input by provider.
 type ReplicationProviderSpecificUpdateContainerMappingInput struct {
 	union json.RawMessage
 }
 
 // ReprotectAgentDetails A replicator that can write home disks.
 type ReprotectAgentDetails struct {
-	AccessibleDatastores []string      `json:"accessibleDatastores,omitempty,omitzero"`
-	BiosId               string        `json:"biosId,omitempty,omitzero"`
-	FabricObjectId       string        `json:"fabricObjectId,omitempty,omitzero"`
-	Fqdn                 string        `json:"fqdn,omitempty,omitzero"`
-	Health               string        `json:"health,omitempty,omitzero"`
-	HealthErrors         []HealthError `json:"healthErrors"`
-	Id                   string        `json:"id,omitempty,omitzero"`
-	LastDiscoveryInUtc   time.Time     `json:"lastDiscoveryInUtc,omitempty,omitzero"`
-	LastHeartbeatUtc     time.Time     `json:"lastHeartbeatUtc,omitempty,omitzero"`
-	Name                 string        `json:"name,omitempty,omitzero"`
-	ProtectedItemCount   *int32        `json:"protectedItemCount,omitempty"`
-	VcenterId            string        `json:"vcenterId,omitempty,omitzero"`
-	Version              string        `json:"version,omitempty,omitzero"`
+	// AccessibleDatastores Names of the directories this replicator can write home disks to.
+	AccessibleDatastores []string `json:"accessibleDatastores,omitempty,omitzero"`
+
+	// BiosId SMBIOS UUID.
+	BiosId string `json:"biosId,omitempty,omitzero"`
+
+	// FabricObjectId Path of the machine in its site's inventory.
+	FabricObjectId string `json:"fabricObjectId,omitempty,omitzero"`
+
+	// Fqdn Host name with its domain.
+	Fqdn string `json:"fqdn,omitempty,omitzero"`
+
+	// Health Normal, Warning, Critical or None.
+	Health string `json:"health,omitempty,omitzero"`
+
+	// HealthErrors What is wrong; empty when nothing is.
+	HealthErrors []HealthError `json:"healthErrors"`
+
+	// Id Id that requests name the agent by.
+	Id string `json:"id,omitempty,omitzero"`
+
+	// LastDiscoveryInUtc When it last reported its datastores. UTC.
+	LastDiscoveryInUtc time.Time `json:"lastDiscoveryInUtc,omitempty,omitzero"`
+
+	// LastHeartbeatUtc Last sign of life. UTC.
+	LastHeartbeatUtc time.Time `json:"lastHeartbeatUtc,omitempty,omitzero"`
+
+	// Name Name of the host.
+	Name string `json:"name,omitempty,omitzero"`
+
+	// ProtectedItemCount Machines it is responsible for.
+	ProtectedItemCount *int32 `json:"protectedItemCount,omitempty"`
+
+	// VcenterId Id of the inventory server.
+	VcenterId string `json:"vcenterId,omitempty,omitzero"`
+
+	// Version Version, dotted.
+	Version string `json:"version,omitempty,omitzero"`
+}
+
+// ResolveHealthError One error.
+type ResolveHealthError struct {
+	// HealthErrorId errorId of a health error of the item.
+	HealthErrorId string `json:"healthErrorId,omitempty,omitzero"`
+}
+
+// ResolveHealthInput Takes health errors as dealt with.
+type ResolveHealthInput struct {
+	// Properties Which errors. Only those whose customerResolvability is Allowed can be taken so.
+	Properties ResolveHealthInputProperties `json:"properties,omitempty,omitzero"`
+}
+
+// ResolveHealthInputProperties Which errors. Only those whose customerResolvability is Allowed can be taken so.
+type ResolveHealthInputProperties struct {
+	// HealthErrors Errors that the user takes as dealt with.
+	HealthErrors []ResolveHealthError `json:"healthErrors,omitempty,omitzero"`
 }
 
 // ResourceHealthSummary Resources of one kind, counted by health.
 type ResourceHealthSummary struct {
-	CategorizedResourceCounts map[string]int32     `json:"categorizedResourceCounts,omitempty,omitzero"`
-	Issues                    []HealthErrorSummary `json:"issues"`
-	ResourceCount             *int32               `json:"resourceCount,omitempty"`
+	// CategorizedResourceCounts Number of resources by health word.
+	CategorizedResourceCounts map[string]int32 `json:"categorizedResourceCounts,omitempty,omitzero"`
+
+	// Issues Problems found, one entry for each kind.
+	Issues []HealthErrorSummary `json:"issues"`
+
+	// ResourceCount Number of resources looked at.
+	ResourceCount *int32 `json:"resourceCount,omitempty"`
 }
 
 // ResourceProvider The namespace as clients that register it want to see it.
@@ -2219,7 +6289,23 @@ type ResumeJobParams struct {
 
 // ResumeJobParamsProperties defines model for ResumeJobParamsProperties.
 type ResumeJobParamsProperties struct {
+	// Comments Free text, kept with the job.
 	Comments string `json:"comments,omitempty,omitzero"`
+}
+
+// RetentionVolume A volume that keeps older points.
+type RetentionVolume struct {
+	// CapacityInBytes Size of the volume.
+	CapacityInBytes *int64 `json:"capacityInBytes,omitempty"`
+
+	// FreeSpaceInBytes Free space of the volume.
+	FreeSpaceInBytes *int64 `json:"freeSpaceInBytes,omitempty"`
+
+	// ThresholdPercentage Use in percent above which the volume raises a health error.
+	ThresholdPercentage *int32 `json:"thresholdPercentage,omitempty"`
+
+	// VolumeName Mount point or drive letter.
+	VolumeName string `json:"volumeName,omitempty,omitzero"`
 }
 
 // ReverseReplicationInput Replicates in the other direction from now on.
@@ -2232,13 +6318,22 @@ type ReverseReplicationInputProperties struct {
 	// FailoverDirection From the primary side to the recovery side, or back.
 	FailoverDirection FailoverDirection `json:"failoverDirection,omitempty,omitzero"`
 
-	// ProviderSpecificDetails Input by provider. InMageRcm turns an item into InMageRcmFailback, and InMageRcmFailback turns it back.
+	// ProviderSpecificDetails Input of the provider replicated with from now on: InMage for the way home of InMageAzureV2. InMageRcm turns an item into InMageRcmFailback, and InMageRcmFailback turns it back.
 	ProviderSpecificDetails ReverseReplicationProviderSpecificInput `json:"providerSpecificDetails,omitempty,omitzero"`
 }
 
-// ReverseReplicationProviderSpecificInput Input by provider. InMageRcm turns an item into InMageRcmFailback, and InMageRcmFailback turns it back.
+// ReverseReplicationProviderSpecificInput Input of the provider replicated with from now on: InMage for the way home of InMageAzureV2. InMageRcm turns an item into InMageRcmFailback, and InMageRcmFailback turns it back.
 type ReverseReplicationProviderSpecificInput struct {
 	union json.RawMessage
+}
+
+// RunAsAccount An account that agents can be installed with.
+type RunAsAccount struct {
+	// AccountId GUID that other requests name the account by.
+	AccountId string `json:"accountId,omitempty,omitzero"`
+
+	// AccountName Name for people.
+	AccountName string `json:"accountName,omitempty,omitzero"`
 }
 
 // ScriptActionTaskDetails A script that was run.
@@ -2246,29 +6341,51 @@ type ScriptActionTaskDetails struct {
 	InstanceType string `json:"instanceType"`
 
 	// IsPrimarySideScript Whether it was to run at the primary side.
-	IsPrimarySideScript *bool  `json:"isPrimarySideScript,omitempty"`
-	Name                string `json:"name,omitempty,omitzero"`
+	IsPrimarySideScript *bool `json:"isPrimarySideScript,omitempty"`
+
+	// Name Name of the step in the plan.
+	Name string `json:"name,omitempty,omitzero"`
 
 	// Output The end of what it wrote to standard output and standard error, 64 KiB at most.
 	Output string `json:"output,omitempty,omitzero"`
-	Path   string `json:"path,omitempty,omitzero"`
+
+	// Path Command line, as the plan has it.
+	Path string `json:"path,omitempty,omitzero"`
 }
 
 // SecurityProfileProperties Security of the started machine.
 type SecurityProfileProperties struct {
+	// TargetVmConfidentialEncryption Enabled or Disabled. Kept and shown.
 	TargetVmConfidentialEncryption string `json:"targetVmConfidentialEncryption,omitempty,omitzero"`
-	TargetVmMonitoring             string `json:"targetVmMonitoring,omitempty,omitzero"`
-	TargetVmSecureBoot             string `json:"targetVmSecureBoot,omitempty,omitzero"`
-	TargetVmSecurityType           string `json:"targetVmSecurityType,omitempty,omitzero"`
-	TargetVmTpm                    string `json:"targetVmTpm,omitempty,omitzero"`
+
+	// TargetVmMonitoring Enabled or Disabled. Kept and shown.
+	TargetVmMonitoring string `json:"targetVmMonitoring,omitempty,omitzero"`
+
+	// TargetVmSecureBoot Enabled or Disabled. Kept and shown.
+	TargetVmSecureBoot string `json:"targetVmSecureBoot,omitempty,omitzero"`
+
+	// TargetVmSecurityType None, TrustedLaunch or ConfidentialVM. Kept and shown.
+	TargetVmSecurityType string `json:"targetVmSecurityType,omitempty,omitzero"`
+
+	// TargetVmTpm Enabled or Disabled. Kept and shown.
+	TargetVmTpm string `json:"targetVmTpm,omitempty,omitzero"`
 }
 
 // ServiceError The control plane's side.
 type ServiceError struct {
-	ActivityId        string `json:"activityId,omitempty,omitzero"`
-	Code              string `json:"code,omitempty,omitzero"`
-	Message           string `json:"message,omitempty,omitzero"`
-	PossibleCauses    string `json:"possibleCauses,omitempty,omitzero"`
+	// ActivityId Joins this to a line of the server's log.
+	ActivityId string `json:"activityId,omitempty,omitzero"`
+
+	// Code Stable word for programs.
+	Code string `json:"code,omitempty,omitzero"`
+
+	// Message What went wrong, for people.
+	Message string `json:"message,omitempty,omitzero"`
+
+	// PossibleCauses Why this happens.
+	PossibleCauses string `json:"possibleCauses,omitempty,omitzero"`
+
+	// RecommendedAction What to do about it.
 	RecommendedAction string `json:"recommendedAction,omitempty,omitzero"`
 }
 
@@ -2287,14 +6404,57 @@ type SkuName string
 // SourceSiteOperations Whether the source is to be shut down first, if it answers.
 type SourceSiteOperations string
 
-// SqlServerLicenseType defines model for SqlServerLicenseType.
+// SqlServerLicenseType License of the cloud. Kept and shown.
 type SqlServerLicenseType string
 
-// SwitchProtectionJobDetails defines model for SwitchProtectionJobDetails.
+// SwitchProtectionInput Turns round the replication of a machine of the container.
+type SwitchProtectionInput struct {
+	// Properties Which machine.
+	Properties SwitchProtectionInputProperties `json:"properties,omitempty,omitzero"`
+}
+
+// SwitchProtectionInputProperties Which machine.
+type SwitchProtectionInputProperties struct {
+	// ProviderSpecificDetails Input by provider; only A2A switches protection at the container.
+	ProviderSpecificDetails SwitchProtectionProviderSpecificInput `json:"providerSpecificDetails,omitempty,omitzero"`
+
+	// ReplicationProtectedItemName Name of the protected item of the container to turn round.
+	ReplicationProtectedItemName string `json:"replicationProtectedItemName,omitempty,omitzero"`
+}
+
+// SwitchProtectionJobDetails A machine was turned round.
 type SwitchProtectionJobDetails struct {
-	AffectedObjectDetails         map[string]string `json:"affectedObjectDetails,omitempty,omitzero"`
-	InstanceType                  string            `json:"instanceType"`
-	NewReplicationProtectedItemId string            `json:"newReplicationProtectedItemId,omitempty,omitzero"`
+	// AffectedObjectDetails Names and GUIDs of both sides, by keys such as PrimaryVmName and RecoveryVmName.
+	AffectedObjectDetails map[string]string `json:"affectedObjectDetails,omitempty,omitzero"`
+	InstanceType          string            `json:"instanceType"`
+
+	// NewReplicationProtectedItemId Path of the item that replicates in the new direction.
+	NewReplicationProtectedItemId string `json:"newReplicationProtectedItemId,omitempty,omitzero"`
+}
+
+// SwitchProtectionProviderSpecificInput Input by provider; only A2A switches protection at the container.
+type SwitchProtectionProviderSpecificInput struct {
+	union json.RawMessage
+}
+
+// SwitchProviderInput Hands a machine over to another provider.
+type SwitchProviderInput struct {
+	// Properties Where to.
+	Properties SwitchProviderInputProperties `json:"properties,omitempty,omitzero"`
+}
+
+// SwitchProviderInputProperties Where to.
+type SwitchProviderInputProperties struct {
+	// ProviderSpecificDetails Input by provider that gives the machine away; only InMageAzureV2 can.
+	ProviderSpecificDetails SwitchProviderSpecificInput `json:"providerSpecificDetails,omitempty,omitzero"`
+
+	// TargetInstanceType Provider to switch to: InMageRcm.
+	TargetInstanceType string `json:"targetInstanceType,omitempty,omitzero"`
+}
+
+// SwitchProviderSpecificInput Input by provider that gives the machine away; only InMageAzureV2 can.
+type SwitchProviderSpecificInput struct {
+	union json.RawMessage
 }
 
 // SystemData Who made the vault, and when.
@@ -2309,10 +6469,13 @@ type SystemData struct {
 
 // TaskProgress Lifeboat extension. How far a task is.
 type TaskProgress struct {
+	// DoneBytes Bytes done so far.
 	DoneBytes *int64 `json:"doneBytes,omitempty"`
 
 	// Note What it does now.
-	Note       string `json:"note,omitempty,omitzero"`
+	Note string `json:"note,omitempty,omitzero"`
+
+	// TotalBytes Bytes to do.
 	TotalBytes *int64 `json:"totalBytes,omitempty"`
 }
 
@@ -2341,7 +6504,9 @@ type TestFailoverInput struct {
 type TestFailoverInputProperties struct {
 	// FailoverDirection From the primary side to the recovery side, or back.
 	FailoverDirection FailoverDirection `json:"failoverDirection,omitempty,omitzero"`
-	NetworkId         string            `json:"networkId,omitempty,omitzero"`
+
+	// NetworkId Network of the drill; an isolated one is made when absent.
+	NetworkId string `json:"networkId,omitempty,omitzero"`
 
 	// NetworkType VmNetworkAsInput or NoNetworkAttachAsInput.
 	NetworkType string `json:"networkType,omitempty,omitzero"`
@@ -2350,16 +6515,29 @@ type TestFailoverInputProperties struct {
 	ProviderSpecificDetails TestFailoverProviderSpecificInput `json:"providerSpecificDetails,omitempty,omitzero"`
 }
 
-// TestFailoverJobDetails defines model for TestFailoverJobDetails.
+// TestFailoverJobDetails A drill.
 type TestFailoverJobDetails struct {
-	AffectedObjectDetails map[string]string                         `json:"affectedObjectDetails,omitempty,omitzero"`
-	Comments              string                                    `json:"comments,omitempty,omitzero"`
-	InstanceType          string                                    `json:"instanceType"`
-	NetworkFriendlyName   string                                    `json:"networkFriendlyName,omitempty,omitzero"`
-	NetworkName           string                                    `json:"networkName,omitempty,omitzero"`
-	NetworkType           string                                    `json:"networkType,omitempty,omitzero"`
-	ProtectedItemDetails  []FailoverReplicationProtectedItemDetails `json:"protectedItemDetails"`
-	TestFailoverStatus    string                                    `json:"testFailoverStatus,omitempty,omitzero"`
+	// AffectedObjectDetails Names and GUIDs of both sides, by keys such as PrimaryVmName and RecoveryVmName.
+	AffectedObjectDetails map[string]string `json:"affectedObjectDetails,omitempty,omitzero"`
+
+	// Comments Free text, kept with the job.
+	Comments     string `json:"comments,omitempty,omitzero"`
+	InstanceType string `json:"instanceType"`
+
+	// NetworkFriendlyName Name of that network for people.
+	NetworkFriendlyName string `json:"networkFriendlyName,omitempty,omitzero"`
+
+	// NetworkName Network that the drill used.
+	NetworkName string `json:"networkName,omitempty,omitzero"`
+
+	// NetworkType VmNetworkAsInput or NoNetworkAttachAsInput.
+	NetworkType string `json:"networkType,omitempty,omitzero"`
+
+	// ProtectedItemDetails Machines of the operation.
+	ProtectedItemDetails []FailoverReplicationProtectedItemDetails `json:"protectedItemDetails"`
+
+	// TestFailoverStatus Active while the drill runs, Completed afterwards.
+	TestFailoverStatus string `json:"testFailoverStatus,omitempty,omitzero"`
 }
 
 // TestFailoverProviderSpecificInput Input by provider.
@@ -2389,6 +6567,56 @@ type UnplannedFailoverProviderSpecificInput struct {
 	union json.RawMessage
 }
 
+// UpdateApplianceForReplicationProtectedItemInput Moves a machine to another replicator.
+type UpdateApplianceForReplicationProtectedItemInput struct {
+	// Properties Which replicator.
+	Properties UpdateApplianceForReplicationProtectedItemInputProperties `json:"properties"`
+}
+
+// UpdateApplianceForReplicationProtectedItemInputProperties Which replicator.
+type UpdateApplianceForReplicationProtectedItemInputProperties struct {
+	// ProviderSpecificDetails Input by provider; only InMageRcm has appliances.
+	ProviderSpecificDetails UpdateApplianceForReplicationProtectedItemProviderSpecificInput `json:"providerSpecificDetails"`
+
+	// TargetApplianceId Appliance that takes over: the id or name of one of the fabric's process servers.
+	TargetApplianceId string `json:"targetApplianceId"`
+}
+
+// UpdateApplianceForReplicationProtectedItemProviderSpecificInput Input by provider; only InMageRcm has appliances.
+type UpdateApplianceForReplicationProtectedItemProviderSpecificInput struct {
+	union json.RawMessage
+}
+
+// UpdateDiskInput A disk of the recovered machine.
+type UpdateDiskInput struct {
+	// DiskId Id of the disk, as its discoverer reports it.
+	DiskId string `json:"diskId"`
+
+	// DiskSizeInGB Size of the recovered disk in GiB. Kept and shown.
+	DiskSizeInGB *int64 `json:"diskSizeInGB,omitempty"`
+
+	// Iops Operations a second that the recovered disk is made for. Kept and shown.
+	Iops *int64 `json:"iops,omitempty"`
+
+	// TargetDiskName Name of the recovered disk.
+	TargetDiskName string `json:"targetDiskName,omitempty,omitzero"`
+
+	// ThroughputInMbps MiB a second that the recovered disk is made for. Kept and shown.
+	ThroughputInMbps *int64 `json:"throughputInMbps,omitempty"`
+}
+
+// UpdateMobilityServiceRequest Brings the agent of a machine up to date.
+type UpdateMobilityServiceRequest struct {
+	// Properties How.
+	Properties UpdateMobilityServiceRequestProperties `json:"properties,omitempty,omitzero"`
+}
+
+// UpdateMobilityServiceRequestProperties How.
+type UpdateMobilityServiceRequestProperties struct {
+	// RunAsAccountId Account the agent is installed with. Kept; agents enrol with registration keys.
+	RunAsAccountId string `json:"runAsAccountId,omitempty,omitzero"`
+}
+
 // UpdatePolicyInput Replaces the settings.
 type UpdatePolicyInput struct {
 	Properties UpdatePolicyInputProperties `json:"properties"`
@@ -2407,6 +6635,7 @@ type UpdateProtectionContainerMappingInput struct {
 
 // UpdateProtectionContainerMappingInputProperties defines model for UpdateProtectionContainerMappingInputProperties.
 type UpdateProtectionContainerMappingInputProperties struct {
+	// ProviderSpecificInput Input by provider.
 	ProviderSpecificInput ReplicationProviderSpecificUpdateContainerMappingInput `json:"providerSpecificInput,omitempty,omitzero"`
 }
 
@@ -2417,18 +6646,35 @@ type UpdateReplicationProtectedItemInput struct {
 
 // UpdateReplicationProtectedItemInputProperties defines model for UpdateReplicationProtectedItemInputProperties.
 type UpdateReplicationProtectedItemInputProperties struct {
+	// EnableRdpOnTargetOption Never, OnlyOnTestFailover or Always. Kept; the guest is not changed here.
 	EnableRdpOnTargetOption string `json:"enableRdpOnTargetOption,omitempty,omitzero"`
-	LicenseType             string `json:"licenseType,omitempty,omitzero"`
+
+	// LicenseType License to use in the cloud. Kept and shown.
+	LicenseType string `json:"licenseType,omitempty,omitzero"`
 
 	// ProviderSpecificDetails Input by provider.
-	ProviderSpecificDetails        UpdateReplicationProtectedItemProviderInput `json:"providerSpecificDetails,omitempty,omitzero"`
-	RecoveryAvailabilitySetId      string                                      `json:"recoveryAvailabilitySetId,omitempty,omitzero"`
-	RecoveryAzureVMName            string                                      `json:"recoveryAzureVMName,omitempty,omitzero"`
-	RecoveryAzureVMSize            string                                      `json:"recoveryAzureVMSize,omitempty,omitzero"`
-	SelectedRecoveryAzureNetworkId string                                      `json:"selectedRecoveryAzureNetworkId,omitempty,omitzero"`
-	SelectedSourceNicId            string                                      `json:"selectedSourceNicId,omitempty,omitzero"`
-	SelectedTfoAzureNetworkId      string                                      `json:"selectedTfoAzureNetworkId,omitempty,omitzero"`
-	VmNics                         []VMNicInputDetails                         `json:"vmNics,omitempty,omitzero"`
+	ProviderSpecificDetails UpdateReplicationProtectedItemProviderInput `json:"providerSpecificDetails,omitempty,omitzero"`
+
+	// RecoveryAvailabilitySetId Availability set of the recovered machine. Kept and shown.
+	RecoveryAvailabilitySetId string `json:"recoveryAvailabilitySetId,omitempty,omitzero"`
+
+	// RecoveryAzureVMName Name of the recovered machine.
+	RecoveryAzureVMName string `json:"recoveryAzureVMName,omitempty,omitzero"`
+
+	// RecoveryAzureVMSize Size of the recovered machine; empty keeps the source's processors and memory.
+	RecoveryAzureVMSize string `json:"recoveryAzureVMSize,omitempty,omitzero"`
+
+	// SelectedRecoveryAzureNetworkId Network after a failover.
+	SelectedRecoveryAzureNetworkId string `json:"selectedRecoveryAzureNetworkId,omitempty,omitzero"`
+
+	// SelectedSourceNicId Adapter that stands for the machine where only one is shown.
+	SelectedSourceNicId string `json:"selectedSourceNicId,omitempty,omitzero"`
+
+	// SelectedTfoAzureNetworkId Network of test failovers.
+	SelectedTfoAzureNetworkId string `json:"selectedTfoAzureNetworkId,omitempty,omitzero"`
+
+	// VmNics Adapters of the machine.
+	VmNics []VMNicInputDetails `json:"vmNics,omitempty,omitzero"`
 }
 
 // UpdateReplicationProtectedItemProviderInput Input by provider.
@@ -2438,59 +6684,379 @@ type UpdateReplicationProtectedItemProviderInput struct {
 
 // UserCreatedResourceTag A tag of a cloud resource.
 type UserCreatedResourceTag struct {
-	TagName  string `json:"tagName,omitempty,omitzero"`
+	// TagName Name of the tag.
+	TagName string `json:"tagName,omitempty,omitzero"`
+
+	// TagValue Its value.
 	TagValue string `json:"tagValue,omitempty,omitzero"`
+}
+
+// VMNicDetails An adapter, and what becomes of it after a failover and in a drill.
+type VMNicDetails struct {
+	// EnableAcceleratedNetworkingOnRecovery Kept and shown; adapters are paravirtual here.
+	EnableAcceleratedNetworkingOnRecovery *bool `json:"enableAcceleratedNetworkingOnRecovery,omitempty"`
+
+	// EnableAcceleratedNetworkingOnTfo The same for test failovers.
+	EnableAcceleratedNetworkingOnTfo *bool `json:"enableAcceleratedNetworkingOnTfo,omitempty"`
+
+	// IpConfigs Addresses of the adapter.
+	IpConfigs []IPConfigDetails `json:"ipConfigs,omitempty,omitzero"`
+
+	// NicId Id of the adapter, as in the item's details.
+	NicId string `json:"nicId,omitempty,omitzero"`
+
+	// RecoveryNetworkSecurityGroupId Firewall rules after a failover. Kept and shown.
+	RecoveryNetworkSecurityGroupId string `json:"recoveryNetworkSecurityGroupId,omitempty,omitzero"`
+
+	// RecoveryNicName Name of the adapter after a failover.
+	RecoveryNicName string `json:"recoveryNicName,omitempty,omitzero"`
+
+	// RecoveryNicResourceGroupName Resource group of that adapter. Kept and shown.
+	RecoveryNicResourceGroupName string `json:"recoveryNicResourceGroupName,omitempty,omitzero"`
+
+	// RecoveryVMNetworkId Network after a failover.
+	RecoveryVMNetworkId string `json:"recoveryVMNetworkId,omitempty,omitzero"`
+
+	// ReplicaNicId Id of the adapter on the other side.
+	ReplicaNicId string `json:"replicaNicId,omitempty,omitzero"`
+
+	// ReuseExistingNic Whether a failover may use an adapter of that name that is there.
+	ReuseExistingNic *bool `json:"reuseExistingNic,omitempty"`
+
+	// SelectionType NotSelected, SelectedByDefault or SelectedByUser.
+	SelectionType string `json:"selectionType,omitempty,omitzero"`
+
+	// SourceNicArmId Path of the adapter at the source.
+	SourceNicArmId string `json:"sourceNicArmId,omitempty,omitzero"`
+
+	// TargetNicName Name of the adapter after a failover.
+	TargetNicName string `json:"targetNicName,omitempty,omitzero"`
+
+	// TfoNetworkSecurityGroupId Firewall rules in a drill. Kept and shown.
+	TfoNetworkSecurityGroupId string `json:"tfoNetworkSecurityGroupId,omitempty,omitzero"`
+
+	// TfoRecoveryNicName Name of the adapter in a drill.
+	TfoRecoveryNicName string `json:"tfoRecoveryNicName,omitempty,omitzero"`
+
+	// TfoRecoveryNicResourceGroupName Resource group of that adapter. Kept and shown.
+	TfoRecoveryNicResourceGroupName string `json:"tfoRecoveryNicResourceGroupName,omitempty,omitzero"`
+
+	// TfoReuseExistingNic Whether a drill may use an adapter of that name that is there.
+	TfoReuseExistingNic *bool `json:"tfoReuseExistingNic,omitempty"`
+
+	// TfoVMNetworkId Network in a drill.
+	TfoVMNetworkId string `json:"tfoVMNetworkId,omitempty,omitzero"`
+
+	// VMNetworkName Network at the source. The spelling is the field's.
+	VMNetworkName string `json:"vMNetworkName,omitempty,omitzero"`
 }
 
 // VMNicInputDetails A network adapter of the started machine.
 type VMNicInputDetails struct {
-	EnableAcceleratedNetworkingOnRecovery bool                   `json:"enableAcceleratedNetworkingOnRecovery,omitempty,omitzero"`
-	EnableAcceleratedNetworkingOnTfo      bool                   `json:"enableAcceleratedNetworkingOnTfo,omitempty,omitzero"`
-	IpConfigs                             []IPConfigInputDetails `json:"ipConfigs,omitempty,omitzero"`
-	NicId                                 string                 `json:"nicId,omitempty,omitzero"`
-	RecoveryNetworkSecurityGroupId        string                 `json:"recoveryNetworkSecurityGroupId,omitempty,omitzero"`
-	RecoveryNicName                       string                 `json:"recoveryNicName,omitempty,omitzero"`
-	RecoveryNicResourceGroupName          string                 `json:"recoveryNicResourceGroupName,omitempty,omitzero"`
-	ReuseExistingNic                      bool                   `json:"reuseExistingNic,omitempty,omitzero"`
-	SelectionType                         string                 `json:"selectionType,omitempty,omitzero"`
-	TargetNicName                         string                 `json:"targetNicName,omitempty,omitzero"`
-	TfoNetworkSecurityGroupId             string                 `json:"tfoNetworkSecurityGroupId,omitempty,omitzero"`
-	TfoNicName                            string                 `json:"tfoNicName,omitempty,omitzero"`
-	TfoNicResourceGroupName               string                 `json:"tfoNicResourceGroupName,omitempty,omitzero"`
-	TfoReuseExistingNic                   bool                   `json:"tfoReuseExistingNic,omitempty,omitzero"`
+	// EnableAcceleratedNetworkingOnRecovery Kept and shown; adapters are paravirtual here.
+	EnableAcceleratedNetworkingOnRecovery bool `json:"enableAcceleratedNetworkingOnRecovery,omitempty,omitzero"`
+
+	// EnableAcceleratedNetworkingOnTfo The same for test failovers.
+	EnableAcceleratedNetworkingOnTfo bool `json:"enableAcceleratedNetworkingOnTfo,omitempty,omitzero"`
+
+	// IpConfigs Addresses of the adapter.
+	IpConfigs []IPConfigInputDetails `json:"ipConfigs,omitempty,omitzero"`
+
+	// NicId Id of the adapter, as in the item's details.
+	NicId string `json:"nicId,omitempty,omitzero"`
+
+	// RecoveryNetworkSecurityGroupId Firewall rules after a failover. Kept and shown.
+	RecoveryNetworkSecurityGroupId string `json:"recoveryNetworkSecurityGroupId,omitempty,omitzero"`
+
+	// RecoveryNicName Name of the adapter after a failover.
+	RecoveryNicName string `json:"recoveryNicName,omitempty,omitzero"`
+
+	// RecoveryNicResourceGroupName Resource group of that adapter. Kept and shown.
+	RecoveryNicResourceGroupName string `json:"recoveryNicResourceGroupName,omitempty,omitzero"`
+
+	// ReuseExistingNic Whether a failover may use an adapter of that name that is there.
+	ReuseExistingNic bool `json:"reuseExistingNic,omitempty,omitzero"`
+
+	// SelectionType NotSelected, SelectedByDefault or SelectedByUser.
+	SelectionType string `json:"selectionType,omitempty,omitzero"`
+
+	// TargetNicName Name of the adapter after a failover.
+	TargetNicName string `json:"targetNicName,omitempty,omitzero"`
+
+	// TfoNetworkSecurityGroupId Firewall rules in a drill. Kept and shown.
+	TfoNetworkSecurityGroupId string `json:"tfoNetworkSecurityGroupId,omitempty,omitzero"`
+
+	// TfoNicName Name of the adapter in a drill.
+	TfoNicName string `json:"tfoNicName,omitempty,omitzero"`
+
+	// TfoNicResourceGroupName Resource group of that adapter. Kept and shown.
+	TfoNicResourceGroupName string `json:"tfoNicResourceGroupName,omitempty,omitzero"`
+
+	// TfoReuseExistingNic Whether a drill may use an adapter of that name that is there.
+	TfoReuseExistingNic bool `json:"tfoReuseExistingNic,omitempty,omitzero"`
+}
+
+// VMNicUpdatesTaskDetails A change of an adapter.
+type VMNicUpdatesTaskDetails struct {
+	InstanceType string `json:"instanceType"`
+
+	// Name Name of the adapter.
+	Name string `json:"name,omitempty,omitzero"`
+
+	// NicId Id of the adapter, as in the item's details.
+	NicId string `json:"nicId,omitempty,omitzero"`
+
+	// VmId Id of the machine.
+	VmId string `json:"vmId,omitempty,omitzero"`
+}
+
+// VMwareCbtContainerMappingInput Where agentless migration keeps its data.
+type VMwareCbtContainerMappingInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// KeyVaultId Path of the vault with the secrets. Kept; migration is not done here.
+	KeyVaultId string `json:"keyVaultId,omitempty,omitzero"`
+
+	// KeyVaultUri URL of the vault with the secrets.
+	KeyVaultUri string `json:"keyVaultUri,omitempty,omitzero"`
+
+	// ServiceBusConnectionStringSecretName Name of a secret in the vault. Kept; migration is not done here.
+	ServiceBusConnectionStringSecretName string `json:"serviceBusConnectionStringSecretName,omitempty,omitzero"`
+
+	// StorageAccountId Cloud account that holds the replica. Kept; points live in the vault's bucket.
+	StorageAccountId string `json:"storageAccountId"`
+
+	// StorageAccountSasSecretName Name of a secret in the vault. Kept; migration is not done here.
+	StorageAccountSasSecretName string `json:"storageAccountSasSecretName,omitempty,omitzero"`
+
+	// TargetLocation Region of the recovered machine. Kept and shown.
+	TargetLocation string `json:"targetLocation"`
+}
+
+// VMwareCbtEventDetails An event of agentless migration.
+type VMwareCbtEventDetails struct {
+	InstanceType string `json:"instanceType"`
+
+	// MigrationItemName Name of the migration item.
+	MigrationItemName string `json:"migrationItemName,omitempty,omitzero"`
 }
 
 // VMwareCbtPolicyCreationInput Settings of agentless migration.
 type VMwareCbtPolicyCreationInput struct {
-	AppConsistentFrequencyInMinutes   int32  `json:"appConsistentFrequencyInMinutes,omitempty,omitzero"`
+	// AppConsistentFrequencyInMinutes Minutes between application-consistent points; 0 turns them off.
+	AppConsistentFrequencyInMinutes int32 `json:"appConsistentFrequencyInMinutes,omitempty,omitzero"`
+
+	// CrashConsistentFrequencyInMinutes Minutes between crash-consistent points.
 	CrashConsistentFrequencyInMinutes int32  `json:"crashConsistentFrequencyInMinutes,omitempty,omitzero"`
 	InstanceType                      string `json:"instanceType"`
-	RecoveryPointHistoryInMinutes     int32  `json:"recoveryPointHistoryInMinutes,omitempty,omitzero"`
+
+	// RecoveryPointHistoryInMinutes Minutes for which points are kept.
+	RecoveryPointHistoryInMinutes int32 `json:"recoveryPointHistoryInMinutes,omitempty,omitzero"`
+}
+
+// VMwareCbtProtectionContainerMappingDetails Where agentless migration keeps its data.
+type VMwareCbtProtectionContainerMappingDetails struct {
+	// ExcludedSkus Machine sizes that cannot be used.
+	ExcludedSkus []string `json:"excludedSkus,omitempty,omitzero"`
+	InstanceType string   `json:"instanceType"`
+
+	// KeyVaultId Path of the vault with the secrets. Kept; migration is not done here.
+	KeyVaultId string `json:"keyVaultId,omitempty,omitzero"`
+
+	// KeyVaultUri URL of the vault with the secrets.
+	KeyVaultUri string `json:"keyVaultUri,omitempty,omitzero"`
+
+	// RoleSizeToNicCountMap Most adapters for each machine size.
+	RoleSizeToNicCountMap map[string]int32 `json:"roleSizeToNicCountMap,omitempty,omitzero"`
+
+	// ServiceBusConnectionStringSecretName Name of a secret in the vault. Kept; migration is not done here.
+	ServiceBusConnectionStringSecretName string `json:"serviceBusConnectionStringSecretName,omitempty,omitzero"`
+
+	// StorageAccountId Cloud account that holds the replica. Kept; points live in the vault's bucket.
+	StorageAccountId string `json:"storageAccountId,omitempty,omitzero"`
+
+	// StorageAccountSasSecretName Name of a secret in the vault. Kept; migration is not done here.
+	StorageAccountSasSecretName string `json:"storageAccountSasSecretName,omitempty,omitzero"`
+
+	// TargetLocation Region of the recovered machine. Kept and shown.
+	TargetLocation string `json:"targetLocation,omitempty,omitzero"`
+}
+
+// VMwareDetails A site under a configuration server. Loads and counts are decimal text.
+type VMwareDetails struct {
+	// AgentCount Enrolled agents, as decimal text.
+	AgentCount string `json:"agentCount,omitempty,omitzero"`
+
+	// AgentExpiryDate When the installed version stops being supported. UTC.
+	AgentExpiryDate time.Time `json:"agentExpiryDate,omitempty,omitzero"`
+
+	// AgentVersion Version the agent reported last.
+	AgentVersion string `json:"agentVersion,omitempty,omitzero"`
+
+	// AgentVersionDetails A component's version.
+	AgentVersionDetails VersionDetails `json:"agentVersionDetails,omitempty,omitzero"`
+
+	// AvailableMemoryInBytes Free memory of the host.
+	AvailableMemoryInBytes *int64 `json:"availableMemoryInBytes,omitempty"`
+
+	// AvailableSpaceInBytes Free space of the file system that holds the spool.
+	AvailableSpaceInBytes *int64 `json:"availableSpaceInBytes,omitempty"`
+
+	// CpuLoad Processor use in percent, as decimal text.
+	CpuLoad string `json:"cpuLoad,omitempty,omitzero"`
+
+	// CpuLoadStatus Normal, Warning or Critical.
+	CpuLoadStatus string `json:"cpuLoadStatus,omitempty,omitzero"`
+
+	// CsServiceStatus Whether the configuration server's service runs.
+	CsServiceStatus string `json:"csServiceStatus,omitempty,omitzero"`
+
+	// DatabaseServerLoad Load of its database, as decimal text.
+	DatabaseServerLoad string `json:"databaseServerLoad,omitempty,omitzero"`
+
+	// DatabaseServerLoadStatus Normal, Warning or Critical.
+	DatabaseServerLoadStatus string `json:"databaseServerLoadStatus,omitempty,omitzero"`
+
+	// HostName Name of the host.
+	HostName     string `json:"hostName,omitempty,omitzero"`
+	InstanceType string `json:"instanceType"`
+
+	// IpAddress Address that agents reach the server at.
+	IpAddress string `json:"ipAddress,omitempty,omitzero"`
+
+	// LastHeartbeat Last sign of life. UTC.
+	LastHeartbeat time.Time `json:"lastHeartbeat,omitempty,omitzero"`
+
+	// MasterTargetServers Replicators that can write home disks.
+	MasterTargetServers []MasterTargetServer `json:"masterTargetServers,omitempty,omitzero"`
+
+	// MemoryUsageStatus Healthy, Warning, Critical or Unknown.
+	MemoryUsageStatus string `json:"memoryUsageStatus,omitempty,omitzero"`
+
+	// ProcessServerCount Process servers of the site, as decimal text.
+	ProcessServerCount string `json:"processServerCount,omitempty,omitzero"`
+
+	// ProcessServers Replicators that take replication data.
+	ProcessServers []ProcessServer `json:"processServers,omitempty,omitzero"`
+
+	// ProtectedServers Machines protected in the site, as decimal text.
+	ProtectedServers string `json:"protectedServers,omitempty,omitzero"`
+
+	// PsTemplateVersion Version of the image the server was made from.
+	PsTemplateVersion string `json:"psTemplateVersion,omitempty,omitzero"`
+
+	// ReplicationPairCount Disks replicated, as decimal text.
+	ReplicationPairCount string `json:"replicationPairCount,omitempty,omitzero"`
+
+	// RunAsAccounts Accounts known to the site; none here.
+	RunAsAccounts []RunAsAccount `json:"runAsAccounts,omitempty,omitzero"`
+
+	// SpaceUsageStatus Normal, Warning or Critical.
+	SpaceUsageStatus string `json:"spaceUsageStatus,omitempty,omitzero"`
+
+	// SslCertExpiryDate When the server's certificate ends. UTC.
+	SslCertExpiryDate time.Time `json:"sslCertExpiryDate,omitempty,omitzero"`
+
+	// SslCertExpiryRemainingDays Days until then.
+	SslCertExpiryRemainingDays *int32 `json:"sslCertExpiryRemainingDays,omitempty"`
+
+	// SwitchProviderBlockingErrorDetails Why the provider cannot be switched now; empty when it can.
+	SwitchProviderBlockingErrorDetails []RcmErrorDetails `json:"switchProviderBlockingErrorDetails,omitempty,omitzero"`
+
+	// SystemLoad Load average of the host, as decimal text.
+	SystemLoad string `json:"systemLoad,omitempty,omitzero"`
+
+	// SystemLoadStatus Healthy, Warning, Critical or Unknown.
+	SystemLoadStatus string `json:"systemLoadStatus,omitempty,omitzero"`
+
+	// TotalMemoryInBytes Memory of the host.
+	TotalMemoryInBytes *int64 `json:"totalMemoryInBytes,omitempty"`
+
+	// TotalSpaceInBytes Size of the file system that holds the spool.
+	TotalSpaceInBytes *int64 `json:"totalSpaceInBytes,omitempty"`
+
+	// VersionStatus Supported, NotSupported, Deprecated, UpdateRequired or SecurityUpdateRequired.
+	VersionStatus string `json:"versionStatus,omitempty,omitzero"`
+
+	// WebLoad Load of its web server, as decimal text.
+	WebLoad string `json:"webLoad,omitempty,omitzero"`
+
+	// WebLoadStatus Normal, Warning or Critical.
+	WebLoadStatus string `json:"webLoadStatus,omitempty,omitzero"`
 }
 
 // VMwareV2FabricCreationInput A site for agentless migration.
 type VMwareV2FabricCreationInput struct {
-	InstanceType        string `json:"instanceType"`
+	InstanceType string `json:"instanceType"`
+
+	// MigrationSolutionId Path of the migration project. Kept; migration is not done here.
 	MigrationSolutionId string `json:"migrationSolutionId"`
-	PhysicalSiteId      string `json:"physicalSiteId,omitempty,omitzero"`
-	VmwareSiteId        string `json:"vmwareSiteId,omitempty,omitzero"`
+
+	// PhysicalSiteId Path of the site of physical machines. Kept and shown.
+	PhysicalSiteId string `json:"physicalSiteId,omitempty,omitzero"`
+
+	// VmwareSiteId Path of the VMware site. Kept and shown.
+	VmwareSiteId string `json:"vmwareSiteId,omitempty,omitzero"`
+}
+
+// VMwareV2FabricSpecificDetails A site for agentless migration.
+type VMwareV2FabricSpecificDetails struct {
+	InstanceType string `json:"instanceType"`
+
+	// MigrationSolutionId Path of the migration project. Kept; migration is not done here.
+	MigrationSolutionId string `json:"migrationSolutionId,omitempty,omitzero"`
+
+	// PhysicalSiteId Path of the site of physical machines. Kept and shown.
+	PhysicalSiteId string `json:"physicalSiteId,omitempty,omitzero"`
+
+	// ProcessServers Replicators that take replication data.
+	ProcessServers []ProcessServerDetails `json:"processServers,omitempty,omitzero"`
+
+	// ServiceContainerId Id of the site's container at the cloud service; empty here.
+	ServiceContainerId string `json:"serviceContainerId,omitempty,omitzero"`
+
+	// ServiceEndpoint Address of the cloud service; empty here.
+	ServiceEndpoint string `json:"serviceEndpoint,omitempty,omitzero"`
+
+	// ServiceResourceId Id of the site at the cloud service; empty here.
+	ServiceResourceId string `json:"serviceResourceId,omitempty,omitzero"`
+
+	// VmwareSiteId Path of the VMware site. Kept and shown.
+	VmwareSiteId string `json:"vmwareSiteId,omitempty,omitzero"`
 }
 
 // VMwareVirtualMachineDetails A machine with the guest agent.
 type VMwareVirtualMachineDetails struct {
+	// AgentGeneratedId Id that the agent made for the machine; empty before it enrolled.
 	AgentGeneratedId string `json:"agentGeneratedId,omitempty,omitzero"`
-	AgentInstalled   string `json:"agentInstalled,omitempty,omitzero"`
-	AgentVersion     string `json:"agentVersion,omitempty,omitzero"`
+
+	// AgentInstalled "true" once an agent has enrolled from the machine.
+	AgentInstalled string `json:"agentInstalled,omitempty,omitzero"`
+
+	// AgentVersion Version the agent reported last.
+	AgentVersion string `json:"agentVersion,omitempty,omitzero"`
 
 	// DiscoveryType vCenter or physical.
-	DiscoveryType           string              `json:"discoveryType,omitempty,omitzero"`
-	DiskDetails             []InMageDiskDetails `json:"diskDetails"`
-	InstanceType            string              `json:"instanceType"`
-	IpAddress               string              `json:"ipAddress,omitempty,omitzero"`
-	OsType                  string              `json:"osType,omitempty,omitzero"`
-	PoweredOn               string              `json:"poweredOn,omitempty,omitzero"`
-	VCenterInfrastructureId string              `json:"vCenterInfrastructureId,omitempty,omitzero"`
-	ValidationErrors        []HealthError       `json:"validationErrors,omitempty,omitzero"`
+	DiscoveryType string `json:"discoveryType,omitempty,omitzero"`
+
+	// DiskDetails Disks of the machine, the system disk first.
+	DiskDetails  []InMageDiskDetails `json:"diskDetails"`
+	InstanceType string              `json:"instanceType"`
+
+	// IpAddress First address of the machine.
+	IpAddress string `json:"ipAddress,omitempty,omitzero"`
+
+	// OsType Windows or Linux.
+	OsType string `json:"osType,omitempty,omitzero"`
+
+	// PoweredOn On, Off or Unknown.
+	PoweredOn string `json:"poweredOn,omitempty,omitzero"`
+
+	// VCenterInfrastructureId Id of the inventory server that found the machine.
+	VCenterInfrastructureId string `json:"vCenterInfrastructureId,omitempty,omitzero"`
+
+	// ValidationErrors Why the machine cannot be protected as it is; empty when it can.
+	ValidationErrors []HealthError `json:"validationErrors,omitempty,omitzero"`
 }
 
 // Vault A vault. A vault created again under an old name is another vault with another recovery key.
@@ -2519,11 +7085,18 @@ type Vault struct {
 
 // VaultHealthDetails Health of everything in a vault.
 type VaultHealthDetails struct {
-	Id         string                `json:"id,omitempty,omitzero"`
-	Location   string                `json:"location,omitempty,omitzero"`
+	// Id Path of the resource.
+	Id string `json:"id,omitempty,omitzero"`
+
+	// Location Empty but for vaults.
+	Location string `json:"location,omitempty,omitzero"`
+
+	// Name Last part of the resource's path.
 	Name       string                `json:"name,omitempty,omitzero"`
 	Properties VaultHealthProperties `json:"properties,omitempty,omitzero"`
-	Type       string                `json:"type,omitempty,omitzero"`
+
+	// Type Full resource type.
+	Type string `json:"type,omitempty,omitzero"`
 }
 
 // VaultHealthProperties defines model for VaultHealthProperties.
@@ -2536,7 +7109,9 @@ type VaultHealthProperties struct {
 
 	// ProtectedItemsHealth Resources of one kind, counted by health.
 	ProtectedItemsHealth ResourceHealthSummary `json:"protectedItemsHealth,omitempty,omitzero"`
-	VaultErrors          []HealthError         `json:"vaultErrors"`
+
+	// VaultErrors What is wrong with the vault itself.
+	VaultErrors []HealthError `json:"vaultErrors"`
 }
 
 // VaultList One page of vaults.
@@ -2573,18 +7148,31 @@ type VersionDetails struct {
 	Version    string    `json:"version,omitempty,omitzero"`
 }
 
-// VirtualMachineTaskDetails A machine of a recovery plan, with the job that works on it.
+// VirtualMachineTaskDetails The job of one machine, or of one group replicated by the storage.
 type VirtualMachineTaskDetails struct {
 	InstanceType string `json:"instanceType"`
 
-	// JobTask Names a job. All of it is absent before the job was made.
+	// JobTask A job, and what it is about.
 	JobTask JobEntity `json:"jobTask,omitempty,omitzero"`
 
-	// SkippedReason Why nothing was done for the machine: AlreadyDone or NotAllowed; absent otherwise.
+	// SkippedReason Why the machine was left out, as a word.
 	SkippedReason string `json:"skippedReason,omitempty,omitzero"`
 
-	// SkippedReasonString The reason in words.
+	// SkippedReasonString The same for people.
 	SkippedReasonString string `json:"skippedReasonString,omitempty,omitzero"`
+}
+
+// VmwareCbtPolicyDetails Settings of agentless migration.
+type VmwareCbtPolicyDetails struct {
+	// AppConsistentFrequencyInMinutes Minutes between application-consistent points; 0 turns them off.
+	AppConsistentFrequencyInMinutes *int32 `json:"appConsistentFrequencyInMinutes,omitempty"`
+
+	// CrashConsistentFrequencyInMinutes Minutes between crash-consistent points.
+	CrashConsistentFrequencyInMinutes *int32 `json:"crashConsistentFrequencyInMinutes,omitempty"`
+	InstanceType                      string `json:"instanceType"`
+
+	// RecoveryPointHistoryInMinutes Minutes for which points are kept.
+	RecoveryPointHistoryInMinutes *int32 `json:"recoveryPointHistoryInMinutes,omitempty"`
 }
 
 // ApiVersion defines model for ApiVersion.
@@ -2746,14 +7334,38 @@ type ReplicationFabricsGenerateRegistrationKeyParams struct {
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
 }
 
+// ReplicationFabricsMigrateToAadParams defines parameters for ReplicationFabricsMigrateToAad.
+type ReplicationFabricsMigrateToAadParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
 // ReplicationFabricsOperationResultParams defines parameters for ReplicationFabricsOperationResult.
 type ReplicationFabricsOperationResultParams struct {
 	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
 }
 
+// ReplicationFabricsReassociateGatewayParams defines parameters for ReplicationFabricsReassociateGateway.
+type ReplicationFabricsReassociateGatewayParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
 // ReplicationFabricsDeleteParams defines parameters for ReplicationFabricsDelete.
 type ReplicationFabricsDeleteParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationFabricsRemoveInfraParams defines parameters for ReplicationFabricsRemoveInfra.
+type ReplicationFabricsRemoveInfraParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationFabricsRenewCertificateParams defines parameters for ReplicationFabricsRenewCertificate.
+type ReplicationFabricsRenewCertificateParams struct {
 	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
 }
@@ -2773,6 +7385,12 @@ type ReplicationProtectionContainersGetParams struct {
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
 }
 
+// ReplicationProtectionContainersCreateParams defines parameters for ReplicationProtectionContainersCreate.
+type ReplicationProtectionContainersCreateParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
 // ReplicationProtectionContainersDiscoverProtectableItemParams defines parameters for ReplicationProtectionContainersDiscoverProtectableItem.
 type ReplicationProtectionContainersDiscoverProtectableItemParams struct {
 	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
@@ -2781,6 +7399,12 @@ type ReplicationProtectionContainersDiscoverProtectableItemParams struct {
 
 // ReplicationProtectionContainersOperationResultParams defines parameters for ReplicationProtectionContainersOperationResult.
 type ReplicationProtectionContainersOperationResultParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationProtectionContainersDeleteParams defines parameters for ReplicationProtectionContainersDelete.
+type ReplicationProtectionContainersDeleteParams struct {
 	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
 }
@@ -2835,6 +7459,12 @@ type ReplicationProtectedItemsUpdateParams struct {
 
 // ReplicationProtectedItemsCreateParams defines parameters for ReplicationProtectedItemsCreate.
 type ReplicationProtectedItemsCreateParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationProtectedItemsAddDisksParams defines parameters for ReplicationProtectedItemsAddDisks.
+type ReplicationProtectedItemsAddDisksParams struct {
 	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
 }
@@ -2914,14 +7544,38 @@ type RecoveryPointsVerifyParams struct {
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
 }
 
+// ReplicationProtectedItemsReinstallMobilityServiceParams defines parameters for ReplicationProtectedItemsReinstallMobilityService.
+type ReplicationProtectedItemsReinstallMobilityServiceParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
 // ReplicationProtectedItemsDeleteParams defines parameters for ReplicationProtectedItemsDelete.
 type ReplicationProtectedItemsDeleteParams struct {
 	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
 }
 
+// ReplicationProtectedItemsRemoveDisksParams defines parameters for ReplicationProtectedItemsRemoveDisks.
+type ReplicationProtectedItemsRemoveDisksParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
 // ReplicationProtectedItemsRepairReplicationParams defines parameters for ReplicationProtectedItemsRepairReplication.
 type ReplicationProtectedItemsRepairReplicationParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationProtectedItemsResolveHealthErrorsParams defines parameters for ReplicationProtectedItemsResolveHealthErrors.
+type ReplicationProtectedItemsResolveHealthErrorsParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationProtectedItemsSwitchProviderParams defines parameters for ReplicationProtectedItemsSwitchProvider.
+type ReplicationProtectedItemsSwitchProviderParams struct {
 	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
 }
@@ -2940,6 +7594,18 @@ type ReplicationProtectedItemsTestFailoverCleanupParams struct {
 
 // ReplicationProtectedItemsUnplannedFailoverParams defines parameters for ReplicationProtectedItemsUnplannedFailover.
 type ReplicationProtectedItemsUnplannedFailoverParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationProtectedItemsUpdateApplianceParams defines parameters for ReplicationProtectedItemsUpdateAppliance.
+type ReplicationProtectedItemsUpdateApplianceParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationProtectedItemsUpdateMobilityServiceParams defines parameters for ReplicationProtectedItemsUpdateMobilityService.
+type ReplicationProtectedItemsUpdateMobilityServiceParams struct {
 	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
 }
@@ -2989,6 +7655,12 @@ type ReplicationProtectionContainerMappingsDeleteParams struct {
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
 }
 
+// ReplicationProtectionContainersSwitchProtectionParams defines parameters for ReplicationProtectionContainersSwitchProtection.
+type ReplicationProtectionContainersSwitchProtectionParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
 // ReplicationRecoveryServicesProvidersListByReplicationFabricsParams defines parameters for ReplicationRecoveryServicesProvidersListByReplicationFabrics.
 type ReplicationRecoveryServicesProvidersListByReplicationFabricsParams struct {
 	// SkipToken Opaque; taken from nextLink.
@@ -3006,6 +7678,12 @@ type ReplicationRecoveryServicesProvidersPurgeParams struct {
 
 // ReplicationRecoveryServicesProvidersGetParams defines parameters for ReplicationRecoveryServicesProvidersGet.
 type ReplicationRecoveryServicesProvidersGetParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationRecoveryServicesProvidersCreateParams defines parameters for ReplicationRecoveryServicesProvidersCreate.
+type ReplicationRecoveryServicesProvidersCreateParams struct {
 	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
 }
@@ -3036,6 +7714,12 @@ type ReplicationJobsListParams struct {
 	// SkipToken Opaque; taken from nextLink.
 	SkipToken SkipToken `form:"skipToken,omitempty" json:"skipToken,omitempty,omitzero"`
 
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationJobsExportParams defines parameters for ReplicationJobsExport.
+type ReplicationJobsExportParams struct {
 	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
 }
@@ -3226,6 +7910,15 @@ type ReplicationFabricsCreateJSONRequestBody = FabricCreationInput
 // ReplicationFabricsGenerateRegistrationKeyJSONRequestBody defines body for ReplicationFabricsGenerateRegistrationKey for application/json ContentType.
 type ReplicationFabricsGenerateRegistrationKeyJSONRequestBody = GenerateRegistrationKeyInput
 
+// ReplicationFabricsReassociateGatewayJSONRequestBody defines body for ReplicationFabricsReassociateGateway for application/json ContentType.
+type ReplicationFabricsReassociateGatewayJSONRequestBody = FailoverProcessServerRequest
+
+// ReplicationFabricsRenewCertificateJSONRequestBody defines body for ReplicationFabricsRenewCertificate for application/json ContentType.
+type ReplicationFabricsRenewCertificateJSONRequestBody = RenewCertificateInput
+
+// ReplicationProtectionContainersCreateJSONRequestBody defines body for ReplicationProtectionContainersCreate for application/json ContentType.
+type ReplicationProtectionContainersCreateJSONRequestBody = CreateProtectionContainerInput
+
 // ReplicationProtectionContainersDiscoverProtectableItemJSONRequestBody defines body for ReplicationProtectionContainersDiscoverProtectableItem for application/json ContentType.
 type ReplicationProtectionContainersDiscoverProtectableItemJSONRequestBody = DiscoverProtectableItemRequest
 
@@ -3234,6 +7927,9 @@ type ReplicationProtectedItemsUpdateJSONRequestBody = UpdateReplicationProtected
 
 // ReplicationProtectedItemsCreateJSONRequestBody defines body for ReplicationProtectedItemsCreate for application/json ContentType.
 type ReplicationProtectedItemsCreateJSONRequestBody = EnableProtectionInput
+
+// ReplicationProtectedItemsAddDisksJSONRequestBody defines body for ReplicationProtectedItemsAddDisks for application/json ContentType.
+type ReplicationProtectedItemsAddDisksJSONRequestBody = AddDisksInput
 
 // ReplicationProtectedItemsApplyRecoveryPointJSONRequestBody defines body for ReplicationProtectedItemsApplyRecoveryPoint for application/json ContentType.
 type ReplicationProtectedItemsApplyRecoveryPointJSONRequestBody = ApplyRecoveryPointInput
@@ -3247,8 +7943,20 @@ type ReplicationProtectedItemsReprotectJSONRequestBody = ReverseReplicationInput
 // RecoveryPointsExportJSONRequestBody defines body for RecoveryPointsExport for application/json ContentType.
 type RecoveryPointsExportJSONRequestBody = ExportRecoveryPointInput
 
+// ReplicationProtectedItemsReinstallMobilityServiceJSONRequestBody defines body for ReplicationProtectedItemsReinstallMobilityService for application/json ContentType.
+type ReplicationProtectedItemsReinstallMobilityServiceJSONRequestBody = ReinstallMobilityServiceRequest
+
 // ReplicationProtectedItemsDeleteJSONRequestBody defines body for ReplicationProtectedItemsDelete for application/json ContentType.
 type ReplicationProtectedItemsDeleteJSONRequestBody = DisableProtectionInput
+
+// ReplicationProtectedItemsRemoveDisksJSONRequestBody defines body for ReplicationProtectedItemsRemoveDisks for application/json ContentType.
+type ReplicationProtectedItemsRemoveDisksJSONRequestBody = RemoveDisksInput
+
+// ReplicationProtectedItemsResolveHealthErrorsJSONRequestBody defines body for ReplicationProtectedItemsResolveHealthErrors for application/json ContentType.
+type ReplicationProtectedItemsResolveHealthErrorsJSONRequestBody = ResolveHealthInput
+
+// ReplicationProtectedItemsSwitchProviderJSONRequestBody defines body for ReplicationProtectedItemsSwitchProvider for application/json ContentType.
+type ReplicationProtectedItemsSwitchProviderJSONRequestBody = SwitchProviderInput
 
 // ReplicationProtectedItemsTestFailoverJSONRequestBody defines body for ReplicationProtectedItemsTestFailover for application/json ContentType.
 type ReplicationProtectedItemsTestFailoverJSONRequestBody = TestFailoverInput
@@ -3259,6 +7967,12 @@ type ReplicationProtectedItemsTestFailoverCleanupJSONRequestBody = TestFailoverC
 // ReplicationProtectedItemsUnplannedFailoverJSONRequestBody defines body for ReplicationProtectedItemsUnplannedFailover for application/json ContentType.
 type ReplicationProtectedItemsUnplannedFailoverJSONRequestBody = UnplannedFailoverInput
 
+// ReplicationProtectedItemsUpdateApplianceJSONRequestBody defines body for ReplicationProtectedItemsUpdateAppliance for application/json ContentType.
+type ReplicationProtectedItemsUpdateApplianceJSONRequestBody = UpdateApplianceForReplicationProtectedItemInput
+
+// ReplicationProtectedItemsUpdateMobilityServiceJSONRequestBody defines body for ReplicationProtectedItemsUpdateMobilityService for application/json ContentType.
+type ReplicationProtectedItemsUpdateMobilityServiceJSONRequestBody = UpdateMobilityServiceRequest
+
 // ReplicationProtectionContainerMappingsUpdateJSONRequestBody defines body for ReplicationProtectionContainerMappingsUpdate for application/json ContentType.
 type ReplicationProtectionContainerMappingsUpdateJSONRequestBody = UpdateProtectionContainerMappingInput
 
@@ -3267,6 +7981,15 @@ type ReplicationProtectionContainerMappingsCreateJSONRequestBody = CreateProtect
 
 // ReplicationProtectionContainerMappingsDeleteJSONRequestBody defines body for ReplicationProtectionContainerMappingsDelete for application/json ContentType.
 type ReplicationProtectionContainerMappingsDeleteJSONRequestBody = RemoveProtectionContainerMappingInput
+
+// ReplicationProtectionContainersSwitchProtectionJSONRequestBody defines body for ReplicationProtectionContainersSwitchProtection for application/json ContentType.
+type ReplicationProtectionContainersSwitchProtectionJSONRequestBody = SwitchProtectionInput
+
+// ReplicationRecoveryServicesProvidersCreateJSONRequestBody defines body for ReplicationRecoveryServicesProvidersCreate for application/json ContentType.
+type ReplicationRecoveryServicesProvidersCreateJSONRequestBody = AddRecoveryServicesProviderInput
+
+// ReplicationJobsExportJSONRequestBody defines body for ReplicationJobsExport for application/json ContentType.
+type ReplicationJobsExportJSONRequestBody = JobQueryParameter
 
 // ReplicationJobsResumeJSONRequestBody defines body for ReplicationJobsResume for application/json ContentType.
 type ReplicationJobsResumeJSONRequestBody = ResumeJobParams
@@ -3282,6 +8005,143 @@ type VaultsUpdateJSONRequestBody = PatchVault
 
 // VaultsCreateOrUpdateJSONRequestBody defines body for VaultsCreateOrUpdate for application/json ContentType.
 type VaultsCreateOrUpdateJSONRequestBody = Vault
+
+// AsInMageRcmAddDisksInput returns the union data inside the AddDisksProviderSpecificInput as a InMageRcmAddDisksInput
+func (t AddDisksProviderSpecificInput) AsInMageRcmAddDisksInput() (InMageRcmAddDisksInput, error) {
+	var body InMageRcmAddDisksInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromInMageRcmAddDisksInput overwrites any union data inside the AddDisksProviderSpecificInput as the provided InMageRcmAddDisksInput
+func (t *AddDisksProviderSpecificInput) FromInMageRcmAddDisksInput(v InMageRcmAddDisksInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"InMageRcm"}`))
+	t.union = b
+	return err
+}
+
+// MergeInMageRcmAddDisksInput performs a merge with any union data inside the AddDisksProviderSpecificInput, using the provided InMageRcmAddDisksInput
+func (t *AddDisksProviderSpecificInput) MergeInMageRcmAddDisksInput(v InMageRcmAddDisksInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"InMageRcm"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsA2AAddDisksInput returns the union data inside the AddDisksProviderSpecificInput as a A2AAddDisksInput
+func (t AddDisksProviderSpecificInput) AsA2AAddDisksInput() (A2AAddDisksInput, error) {
+	var body A2AAddDisksInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromA2AAddDisksInput overwrites any union data inside the AddDisksProviderSpecificInput as the provided A2AAddDisksInput
+func (t *AddDisksProviderSpecificInput) FromA2AAddDisksInput(v A2AAddDisksInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"A2A"}`))
+	t.union = b
+	return err
+}
+
+// MergeA2AAddDisksInput performs a merge with any union data inside the AddDisksProviderSpecificInput, using the provided A2AAddDisksInput
+func (t *AddDisksProviderSpecificInput) MergeA2AAddDisksInput(v A2AAddDisksInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"A2A"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsOtherProviderInput returns the union data inside the AddDisksProviderSpecificInput as a OtherProviderInput
+func (t AddDisksProviderSpecificInput) AsOtherProviderInput() (OtherProviderInput, error) {
+	var body OtherProviderInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromOtherProviderInput overwrites any union data inside the AddDisksProviderSpecificInput as the provided OtherProviderInput
+func (t *AddDisksProviderSpecificInput) FromOtherProviderInput(v OtherProviderInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"AddDisksProviderSpecificInput"}`))
+	t.union = b
+	return err
+}
+
+// MergeOtherProviderInput performs a merge with any union data inside the AddDisksProviderSpecificInput, using the provided OtherProviderInput
+func (t *AddDisksProviderSpecificInput) MergeOtherProviderInput(v OtherProviderInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"AddDisksProviderSpecificInput"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t AddDisksProviderSpecificInput) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t AddDisksProviderSpecificInput) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "A2A":
+		return t.AsA2AAddDisksInput()
+	case "AddDisksProviderSpecificInput":
+		return t.AsOtherProviderInput()
+	case "InMageRcm":
+		return t.AsInMageRcmAddDisksInput()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t AddDisksProviderSpecificInput) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *AddDisksProviderSpecificInput) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
 
 // AsInMageRcmApplyRecoveryPointInput returns the union data inside the ApplyRecoveryPointProviderSpecificInput as a InMageRcmApplyRecoveryPointInput
 func (t ApplyRecoveryPointProviderSpecificInput) AsInMageRcmApplyRecoveryPointInput() (InMageRcmApplyRecoveryPointInput, error) {
@@ -3299,6 +8159,32 @@ func (t *ApplyRecoveryPointProviderSpecificInput) FromInMageRcmApplyRecoveryPoin
 
 // MergeInMageRcmApplyRecoveryPointInput performs a merge with any union data inside the ApplyRecoveryPointProviderSpecificInput, using the provided InMageRcmApplyRecoveryPointInput
 func (t *ApplyRecoveryPointProviderSpecificInput) MergeInMageRcmApplyRecoveryPointInput(v InMageRcmApplyRecoveryPointInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsHyperVReplicaAzureApplyRecoveryPointInput returns the union data inside the ApplyRecoveryPointProviderSpecificInput as a HyperVReplicaAzureApplyRecoveryPointInput
+func (t ApplyRecoveryPointProviderSpecificInput) AsHyperVReplicaAzureApplyRecoveryPointInput() (HyperVReplicaAzureApplyRecoveryPointInput, error) {
+	var body HyperVReplicaAzureApplyRecoveryPointInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromHyperVReplicaAzureApplyRecoveryPointInput overwrites any union data inside the ApplyRecoveryPointProviderSpecificInput as the provided HyperVReplicaAzureApplyRecoveryPointInput
+func (t *ApplyRecoveryPointProviderSpecificInput) FromHyperVReplicaAzureApplyRecoveryPointInput(v HyperVReplicaAzureApplyRecoveryPointInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeHyperVReplicaAzureApplyRecoveryPointInput performs a merge with any union data inside the ApplyRecoveryPointProviderSpecificInput, using the provided HyperVReplicaAzureApplyRecoveryPointInput
+func (t *ApplyRecoveryPointProviderSpecificInput) MergeHyperVReplicaAzureApplyRecoveryPointInput(v HyperVReplicaAzureApplyRecoveryPointInput) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -3355,8 +8241,12 @@ func (t ApplyRecoveryPointProviderSpecificInput) ValueByDiscriminator() (interfa
 		return t.AsOtherProviderInput()
 	case "ApplyRecoveryPointProviderSpecificInput":
 		return t.AsOtherProviderInput()
-	case "HyperVReplicaAzure":
+	case "HyperVReplica2012":
 		return t.AsOtherProviderInput()
+	case "HyperVReplica2012R2":
+		return t.AsOtherProviderInput()
+	case "HyperVReplicaAzure":
+		return t.AsHyperVReplicaAzureApplyRecoveryPointInput()
 	case "InMage":
 		return t.AsOtherProviderInput()
 	case "InMageAzureV2":
@@ -3620,6 +8510,110 @@ func (t *EnableProtectionProviderSpecificInput) MergeInMageRcmEnableProtectionIn
 	return err
 }
 
+// AsInMageAzureV2EnableProtectionInput returns the union data inside the EnableProtectionProviderSpecificInput as a InMageAzureV2EnableProtectionInput
+func (t EnableProtectionProviderSpecificInput) AsInMageAzureV2EnableProtectionInput() (InMageAzureV2EnableProtectionInput, error) {
+	var body InMageAzureV2EnableProtectionInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromInMageAzureV2EnableProtectionInput overwrites any union data inside the EnableProtectionProviderSpecificInput as the provided InMageAzureV2EnableProtectionInput
+func (t *EnableProtectionProviderSpecificInput) FromInMageAzureV2EnableProtectionInput(v InMageAzureV2EnableProtectionInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeInMageAzureV2EnableProtectionInput performs a merge with any union data inside the EnableProtectionProviderSpecificInput, using the provided InMageAzureV2EnableProtectionInput
+func (t *EnableProtectionProviderSpecificInput) MergeInMageAzureV2EnableProtectionInput(v InMageAzureV2EnableProtectionInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsInMageEnableProtectionInput returns the union data inside the EnableProtectionProviderSpecificInput as a InMageEnableProtectionInput
+func (t EnableProtectionProviderSpecificInput) AsInMageEnableProtectionInput() (InMageEnableProtectionInput, error) {
+	var body InMageEnableProtectionInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromInMageEnableProtectionInput overwrites any union data inside the EnableProtectionProviderSpecificInput as the provided InMageEnableProtectionInput
+func (t *EnableProtectionProviderSpecificInput) FromInMageEnableProtectionInput(v InMageEnableProtectionInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeInMageEnableProtectionInput performs a merge with any union data inside the EnableProtectionProviderSpecificInput, using the provided InMageEnableProtectionInput
+func (t *EnableProtectionProviderSpecificInput) MergeInMageEnableProtectionInput(v InMageEnableProtectionInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsHyperVReplicaAzureEnableProtectionInput returns the union data inside the EnableProtectionProviderSpecificInput as a HyperVReplicaAzureEnableProtectionInput
+func (t EnableProtectionProviderSpecificInput) AsHyperVReplicaAzureEnableProtectionInput() (HyperVReplicaAzureEnableProtectionInput, error) {
+	var body HyperVReplicaAzureEnableProtectionInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromHyperVReplicaAzureEnableProtectionInput overwrites any union data inside the EnableProtectionProviderSpecificInput as the provided HyperVReplicaAzureEnableProtectionInput
+func (t *EnableProtectionProviderSpecificInput) FromHyperVReplicaAzureEnableProtectionInput(v HyperVReplicaAzureEnableProtectionInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeHyperVReplicaAzureEnableProtectionInput performs a merge with any union data inside the EnableProtectionProviderSpecificInput, using the provided HyperVReplicaAzureEnableProtectionInput
+func (t *EnableProtectionProviderSpecificInput) MergeHyperVReplicaAzureEnableProtectionInput(v HyperVReplicaAzureEnableProtectionInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsA2AEnableProtectionInput returns the union data inside the EnableProtectionProviderSpecificInput as a A2AEnableProtectionInput
+func (t EnableProtectionProviderSpecificInput) AsA2AEnableProtectionInput() (A2AEnableProtectionInput, error) {
+	var body A2AEnableProtectionInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromA2AEnableProtectionInput overwrites any union data inside the EnableProtectionProviderSpecificInput as the provided A2AEnableProtectionInput
+func (t *EnableProtectionProviderSpecificInput) FromA2AEnableProtectionInput(v A2AEnableProtectionInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeA2AEnableProtectionInput performs a merge with any union data inside the EnableProtectionProviderSpecificInput, using the provided A2AEnableProtectionInput
+func (t *EnableProtectionProviderSpecificInput) MergeA2AEnableProtectionInput(v A2AEnableProtectionInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
 // AsOtherProviderInput returns the union data inside the EnableProtectionProviderSpecificInput as a OtherProviderInput
 func (t EnableProtectionProviderSpecificInput) AsOtherProviderInput() (OtherProviderInput, error) {
 	var body OtherProviderInput
@@ -3661,7 +8655,7 @@ func (t EnableProtectionProviderSpecificInput) ValueByDiscriminator() (interface
 	}
 	switch discriminator {
 	case "A2A":
-		return t.AsOtherProviderInput()
+		return t.AsA2AEnableProtectionInput()
 	case "A2ACrossClusterMigration":
 		return t.AsOtherProviderInput()
 	case "EnableProtectionProviderSpecificInput":
@@ -3671,11 +8665,11 @@ func (t EnableProtectionProviderSpecificInput) ValueByDiscriminator() (interface
 	case "HyperVReplica2012R2":
 		return t.AsOtherProviderInput()
 	case "HyperVReplicaAzure":
-		return t.AsOtherProviderInput()
+		return t.AsHyperVReplicaAzureEnableProtectionInput()
 	case "InMage":
-		return t.AsOtherProviderInput()
+		return t.AsInMageEnableProtectionInput()
 	case "InMageAzureV2":
-		return t.AsOtherProviderInput()
+		return t.AsInMageAzureV2EnableProtectionInput()
 	case "InMageRcm":
 		return t.AsInMageRcmEnableProtectionInput()
 	default:
@@ -3745,6 +8739,136 @@ func (t *EventProviderSpecificDetails) MergeInMageRcmFailbackEventDetails(v InMa
 	return err
 }
 
+// AsInMageAzureV2EventDetails returns the union data inside the EventProviderSpecificDetails as a InMageAzureV2EventDetails
+func (t EventProviderSpecificDetails) AsInMageAzureV2EventDetails() (InMageAzureV2EventDetails, error) {
+	var body InMageAzureV2EventDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromInMageAzureV2EventDetails overwrites any union data inside the EventProviderSpecificDetails as the provided InMageAzureV2EventDetails
+func (t *EventProviderSpecificDetails) FromInMageAzureV2EventDetails(v InMageAzureV2EventDetails) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeInMageAzureV2EventDetails performs a merge with any union data inside the EventProviderSpecificDetails, using the provided InMageAzureV2EventDetails
+func (t *EventProviderSpecificDetails) MergeInMageAzureV2EventDetails(v InMageAzureV2EventDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsHyperVReplicaAzureEventDetails returns the union data inside the EventProviderSpecificDetails as a HyperVReplicaAzureEventDetails
+func (t EventProviderSpecificDetails) AsHyperVReplicaAzureEventDetails() (HyperVReplicaAzureEventDetails, error) {
+	var body HyperVReplicaAzureEventDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromHyperVReplicaAzureEventDetails overwrites any union data inside the EventProviderSpecificDetails as the provided HyperVReplicaAzureEventDetails
+func (t *EventProviderSpecificDetails) FromHyperVReplicaAzureEventDetails(v HyperVReplicaAzureEventDetails) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeHyperVReplicaAzureEventDetails performs a merge with any union data inside the EventProviderSpecificDetails, using the provided HyperVReplicaAzureEventDetails
+func (t *EventProviderSpecificDetails) MergeHyperVReplicaAzureEventDetails(v HyperVReplicaAzureEventDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsHyperVReplicaEventDetails returns the union data inside the EventProviderSpecificDetails as a HyperVReplicaEventDetails
+func (t EventProviderSpecificDetails) AsHyperVReplicaEventDetails() (HyperVReplicaEventDetails, error) {
+	var body HyperVReplicaEventDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromHyperVReplicaEventDetails overwrites any union data inside the EventProviderSpecificDetails as the provided HyperVReplicaEventDetails
+func (t *EventProviderSpecificDetails) FromHyperVReplicaEventDetails(v HyperVReplicaEventDetails) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeHyperVReplicaEventDetails performs a merge with any union data inside the EventProviderSpecificDetails, using the provided HyperVReplicaEventDetails
+func (t *EventProviderSpecificDetails) MergeHyperVReplicaEventDetails(v HyperVReplicaEventDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsA2AEventDetails returns the union data inside the EventProviderSpecificDetails as a A2AEventDetails
+func (t EventProviderSpecificDetails) AsA2AEventDetails() (A2AEventDetails, error) {
+	var body A2AEventDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromA2AEventDetails overwrites any union data inside the EventProviderSpecificDetails as the provided A2AEventDetails
+func (t *EventProviderSpecificDetails) FromA2AEventDetails(v A2AEventDetails) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeA2AEventDetails performs a merge with any union data inside the EventProviderSpecificDetails, using the provided A2AEventDetails
+func (t *EventProviderSpecificDetails) MergeA2AEventDetails(v A2AEventDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsVMwareCbtEventDetails returns the union data inside the EventProviderSpecificDetails as a VMwareCbtEventDetails
+func (t EventProviderSpecificDetails) AsVMwareCbtEventDetails() (VMwareCbtEventDetails, error) {
+	var body VMwareCbtEventDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromVMwareCbtEventDetails overwrites any union data inside the EventProviderSpecificDetails as the provided VMwareCbtEventDetails
+func (t *EventProviderSpecificDetails) FromVMwareCbtEventDetails(v VMwareCbtEventDetails) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeVMwareCbtEventDetails performs a merge with any union data inside the EventProviderSpecificDetails, using the provided VMwareCbtEventDetails
+func (t *EventProviderSpecificDetails) MergeVMwareCbtEventDetails(v VMwareCbtEventDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
 // AsOtherEventDetails returns the union data inside the EventProviderSpecificDetails as a OtherEventDetails
 func (t EventProviderSpecificDetails) AsOtherEventDetails() (OtherEventDetails, error) {
 	var body OtherEventDetails
@@ -3786,23 +8910,27 @@ func (t EventProviderSpecificDetails) ValueByDiscriminator() (interface{}, error
 	}
 	switch discriminator {
 	case "A2A":
+		return t.AsA2AEventDetails()
+	case "EventProviderSpecificDetails":
 		return t.AsOtherEventDetails()
 	case "HyperVReplica2012":
-		return t.AsOtherEventDetails()
+		return t.AsHyperVReplicaEventDetails()
 	case "HyperVReplica2012R2":
-		return t.AsOtherEventDetails()
+		return t.AsHyperVReplicaEventDetails()
 	case "HyperVReplicaAzure":
-		return t.AsOtherEventDetails()
+		return t.AsHyperVReplicaAzureEventDetails()
 	case "HyperVReplicaBaseEventDetails":
+		return t.AsHyperVReplicaEventDetails()
+	case "InMage":
 		return t.AsOtherEventDetails()
 	case "InMageAzureV2":
-		return t.AsOtherEventDetails()
+		return t.AsInMageAzureV2EventDetails()
 	case "InMageRcm":
 		return t.AsInMageRcmEventDetails()
 	case "InMageRcmFailback":
 		return t.AsInMageRcmFailbackEventDetails()
 	case "VMwareCbt":
-		return t.AsOtherEventDetails()
+		return t.AsVMwareCbtEventDetails()
 	default:
 		return nil, errors.New("unknown discriminator value: " + discriminator)
 	}
@@ -4040,6 +9168,10 @@ func (t FabricSpecificDetails) AsInMageRcmFabricSpecificDetails() (InMageRcmFabr
 // FromInMageRcmFabricSpecificDetails overwrites any union data inside the FabricSpecificDetails as the provided InMageRcmFabricSpecificDetails
 func (t *FabricSpecificDetails) FromInMageRcmFabricSpecificDetails(v InMageRcmFabricSpecificDetails) error {
 	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"InMageRcm"}`))
 	t.union = b
 	return err
 }
@@ -4047,6 +9179,10 @@ func (t *FabricSpecificDetails) FromInMageRcmFabricSpecificDetails(v InMageRcmFa
 // MergeInMageRcmFabricSpecificDetails performs a merge with any union data inside the FabricSpecificDetails, using the provided InMageRcmFabricSpecificDetails
 func (t *FabricSpecificDetails) MergeInMageRcmFabricSpecificDetails(v InMageRcmFabricSpecificDetails) error {
 	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"InMageRcm"}`))
 	if err != nil {
 		return err
 	}
@@ -4066,6 +9202,10 @@ func (t FabricSpecificDetails) AsAzureFabricSpecificDetails() (AzureFabricSpecif
 // FromAzureFabricSpecificDetails overwrites any union data inside the FabricSpecificDetails as the provided AzureFabricSpecificDetails
 func (t *FabricSpecificDetails) FromAzureFabricSpecificDetails(v AzureFabricSpecificDetails) error {
 	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"Azure"}`))
 	t.union = b
 	return err
 }
@@ -4073,6 +9213,10 @@ func (t *FabricSpecificDetails) FromAzureFabricSpecificDetails(v AzureFabricSpec
 // MergeAzureFabricSpecificDetails performs a merge with any union data inside the FabricSpecificDetails, using the provided AzureFabricSpecificDetails
 func (t *FabricSpecificDetails) MergeAzureFabricSpecificDetails(v AzureFabricSpecificDetails) error {
 	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"Azure"}`))
 	if err != nil {
 		return err
 	}
@@ -4092,6 +9236,10 @@ func (t FabricSpecificDetails) AsHyperVSiteDetails() (HyperVSiteDetails, error) 
 // FromHyperVSiteDetails overwrites any union data inside the FabricSpecificDetails as the provided HyperVSiteDetails
 func (t *FabricSpecificDetails) FromHyperVSiteDetails(v HyperVSiteDetails) error {
 	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"HyperVSite"}`))
 	t.union = b
 	return err
 }
@@ -4099,6 +9247,78 @@ func (t *FabricSpecificDetails) FromHyperVSiteDetails(v HyperVSiteDetails) error
 // MergeHyperVSiteDetails performs a merge with any union data inside the FabricSpecificDetails, using the provided HyperVSiteDetails
 func (t *FabricSpecificDetails) MergeHyperVSiteDetails(v HyperVSiteDetails) error {
 	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"HyperVSite"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsVMwareDetails returns the union data inside the FabricSpecificDetails as a VMwareDetails
+func (t FabricSpecificDetails) AsVMwareDetails() (VMwareDetails, error) {
+	var body VMwareDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromVMwareDetails overwrites any union data inside the FabricSpecificDetails as the provided VMwareDetails
+func (t *FabricSpecificDetails) FromVMwareDetails(v VMwareDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"VMware"}`))
+	t.union = b
+	return err
+}
+
+// MergeVMwareDetails performs a merge with any union data inside the FabricSpecificDetails, using the provided VMwareDetails
+func (t *FabricSpecificDetails) MergeVMwareDetails(v VMwareDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"VMware"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsVMwareV2FabricSpecificDetails returns the union data inside the FabricSpecificDetails as a VMwareV2FabricSpecificDetails
+func (t FabricSpecificDetails) AsVMwareV2FabricSpecificDetails() (VMwareV2FabricSpecificDetails, error) {
+	var body VMwareV2FabricSpecificDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromVMwareV2FabricSpecificDetails overwrites any union data inside the FabricSpecificDetails as the provided VMwareV2FabricSpecificDetails
+func (t *FabricSpecificDetails) FromVMwareV2FabricSpecificDetails(v VMwareV2FabricSpecificDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"VMwareV2"}`))
+	t.union = b
+	return err
+}
+
+// MergeVMwareV2FabricSpecificDetails performs a merge with any union data inside the FabricSpecificDetails, using the provided VMwareV2FabricSpecificDetails
+func (t *FabricSpecificDetails) MergeVMwareV2FabricSpecificDetails(v VMwareV2FabricSpecificDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"VMwareV2"}`))
 	if err != nil {
 		return err
 	}
@@ -4118,6 +9338,10 @@ func (t FabricSpecificDetails) AsOtherFabricDetails() (OtherFabricDetails, error
 // FromOtherFabricDetails overwrites any union data inside the FabricSpecificDetails as the provided OtherFabricDetails
 func (t *FabricSpecificDetails) FromOtherFabricDetails(v OtherFabricDetails) error {
 	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"VMM"}`))
 	t.union = b
 	return err
 }
@@ -4125,6 +9349,10 @@ func (t *FabricSpecificDetails) FromOtherFabricDetails(v OtherFabricDetails) err
 // MergeOtherFabricDetails performs a merge with any union data inside the FabricSpecificDetails, using the provided OtherFabricDetails
 func (t *FabricSpecificDetails) MergeOtherFabricDetails(v OtherFabricDetails) error {
 	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"VMM"}`))
 	if err != nil {
 		return err
 	}
@@ -4157,9 +9385,9 @@ func (t FabricSpecificDetails) ValueByDiscriminator() (interface{}, error) {
 	case "VMM":
 		return t.AsOtherFabricDetails()
 	case "VMware":
-		return t.AsOtherFabricDetails()
+		return t.AsVMwareDetails()
 	case "VMwareV2":
-		return t.AsOtherFabricDetails()
+		return t.AsVMwareV2FabricSpecificDetails()
 	default:
 		return nil, errors.New("unknown discriminator value: " + discriminator)
 	}
@@ -4432,6 +9660,108 @@ func (t *JobDetails) MergeExportJobDetails(v ExportJobDetails) error {
 	return err
 }
 
+// AsClusterFailoverJobDetails returns the union data inside the JobDetails as a ClusterFailoverJobDetails
+func (t JobDetails) AsClusterFailoverJobDetails() (ClusterFailoverJobDetails, error) {
+	var body ClusterFailoverJobDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromClusterFailoverJobDetails overwrites any union data inside the JobDetails as the provided ClusterFailoverJobDetails
+func (t *JobDetails) FromClusterFailoverJobDetails(v ClusterFailoverJobDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"ClusterFailoverJobDetails"}`))
+	t.union = b
+	return err
+}
+
+// MergeClusterFailoverJobDetails performs a merge with any union data inside the JobDetails, using the provided ClusterFailoverJobDetails
+func (t *JobDetails) MergeClusterFailoverJobDetails(v ClusterFailoverJobDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"ClusterFailoverJobDetails"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsClusterTestFailoverJobDetails returns the union data inside the JobDetails as a ClusterTestFailoverJobDetails
+func (t JobDetails) AsClusterTestFailoverJobDetails() (ClusterTestFailoverJobDetails, error) {
+	var body ClusterTestFailoverJobDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromClusterTestFailoverJobDetails overwrites any union data inside the JobDetails as the provided ClusterTestFailoverJobDetails
+func (t *JobDetails) FromClusterTestFailoverJobDetails(v ClusterTestFailoverJobDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"ClusterTestFailoverJobDetails"}`))
+	t.union = b
+	return err
+}
+
+// MergeClusterTestFailoverJobDetails performs a merge with any union data inside the JobDetails, using the provided ClusterTestFailoverJobDetails
+func (t *JobDetails) MergeClusterTestFailoverJobDetails(v ClusterTestFailoverJobDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"ClusterTestFailoverJobDetails"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsClusterSwitchProtectionJobDetails returns the union data inside the JobDetails as a ClusterSwitchProtectionJobDetails
+func (t JobDetails) AsClusterSwitchProtectionJobDetails() (ClusterSwitchProtectionJobDetails, error) {
+	var body ClusterSwitchProtectionJobDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromClusterSwitchProtectionJobDetails overwrites any union data inside the JobDetails as the provided ClusterSwitchProtectionJobDetails
+func (t *JobDetails) FromClusterSwitchProtectionJobDetails(v ClusterSwitchProtectionJobDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"ClusterSwitchProtectionJobDetails"}`))
+	t.union = b
+	return err
+}
+
+// MergeClusterSwitchProtectionJobDetails performs a merge with any union data inside the JobDetails, using the provided ClusterSwitchProtectionJobDetails
+func (t *JobDetails) MergeClusterSwitchProtectionJobDetails(v ClusterSwitchProtectionJobDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"ClusterSwitchProtectionJobDetails"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
 func (t JobDetails) Discriminator() (string, error) {
 	var discriminator struct {
 		Discriminator string `json:"instanceType"`
@@ -4448,6 +9778,12 @@ func (t JobDetails) ValueByDiscriminator() (interface{}, error) {
 	switch discriminator {
 	case "AsrJobDetails":
 		return t.AsAsrJobDetails()
+	case "ClusterFailoverJobDetails":
+		return t.AsClusterFailoverJobDetails()
+	case "ClusterSwitchProtectionJobDetails":
+		return t.AsClusterSwitchProtectionJobDetails()
+	case "ClusterTestFailoverJobDetails":
+		return t.AsClusterTestFailoverJobDetails()
 	case "ExportJobDetails":
 		return t.AsExportJobDetails()
 	case "FailoverJobDetails":
@@ -4487,6 +9823,58 @@ func (t *PlannedFailoverProviderSpecificFailoverInput) FromInMageRcmFailbackPlan
 
 // MergeInMageRcmFailbackPlannedFailoverProviderInput performs a merge with any union data inside the PlannedFailoverProviderSpecificFailoverInput, using the provided InMageRcmFailbackPlannedFailoverProviderInput
 func (t *PlannedFailoverProviderSpecificFailoverInput) MergeInMageRcmFailbackPlannedFailoverProviderInput(v InMageRcmFailbackPlannedFailoverProviderInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsHyperVReplicaAzurePlannedFailoverProviderInput returns the union data inside the PlannedFailoverProviderSpecificFailoverInput as a HyperVReplicaAzurePlannedFailoverProviderInput
+func (t PlannedFailoverProviderSpecificFailoverInput) AsHyperVReplicaAzurePlannedFailoverProviderInput() (HyperVReplicaAzurePlannedFailoverProviderInput, error) {
+	var body HyperVReplicaAzurePlannedFailoverProviderInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromHyperVReplicaAzurePlannedFailoverProviderInput overwrites any union data inside the PlannedFailoverProviderSpecificFailoverInput as the provided HyperVReplicaAzurePlannedFailoverProviderInput
+func (t *PlannedFailoverProviderSpecificFailoverInput) FromHyperVReplicaAzurePlannedFailoverProviderInput(v HyperVReplicaAzurePlannedFailoverProviderInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeHyperVReplicaAzurePlannedFailoverProviderInput performs a merge with any union data inside the PlannedFailoverProviderSpecificFailoverInput, using the provided HyperVReplicaAzurePlannedFailoverProviderInput
+func (t *PlannedFailoverProviderSpecificFailoverInput) MergeHyperVReplicaAzurePlannedFailoverProviderInput(v HyperVReplicaAzurePlannedFailoverProviderInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsHyperVReplicaAzureFailbackProviderInput returns the union data inside the PlannedFailoverProviderSpecificFailoverInput as a HyperVReplicaAzureFailbackProviderInput
+func (t PlannedFailoverProviderSpecificFailoverInput) AsHyperVReplicaAzureFailbackProviderInput() (HyperVReplicaAzureFailbackProviderInput, error) {
+	var body HyperVReplicaAzureFailbackProviderInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromHyperVReplicaAzureFailbackProviderInput overwrites any union data inside the PlannedFailoverProviderSpecificFailoverInput as the provided HyperVReplicaAzureFailbackProviderInput
+func (t *PlannedFailoverProviderSpecificFailoverInput) FromHyperVReplicaAzureFailbackProviderInput(v HyperVReplicaAzureFailbackProviderInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeHyperVReplicaAzureFailbackProviderInput performs a merge with any union data inside the PlannedFailoverProviderSpecificFailoverInput, using the provided HyperVReplicaAzureFailbackProviderInput
+func (t *PlannedFailoverProviderSpecificFailoverInput) MergeHyperVReplicaAzureFailbackProviderInput(v HyperVReplicaAzureFailbackProviderInput) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -4544,9 +9932,9 @@ func (t PlannedFailoverProviderSpecificFailoverInput) ValueByDiscriminator() (in
 	case "HyperVReplica2012R2":
 		return t.AsOtherProviderInput()
 	case "HyperVReplicaAzure":
-		return t.AsOtherProviderInput()
+		return t.AsHyperVReplicaAzurePlannedFailoverProviderInput()
 	case "HyperVReplicaAzureFailback":
-		return t.AsOtherProviderInput()
+		return t.AsHyperVReplicaAzureFailbackProviderInput()
 	case "InMage":
 		return t.AsOtherProviderInput()
 	case "InMageAzureV2":
@@ -4782,22 +10170,22 @@ func (t *PolicyProviderSpecificDetails) MergeA2APolicyDetails(v A2APolicyDetails
 	return err
 }
 
-// AsOtherPolicyDetails returns the union data inside the PolicyProviderSpecificDetails as a OtherPolicyDetails
-func (t PolicyProviderSpecificDetails) AsOtherPolicyDetails() (OtherPolicyDetails, error) {
-	var body OtherPolicyDetails
+// AsVmwareCbtPolicyDetails returns the union data inside the PolicyProviderSpecificDetails as a VmwareCbtPolicyDetails
+func (t PolicyProviderSpecificDetails) AsVmwareCbtPolicyDetails() (VmwareCbtPolicyDetails, error) {
+	var body VmwareCbtPolicyDetails
 	err := json.Unmarshal(t.union, &body)
 	return body, err
 }
 
-// FromOtherPolicyDetails overwrites any union data inside the PolicyProviderSpecificDetails as the provided OtherPolicyDetails
-func (t *PolicyProviderSpecificDetails) FromOtherPolicyDetails(v OtherPolicyDetails) error {
+// FromVmwareCbtPolicyDetails overwrites any union data inside the PolicyProviderSpecificDetails as the provided VmwareCbtPolicyDetails
+func (t *PolicyProviderSpecificDetails) FromVmwareCbtPolicyDetails(v VmwareCbtPolicyDetails) error {
 	b, err := json.Marshal(v)
 	t.union = b
 	return err
 }
 
-// MergeOtherPolicyDetails performs a merge with any union data inside the PolicyProviderSpecificDetails, using the provided OtherPolicyDetails
-func (t *PolicyProviderSpecificDetails) MergeOtherPolicyDetails(v OtherPolicyDetails) error {
+// MergeVmwareCbtPolicyDetails performs a merge with any union data inside the PolicyProviderSpecificDetails, using the provided VmwareCbtPolicyDetails
+func (t *PolicyProviderSpecificDetails) MergeVmwareCbtPolicyDetails(v VmwareCbtPolicyDetails) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -4831,19 +10219,19 @@ func (t PolicyProviderSpecificDetails) ValueByDiscriminator() (interface{}, erro
 	case "HyperVReplicaAzure":
 		return t.AsHyperVReplicaAzurePolicyDetails()
 	case "HyperVReplicaBasePolicyDetails":
-		return t.AsOtherPolicyDetails()
+		return t.AsHyperVReplicaPolicyDetails()
 	case "InMage":
 		return t.AsInMagePolicyDetails()
 	case "InMageAzureV2":
 		return t.AsInMageAzureV2PolicyDetails()
 	case "InMageBasePolicyDetails":
-		return t.AsOtherPolicyDetails()
+		return t.AsInMagePolicyDetails()
 	case "InMageRcm":
 		return t.AsInMageRcmPolicyDetails()
 	case "InMageRcmFailback":
 		return t.AsInMageRcmFailbackPolicyDetails()
 	case "VMwareCbt":
-		return t.AsOtherPolicyDetails()
+		return t.AsVmwareCbtPolicyDetails()
 	default:
 		return nil, errors.New("unknown discriminator value: " + discriminator)
 	}
@@ -5222,6 +10610,32 @@ func (t *ProtectionContainerMappingProviderSpecificDetails) MergeA2AContainerMap
 	return err
 }
 
+// AsVMwareCbtProtectionContainerMappingDetails returns the union data inside the ProtectionContainerMappingProviderSpecificDetails as a VMwareCbtProtectionContainerMappingDetails
+func (t ProtectionContainerMappingProviderSpecificDetails) AsVMwareCbtProtectionContainerMappingDetails() (VMwareCbtProtectionContainerMappingDetails, error) {
+	var body VMwareCbtProtectionContainerMappingDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromVMwareCbtProtectionContainerMappingDetails overwrites any union data inside the ProtectionContainerMappingProviderSpecificDetails as the provided VMwareCbtProtectionContainerMappingDetails
+func (t *ProtectionContainerMappingProviderSpecificDetails) FromVMwareCbtProtectionContainerMappingDetails(v VMwareCbtProtectionContainerMappingDetails) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeVMwareCbtProtectionContainerMappingDetails performs a merge with any union data inside the ProtectionContainerMappingProviderSpecificDetails, using the provided VMwareCbtProtectionContainerMappingDetails
+func (t *ProtectionContainerMappingProviderSpecificDetails) MergeVMwareCbtProtectionContainerMappingDetails(v VMwareCbtProtectionContainerMappingDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
 // AsOtherContainerMappingDetails returns the union data inside the ProtectionContainerMappingProviderSpecificDetails as a OtherContainerMappingDetails
 func (t ProtectionContainerMappingProviderSpecificDetails) AsOtherContainerMappingDetails() (OtherContainerMappingDetails, error) {
 	var body OtherContainerMappingDetails
@@ -5278,8 +10692,10 @@ func (t ProtectionContainerMappingProviderSpecificDetails) ValueByDiscriminator(
 		return t.AsInMageRcmContainerMappingDetails()
 	case "InMageRcmFailback":
 		return t.AsOtherContainerMappingDetails()
-	case "VMwareCbt":
+	case "ProtectionContainerMappingProviderSpecificDetails":
 		return t.AsOtherContainerMappingDetails()
+	case "VMwareCbt":
+		return t.AsVMwareCbtProtectionContainerMappingDetails()
 	default:
 		return nil, errors.New("unknown discriminator value: " + discriminator)
 	}
@@ -5444,6 +10860,170 @@ func (t *ProviderSpecificRecoveryPointDetails) UnmarshalJSON(b []byte) error {
 	return err
 }
 
+// AsA2ARemoveDisksInput returns the union data inside the RemoveDisksProviderSpecificInput as a A2ARemoveDisksInput
+func (t RemoveDisksProviderSpecificInput) AsA2ARemoveDisksInput() (A2ARemoveDisksInput, error) {
+	var body A2ARemoveDisksInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromA2ARemoveDisksInput overwrites any union data inside the RemoveDisksProviderSpecificInput as the provided A2ARemoveDisksInput
+func (t *RemoveDisksProviderSpecificInput) FromA2ARemoveDisksInput(v A2ARemoveDisksInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"A2A"}`))
+	t.union = b
+	return err
+}
+
+// MergeA2ARemoveDisksInput performs a merge with any union data inside the RemoveDisksProviderSpecificInput, using the provided A2ARemoveDisksInput
+func (t *RemoveDisksProviderSpecificInput) MergeA2ARemoveDisksInput(v A2ARemoveDisksInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"A2A"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsOtherProviderInput returns the union data inside the RemoveDisksProviderSpecificInput as a OtherProviderInput
+func (t RemoveDisksProviderSpecificInput) AsOtherProviderInput() (OtherProviderInput, error) {
+	var body OtherProviderInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromOtherProviderInput overwrites any union data inside the RemoveDisksProviderSpecificInput as the provided OtherProviderInput
+func (t *RemoveDisksProviderSpecificInput) FromOtherProviderInput(v OtherProviderInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"RemoveDisksProviderSpecificInput"}`))
+	t.union = b
+	return err
+}
+
+// MergeOtherProviderInput performs a merge with any union data inside the RemoveDisksProviderSpecificInput, using the provided OtherProviderInput
+func (t *RemoveDisksProviderSpecificInput) MergeOtherProviderInput(v OtherProviderInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"RemoveDisksProviderSpecificInput"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t RemoveDisksProviderSpecificInput) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t RemoveDisksProviderSpecificInput) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "A2A":
+		return t.AsA2ARemoveDisksInput()
+	case "RemoveDisksProviderSpecificInput":
+		return t.AsOtherProviderInput()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t RemoveDisksProviderSpecificInput) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *RemoveDisksProviderSpecificInput) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsOtherContainerCreationInput returns the union data inside the ReplicationProviderSpecificContainerCreationInput as a OtherContainerCreationInput
+func (t ReplicationProviderSpecificContainerCreationInput) AsOtherContainerCreationInput() (OtherContainerCreationInput, error) {
+	var body OtherContainerCreationInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromOtherContainerCreationInput overwrites any union data inside the ReplicationProviderSpecificContainerCreationInput as the provided OtherContainerCreationInput
+func (t *ReplicationProviderSpecificContainerCreationInput) FromOtherContainerCreationInput(v OtherContainerCreationInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeOtherContainerCreationInput performs a merge with any union data inside the ReplicationProviderSpecificContainerCreationInput, using the provided OtherContainerCreationInput
+func (t *ReplicationProviderSpecificContainerCreationInput) MergeOtherContainerCreationInput(v OtherContainerCreationInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t ReplicationProviderSpecificContainerCreationInput) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t ReplicationProviderSpecificContainerCreationInput) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "A2A":
+		return t.AsOtherContainerCreationInput()
+	case "A2ACrossClusterMigration":
+		return t.AsOtherContainerCreationInput()
+	case "ReplicationProviderSpecificContainerCreationInput":
+		return t.AsOtherContainerCreationInput()
+	case "VMwareCbt":
+		return t.AsOtherContainerCreationInput()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t ReplicationProviderSpecificContainerCreationInput) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *ReplicationProviderSpecificContainerCreationInput) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
 // AsA2AContainerMappingInput returns the union data inside the ReplicationProviderSpecificContainerMappingInput as a A2AContainerMappingInput
 func (t ReplicationProviderSpecificContainerMappingInput) AsA2AContainerMappingInput() (A2AContainerMappingInput, error) {
 	var body A2AContainerMappingInput
@@ -5460,6 +11040,32 @@ func (t *ReplicationProviderSpecificContainerMappingInput) FromA2AContainerMappi
 
 // MergeA2AContainerMappingInput performs a merge with any union data inside the ReplicationProviderSpecificContainerMappingInput, using the provided A2AContainerMappingInput
 func (t *ReplicationProviderSpecificContainerMappingInput) MergeA2AContainerMappingInput(v A2AContainerMappingInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsVMwareCbtContainerMappingInput returns the union data inside the ReplicationProviderSpecificContainerMappingInput as a VMwareCbtContainerMappingInput
+func (t ReplicationProviderSpecificContainerMappingInput) AsVMwareCbtContainerMappingInput() (VMwareCbtContainerMappingInput, error) {
+	var body VMwareCbtContainerMappingInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromVMwareCbtContainerMappingInput overwrites any union data inside the ReplicationProviderSpecificContainerMappingInput as the provided VMwareCbtContainerMappingInput
+func (t *ReplicationProviderSpecificContainerMappingInput) FromVMwareCbtContainerMappingInput(v VMwareCbtContainerMappingInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeVMwareCbtContainerMappingInput performs a merge with any union data inside the ReplicationProviderSpecificContainerMappingInput, using the provided VMwareCbtContainerMappingInput
+func (t *ReplicationProviderSpecificContainerMappingInput) MergeVMwareCbtContainerMappingInput(v VMwareCbtContainerMappingInput) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -5529,7 +11135,7 @@ func (t ReplicationProviderSpecificContainerMappingInput) ValueByDiscriminator()
 	case "ReplicationProviderSpecificContainerMappingInput":
 		return t.AsOtherContainerMappingInput()
 	case "VMwareCbt":
-		return t.AsOtherContainerMappingInput()
+		return t.AsVMwareCbtContainerMappingInput()
 	default:
 		return nil, errors.New("unknown discriminator value: " + discriminator)
 	}
@@ -5597,6 +11203,136 @@ func (t *ReplicationProviderSpecificSettings) MergeInMageRcmFailbackReplicationD
 	return err
 }
 
+// AsInMageAzureV2ReplicationDetails returns the union data inside the ReplicationProviderSpecificSettings as a InMageAzureV2ReplicationDetails
+func (t ReplicationProviderSpecificSettings) AsInMageAzureV2ReplicationDetails() (InMageAzureV2ReplicationDetails, error) {
+	var body InMageAzureV2ReplicationDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromInMageAzureV2ReplicationDetails overwrites any union data inside the ReplicationProviderSpecificSettings as the provided InMageAzureV2ReplicationDetails
+func (t *ReplicationProviderSpecificSettings) FromInMageAzureV2ReplicationDetails(v InMageAzureV2ReplicationDetails) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeInMageAzureV2ReplicationDetails performs a merge with any union data inside the ReplicationProviderSpecificSettings, using the provided InMageAzureV2ReplicationDetails
+func (t *ReplicationProviderSpecificSettings) MergeInMageAzureV2ReplicationDetails(v InMageAzureV2ReplicationDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsInMageReplicationDetails returns the union data inside the ReplicationProviderSpecificSettings as a InMageReplicationDetails
+func (t ReplicationProviderSpecificSettings) AsInMageReplicationDetails() (InMageReplicationDetails, error) {
+	var body InMageReplicationDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromInMageReplicationDetails overwrites any union data inside the ReplicationProviderSpecificSettings as the provided InMageReplicationDetails
+func (t *ReplicationProviderSpecificSettings) FromInMageReplicationDetails(v InMageReplicationDetails) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeInMageReplicationDetails performs a merge with any union data inside the ReplicationProviderSpecificSettings, using the provided InMageReplicationDetails
+func (t *ReplicationProviderSpecificSettings) MergeInMageReplicationDetails(v InMageReplicationDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsHyperVReplicaAzureReplicationDetails returns the union data inside the ReplicationProviderSpecificSettings as a HyperVReplicaAzureReplicationDetails
+func (t ReplicationProviderSpecificSettings) AsHyperVReplicaAzureReplicationDetails() (HyperVReplicaAzureReplicationDetails, error) {
+	var body HyperVReplicaAzureReplicationDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromHyperVReplicaAzureReplicationDetails overwrites any union data inside the ReplicationProviderSpecificSettings as the provided HyperVReplicaAzureReplicationDetails
+func (t *ReplicationProviderSpecificSettings) FromHyperVReplicaAzureReplicationDetails(v HyperVReplicaAzureReplicationDetails) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeHyperVReplicaAzureReplicationDetails performs a merge with any union data inside the ReplicationProviderSpecificSettings, using the provided HyperVReplicaAzureReplicationDetails
+func (t *ReplicationProviderSpecificSettings) MergeHyperVReplicaAzureReplicationDetails(v HyperVReplicaAzureReplicationDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsHyperVReplicaReplicationDetails returns the union data inside the ReplicationProviderSpecificSettings as a HyperVReplicaReplicationDetails
+func (t ReplicationProviderSpecificSettings) AsHyperVReplicaReplicationDetails() (HyperVReplicaReplicationDetails, error) {
+	var body HyperVReplicaReplicationDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromHyperVReplicaReplicationDetails overwrites any union data inside the ReplicationProviderSpecificSettings as the provided HyperVReplicaReplicationDetails
+func (t *ReplicationProviderSpecificSettings) FromHyperVReplicaReplicationDetails(v HyperVReplicaReplicationDetails) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeHyperVReplicaReplicationDetails performs a merge with any union data inside the ReplicationProviderSpecificSettings, using the provided HyperVReplicaReplicationDetails
+func (t *ReplicationProviderSpecificSettings) MergeHyperVReplicaReplicationDetails(v HyperVReplicaReplicationDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsA2AReplicationDetails returns the union data inside the ReplicationProviderSpecificSettings as a A2AReplicationDetails
+func (t ReplicationProviderSpecificSettings) AsA2AReplicationDetails() (A2AReplicationDetails, error) {
+	var body A2AReplicationDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromA2AReplicationDetails overwrites any union data inside the ReplicationProviderSpecificSettings as the provided A2AReplicationDetails
+func (t *ReplicationProviderSpecificSettings) FromA2AReplicationDetails(v A2AReplicationDetails) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeA2AReplicationDetails performs a merge with any union data inside the ReplicationProviderSpecificSettings, using the provided A2AReplicationDetails
+func (t *ReplicationProviderSpecificSettings) MergeA2AReplicationDetails(v A2AReplicationDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
 // AsOtherReplicationDetails returns the union data inside the ReplicationProviderSpecificSettings as a OtherReplicationDetails
 func (t ReplicationProviderSpecificSettings) AsOtherReplicationDetails() (OtherReplicationDetails, error) {
 	var body OtherReplicationDetails
@@ -5638,21 +11374,21 @@ func (t ReplicationProviderSpecificSettings) ValueByDiscriminator() (interface{}
 	}
 	switch discriminator {
 	case "A2A":
-		return t.AsOtherReplicationDetails()
+		return t.AsA2AReplicationDetails()
 	case "A2ACrossClusterMigration":
 		return t.AsOtherReplicationDetails()
 	case "HyperVReplica2012":
-		return t.AsOtherReplicationDetails()
+		return t.AsHyperVReplicaReplicationDetails()
 	case "HyperVReplica2012R2":
-		return t.AsOtherReplicationDetails()
+		return t.AsHyperVReplicaReplicationDetails()
 	case "HyperVReplicaAzure":
-		return t.AsOtherReplicationDetails()
+		return t.AsHyperVReplicaAzureReplicationDetails()
 	case "HyperVReplicaBaseReplicationDetails":
-		return t.AsOtherReplicationDetails()
+		return t.AsHyperVReplicaReplicationDetails()
 	case "InMage":
-		return t.AsOtherReplicationDetails()
+		return t.AsInMageReplicationDetails()
 	case "InMageAzureV2":
-		return t.AsOtherReplicationDetails()
+		return t.AsInMageAzureV2ReplicationDetails()
 	case "InMageRcm":
 		return t.AsInMageRcmReplicationDetails()
 	case "InMageRcmFailback":
@@ -5861,6 +11597,110 @@ func (t *ReverseReplicationProviderSpecificInput) MergeInMageRcmFailbackReprotec
 	return err
 }
 
+// AsInMageAzureV2ReprotectInput returns the union data inside the ReverseReplicationProviderSpecificInput as a InMageAzureV2ReprotectInput
+func (t ReverseReplicationProviderSpecificInput) AsInMageAzureV2ReprotectInput() (InMageAzureV2ReprotectInput, error) {
+	var body InMageAzureV2ReprotectInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromInMageAzureV2ReprotectInput overwrites any union data inside the ReverseReplicationProviderSpecificInput as the provided InMageAzureV2ReprotectInput
+func (t *ReverseReplicationProviderSpecificInput) FromInMageAzureV2ReprotectInput(v InMageAzureV2ReprotectInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeInMageAzureV2ReprotectInput performs a merge with any union data inside the ReverseReplicationProviderSpecificInput, using the provided InMageAzureV2ReprotectInput
+func (t *ReverseReplicationProviderSpecificInput) MergeInMageAzureV2ReprotectInput(v InMageAzureV2ReprotectInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsInMageReprotectInput returns the union data inside the ReverseReplicationProviderSpecificInput as a InMageReprotectInput
+func (t ReverseReplicationProviderSpecificInput) AsInMageReprotectInput() (InMageReprotectInput, error) {
+	var body InMageReprotectInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromInMageReprotectInput overwrites any union data inside the ReverseReplicationProviderSpecificInput as the provided InMageReprotectInput
+func (t *ReverseReplicationProviderSpecificInput) FromInMageReprotectInput(v InMageReprotectInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeInMageReprotectInput performs a merge with any union data inside the ReverseReplicationProviderSpecificInput, using the provided InMageReprotectInput
+func (t *ReverseReplicationProviderSpecificInput) MergeInMageReprotectInput(v InMageReprotectInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsHyperVReplicaAzureReprotectInput returns the union data inside the ReverseReplicationProviderSpecificInput as a HyperVReplicaAzureReprotectInput
+func (t ReverseReplicationProviderSpecificInput) AsHyperVReplicaAzureReprotectInput() (HyperVReplicaAzureReprotectInput, error) {
+	var body HyperVReplicaAzureReprotectInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromHyperVReplicaAzureReprotectInput overwrites any union data inside the ReverseReplicationProviderSpecificInput as the provided HyperVReplicaAzureReprotectInput
+func (t *ReverseReplicationProviderSpecificInput) FromHyperVReplicaAzureReprotectInput(v HyperVReplicaAzureReprotectInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeHyperVReplicaAzureReprotectInput performs a merge with any union data inside the ReverseReplicationProviderSpecificInput, using the provided HyperVReplicaAzureReprotectInput
+func (t *ReverseReplicationProviderSpecificInput) MergeHyperVReplicaAzureReprotectInput(v HyperVReplicaAzureReprotectInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsA2AReprotectInput returns the union data inside the ReverseReplicationProviderSpecificInput as a A2AReprotectInput
+func (t ReverseReplicationProviderSpecificInput) AsA2AReprotectInput() (A2AReprotectInput, error) {
+	var body A2AReprotectInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromA2AReprotectInput overwrites any union data inside the ReverseReplicationProviderSpecificInput as the provided A2AReprotectInput
+func (t *ReverseReplicationProviderSpecificInput) FromA2AReprotectInput(v A2AReprotectInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeA2AReprotectInput performs a merge with any union data inside the ReverseReplicationProviderSpecificInput, using the provided A2AReprotectInput
+func (t *ReverseReplicationProviderSpecificInput) MergeA2AReprotectInput(v A2AReprotectInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
 // AsOtherProviderInput returns the union data inside the ReverseReplicationProviderSpecificInput as a OtherProviderInput
 func (t ReverseReplicationProviderSpecificInput) AsOtherProviderInput() (OtherProviderInput, error) {
 	var body OtherProviderInput
@@ -5902,17 +11742,17 @@ func (t ReverseReplicationProviderSpecificInput) ValueByDiscriminator() (interfa
 	}
 	switch discriminator {
 	case "A2A":
-		return t.AsOtherProviderInput()
+		return t.AsA2AReprotectInput()
 	case "HyperVReplica2012":
 		return t.AsOtherProviderInput()
 	case "HyperVReplica2012R2":
 		return t.AsOtherProviderInput()
 	case "HyperVReplicaAzure":
-		return t.AsOtherProviderInput()
+		return t.AsHyperVReplicaAzureReprotectInput()
 	case "InMage":
-		return t.AsOtherProviderInput()
+		return t.AsInMageReprotectInput()
 	case "InMageAzureV2":
-		return t.AsOtherProviderInput()
+		return t.AsInMageAzureV2ReprotectInput()
 	case "InMageRcm":
 		return t.AsInMageRcmReprotectInput()
 	case "InMageRcmFailback":
@@ -5934,6 +11774,208 @@ func (t *ReverseReplicationProviderSpecificInput) UnmarshalJSON(b []byte) error 
 	return err
 }
 
+// AsA2ASwitchProtectionInput returns the union data inside the SwitchProtectionProviderSpecificInput as a A2ASwitchProtectionInput
+func (t SwitchProtectionProviderSpecificInput) AsA2ASwitchProtectionInput() (A2ASwitchProtectionInput, error) {
+	var body A2ASwitchProtectionInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromA2ASwitchProtectionInput overwrites any union data inside the SwitchProtectionProviderSpecificInput as the provided A2ASwitchProtectionInput
+func (t *SwitchProtectionProviderSpecificInput) FromA2ASwitchProtectionInput(v A2ASwitchProtectionInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"A2A"}`))
+	t.union = b
+	return err
+}
+
+// MergeA2ASwitchProtectionInput performs a merge with any union data inside the SwitchProtectionProviderSpecificInput, using the provided A2ASwitchProtectionInput
+func (t *SwitchProtectionProviderSpecificInput) MergeA2ASwitchProtectionInput(v A2ASwitchProtectionInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"A2A"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsOtherSwitchProtectionInput returns the union data inside the SwitchProtectionProviderSpecificInput as a OtherSwitchProtectionInput
+func (t SwitchProtectionProviderSpecificInput) AsOtherSwitchProtectionInput() (OtherSwitchProtectionInput, error) {
+	var body OtherSwitchProtectionInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromOtherSwitchProtectionInput overwrites any union data inside the SwitchProtectionProviderSpecificInput as the provided OtherSwitchProtectionInput
+func (t *SwitchProtectionProviderSpecificInput) FromOtherSwitchProtectionInput(v OtherSwitchProtectionInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"SwitchProtectionProviderSpecificInput"}`))
+	t.union = b
+	return err
+}
+
+// MergeOtherSwitchProtectionInput performs a merge with any union data inside the SwitchProtectionProviderSpecificInput, using the provided OtherSwitchProtectionInput
+func (t *SwitchProtectionProviderSpecificInput) MergeOtherSwitchProtectionInput(v OtherSwitchProtectionInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"SwitchProtectionProviderSpecificInput"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t SwitchProtectionProviderSpecificInput) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t SwitchProtectionProviderSpecificInput) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "A2A":
+		return t.AsA2ASwitchProtectionInput()
+	case "SwitchProtectionProviderSpecificInput":
+		return t.AsOtherSwitchProtectionInput()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t SwitchProtectionProviderSpecificInput) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *SwitchProtectionProviderSpecificInput) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsInMageAzureV2SwitchProviderInput returns the union data inside the SwitchProviderSpecificInput as a InMageAzureV2SwitchProviderInput
+func (t SwitchProviderSpecificInput) AsInMageAzureV2SwitchProviderInput() (InMageAzureV2SwitchProviderInput, error) {
+	var body InMageAzureV2SwitchProviderInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromInMageAzureV2SwitchProviderInput overwrites any union data inside the SwitchProviderSpecificInput as the provided InMageAzureV2SwitchProviderInput
+func (t *SwitchProviderSpecificInput) FromInMageAzureV2SwitchProviderInput(v InMageAzureV2SwitchProviderInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"InMageAzureV2"}`))
+	t.union = b
+	return err
+}
+
+// MergeInMageAzureV2SwitchProviderInput performs a merge with any union data inside the SwitchProviderSpecificInput, using the provided InMageAzureV2SwitchProviderInput
+func (t *SwitchProviderSpecificInput) MergeInMageAzureV2SwitchProviderInput(v InMageAzureV2SwitchProviderInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"InMageAzureV2"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsOtherProviderInput returns the union data inside the SwitchProviderSpecificInput as a OtherProviderInput
+func (t SwitchProviderSpecificInput) AsOtherProviderInput() (OtherProviderInput, error) {
+	var body OtherProviderInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromOtherProviderInput overwrites any union data inside the SwitchProviderSpecificInput as the provided OtherProviderInput
+func (t *SwitchProviderSpecificInput) FromOtherProviderInput(v OtherProviderInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"SwitchProviderSpecificInput"}`))
+	t.union = b
+	return err
+}
+
+// MergeOtherProviderInput performs a merge with any union data inside the SwitchProviderSpecificInput, using the provided OtherProviderInput
+func (t *SwitchProviderSpecificInput) MergeOtherProviderInput(v OtherProviderInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"SwitchProviderSpecificInput"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t SwitchProviderSpecificInput) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t SwitchProviderSpecificInput) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "InMageAzureV2":
+		return t.AsInMageAzureV2SwitchProviderInput()
+	case "SwitchProviderSpecificInput":
+		return t.AsOtherProviderInput()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t SwitchProviderSpecificInput) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *SwitchProviderSpecificInput) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
 // AsPlainTaskDetails returns the union data inside the TaskTypeDetails as a PlainTaskDetails
 func (t TaskTypeDetails) AsPlainTaskDetails() (PlainTaskDetails, error) {
 	var body PlainTaskDetails
@@ -5950,6 +11992,32 @@ func (t *TaskTypeDetails) FromPlainTaskDetails(v PlainTaskDetails) error {
 
 // MergePlainTaskDetails performs a merge with any union data inside the TaskTypeDetails, using the provided PlainTaskDetails
 func (t *TaskTypeDetails) MergePlainTaskDetails(v PlainTaskDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsJobTaskDetails returns the union data inside the TaskTypeDetails as a JobTaskDetails
+func (t TaskTypeDetails) AsJobTaskDetails() (JobTaskDetails, error) {
+	var body JobTaskDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromJobTaskDetails overwrites any union data inside the TaskTypeDetails as the provided JobTaskDetails
+func (t *TaskTypeDetails) FromJobTaskDetails(v JobTaskDetails) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeJobTaskDetails performs a merge with any union data inside the TaskTypeDetails, using the provided JobTaskDetails
+func (t *TaskTypeDetails) MergeJobTaskDetails(v JobTaskDetails) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -6064,6 +12132,58 @@ func (t *TaskTypeDetails) MergeAutomationRunbookTaskDetails(v AutomationRunbookT
 	return err
 }
 
+// AsConsistencyCheckTaskDetails returns the union data inside the TaskTypeDetails as a ConsistencyCheckTaskDetails
+func (t TaskTypeDetails) AsConsistencyCheckTaskDetails() (ConsistencyCheckTaskDetails, error) {
+	var body ConsistencyCheckTaskDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromConsistencyCheckTaskDetails overwrites any union data inside the TaskTypeDetails as the provided ConsistencyCheckTaskDetails
+func (t *TaskTypeDetails) FromConsistencyCheckTaskDetails(v ConsistencyCheckTaskDetails) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeConsistencyCheckTaskDetails performs a merge with any union data inside the TaskTypeDetails, using the provided ConsistencyCheckTaskDetails
+func (t *TaskTypeDetails) MergeConsistencyCheckTaskDetails(v ConsistencyCheckTaskDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsVMNicUpdatesTaskDetails returns the union data inside the TaskTypeDetails as a VMNicUpdatesTaskDetails
+func (t TaskTypeDetails) AsVMNicUpdatesTaskDetails() (VMNicUpdatesTaskDetails, error) {
+	var body VMNicUpdatesTaskDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromVMNicUpdatesTaskDetails overwrites any union data inside the TaskTypeDetails as the provided VMNicUpdatesTaskDetails
+func (t *TaskTypeDetails) FromVMNicUpdatesTaskDetails(v VMNicUpdatesTaskDetails) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeVMNicUpdatesTaskDetails performs a merge with any union data inside the TaskTypeDetails, using the provided VMNicUpdatesTaskDetails
+func (t *TaskTypeDetails) MergeVMNicUpdatesTaskDetails(v VMNicUpdatesTaskDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
 func (t TaskTypeDetails) Discriminator() (string, error) {
 	var discriminator struct {
 		Discriminator string `json:"instanceType"`
@@ -6080,10 +12200,12 @@ func (t TaskTypeDetails) ValueByDiscriminator() (interface{}, error) {
 	switch discriminator {
 	case "AutomationRunbookTaskDetails":
 		return t.AsAutomationRunbookTaskDetails()
+	case "ConsistencyCheckTaskDetails":
+		return t.AsConsistencyCheckTaskDetails()
 	case "FabricReplicationGroupTaskDetails":
 		return t.AsVirtualMachineTaskDetails()
 	case "JobTaskDetails":
-		return t.AsPlainTaskDetails()
+		return t.AsJobTaskDetails()
 	case "ManualActionTaskDetails":
 		return t.AsManualActionTaskDetails()
 	case "ScriptActionTaskDetails":
@@ -6092,6 +12214,8 @@ func (t TaskTypeDetails) ValueByDiscriminator() (interface{}, error) {
 		return t.AsPlainTaskDetails()
 	case "VirtualMachineTaskDetails":
 		return t.AsVirtualMachineTaskDetails()
+	case "VmNicUpdatesTaskDetails":
+		return t.AsVMNicUpdatesTaskDetails()
 	default:
 		return nil, errors.New("unknown discriminator value: " + discriminator)
 	}
@@ -6123,6 +12247,110 @@ func (t *TestFailoverProviderSpecificInput) FromInMageRcmTestFailoverInput(v InM
 
 // MergeInMageRcmTestFailoverInput performs a merge with any union data inside the TestFailoverProviderSpecificInput, using the provided InMageRcmTestFailoverInput
 func (t *TestFailoverProviderSpecificInput) MergeInMageRcmTestFailoverInput(v InMageRcmTestFailoverInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsInMageAzureV2TestFailoverInput returns the union data inside the TestFailoverProviderSpecificInput as a InMageAzureV2TestFailoverInput
+func (t TestFailoverProviderSpecificInput) AsInMageAzureV2TestFailoverInput() (InMageAzureV2TestFailoverInput, error) {
+	var body InMageAzureV2TestFailoverInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromInMageAzureV2TestFailoverInput overwrites any union data inside the TestFailoverProviderSpecificInput as the provided InMageAzureV2TestFailoverInput
+func (t *TestFailoverProviderSpecificInput) FromInMageAzureV2TestFailoverInput(v InMageAzureV2TestFailoverInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeInMageAzureV2TestFailoverInput performs a merge with any union data inside the TestFailoverProviderSpecificInput, using the provided InMageAzureV2TestFailoverInput
+func (t *TestFailoverProviderSpecificInput) MergeInMageAzureV2TestFailoverInput(v InMageAzureV2TestFailoverInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsInMageTestFailoverInput returns the union data inside the TestFailoverProviderSpecificInput as a InMageTestFailoverInput
+func (t TestFailoverProviderSpecificInput) AsInMageTestFailoverInput() (InMageTestFailoverInput, error) {
+	var body InMageTestFailoverInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromInMageTestFailoverInput overwrites any union data inside the TestFailoverProviderSpecificInput as the provided InMageTestFailoverInput
+func (t *TestFailoverProviderSpecificInput) FromInMageTestFailoverInput(v InMageTestFailoverInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeInMageTestFailoverInput performs a merge with any union data inside the TestFailoverProviderSpecificInput, using the provided InMageTestFailoverInput
+func (t *TestFailoverProviderSpecificInput) MergeInMageTestFailoverInput(v InMageTestFailoverInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsHyperVReplicaAzureTestFailoverInput returns the union data inside the TestFailoverProviderSpecificInput as a HyperVReplicaAzureTestFailoverInput
+func (t TestFailoverProviderSpecificInput) AsHyperVReplicaAzureTestFailoverInput() (HyperVReplicaAzureTestFailoverInput, error) {
+	var body HyperVReplicaAzureTestFailoverInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromHyperVReplicaAzureTestFailoverInput overwrites any union data inside the TestFailoverProviderSpecificInput as the provided HyperVReplicaAzureTestFailoverInput
+func (t *TestFailoverProviderSpecificInput) FromHyperVReplicaAzureTestFailoverInput(v HyperVReplicaAzureTestFailoverInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeHyperVReplicaAzureTestFailoverInput performs a merge with any union data inside the TestFailoverProviderSpecificInput, using the provided HyperVReplicaAzureTestFailoverInput
+func (t *TestFailoverProviderSpecificInput) MergeHyperVReplicaAzureTestFailoverInput(v HyperVReplicaAzureTestFailoverInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsA2ATestFailoverInput returns the union data inside the TestFailoverProviderSpecificInput as a A2ATestFailoverInput
+func (t TestFailoverProviderSpecificInput) AsA2ATestFailoverInput() (A2ATestFailoverInput, error) {
+	var body A2ATestFailoverInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromA2ATestFailoverInput overwrites any union data inside the TestFailoverProviderSpecificInput as the provided A2ATestFailoverInput
+func (t *TestFailoverProviderSpecificInput) FromA2ATestFailoverInput(v A2ATestFailoverInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeA2ATestFailoverInput performs a merge with any union data inside the TestFailoverProviderSpecificInput, using the provided A2ATestFailoverInput
+func (t *TestFailoverProviderSpecificInput) MergeA2ATestFailoverInput(v A2ATestFailoverInput) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -6174,17 +12402,17 @@ func (t TestFailoverProviderSpecificInput) ValueByDiscriminator() (interface{}, 
 	}
 	switch discriminator {
 	case "A2A":
-		return t.AsOtherProviderInput()
+		return t.AsA2ATestFailoverInput()
 	case "HyperVReplica2012":
 		return t.AsOtherProviderInput()
 	case "HyperVReplica2012R2":
 		return t.AsOtherProviderInput()
 	case "HyperVReplicaAzure":
-		return t.AsOtherProviderInput()
+		return t.AsHyperVReplicaAzureTestFailoverInput()
 	case "InMage":
-		return t.AsOtherProviderInput()
+		return t.AsInMageTestFailoverInput()
 	case "InMageAzureV2":
-		return t.AsOtherProviderInput()
+		return t.AsInMageAzureV2TestFailoverInput()
 	case "InMageRcm":
 		return t.AsInMageRcmTestFailoverInput()
 	case "InMageRcmFailback":
@@ -6224,6 +12452,110 @@ func (t *UnplannedFailoverProviderSpecificInput) FromInMageRcmUnplannedFailoverI
 
 // MergeInMageRcmUnplannedFailoverInput performs a merge with any union data inside the UnplannedFailoverProviderSpecificInput, using the provided InMageRcmUnplannedFailoverInput
 func (t *UnplannedFailoverProviderSpecificInput) MergeInMageRcmUnplannedFailoverInput(v InMageRcmUnplannedFailoverInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsInMageAzureV2UnplannedFailoverInput returns the union data inside the UnplannedFailoverProviderSpecificInput as a InMageAzureV2UnplannedFailoverInput
+func (t UnplannedFailoverProviderSpecificInput) AsInMageAzureV2UnplannedFailoverInput() (InMageAzureV2UnplannedFailoverInput, error) {
+	var body InMageAzureV2UnplannedFailoverInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromInMageAzureV2UnplannedFailoverInput overwrites any union data inside the UnplannedFailoverProviderSpecificInput as the provided InMageAzureV2UnplannedFailoverInput
+func (t *UnplannedFailoverProviderSpecificInput) FromInMageAzureV2UnplannedFailoverInput(v InMageAzureV2UnplannedFailoverInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeInMageAzureV2UnplannedFailoverInput performs a merge with any union data inside the UnplannedFailoverProviderSpecificInput, using the provided InMageAzureV2UnplannedFailoverInput
+func (t *UnplannedFailoverProviderSpecificInput) MergeInMageAzureV2UnplannedFailoverInput(v InMageAzureV2UnplannedFailoverInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsInMageUnplannedFailoverInput returns the union data inside the UnplannedFailoverProviderSpecificInput as a InMageUnplannedFailoverInput
+func (t UnplannedFailoverProviderSpecificInput) AsInMageUnplannedFailoverInput() (InMageUnplannedFailoverInput, error) {
+	var body InMageUnplannedFailoverInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromInMageUnplannedFailoverInput overwrites any union data inside the UnplannedFailoverProviderSpecificInput as the provided InMageUnplannedFailoverInput
+func (t *UnplannedFailoverProviderSpecificInput) FromInMageUnplannedFailoverInput(v InMageUnplannedFailoverInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeInMageUnplannedFailoverInput performs a merge with any union data inside the UnplannedFailoverProviderSpecificInput, using the provided InMageUnplannedFailoverInput
+func (t *UnplannedFailoverProviderSpecificInput) MergeInMageUnplannedFailoverInput(v InMageUnplannedFailoverInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsHyperVReplicaAzureUnplannedFailoverInput returns the union data inside the UnplannedFailoverProviderSpecificInput as a HyperVReplicaAzureUnplannedFailoverInput
+func (t UnplannedFailoverProviderSpecificInput) AsHyperVReplicaAzureUnplannedFailoverInput() (HyperVReplicaAzureUnplannedFailoverInput, error) {
+	var body HyperVReplicaAzureUnplannedFailoverInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromHyperVReplicaAzureUnplannedFailoverInput overwrites any union data inside the UnplannedFailoverProviderSpecificInput as the provided HyperVReplicaAzureUnplannedFailoverInput
+func (t *UnplannedFailoverProviderSpecificInput) FromHyperVReplicaAzureUnplannedFailoverInput(v HyperVReplicaAzureUnplannedFailoverInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeHyperVReplicaAzureUnplannedFailoverInput performs a merge with any union data inside the UnplannedFailoverProviderSpecificInput, using the provided HyperVReplicaAzureUnplannedFailoverInput
+func (t *UnplannedFailoverProviderSpecificInput) MergeHyperVReplicaAzureUnplannedFailoverInput(v HyperVReplicaAzureUnplannedFailoverInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsA2AUnplannedFailoverInput returns the union data inside the UnplannedFailoverProviderSpecificInput as a A2AUnplannedFailoverInput
+func (t UnplannedFailoverProviderSpecificInput) AsA2AUnplannedFailoverInput() (A2AUnplannedFailoverInput, error) {
+	var body A2AUnplannedFailoverInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromA2AUnplannedFailoverInput overwrites any union data inside the UnplannedFailoverProviderSpecificInput as the provided A2AUnplannedFailoverInput
+func (t *UnplannedFailoverProviderSpecificInput) FromA2AUnplannedFailoverInput(v A2AUnplannedFailoverInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeA2AUnplannedFailoverInput performs a merge with any union data inside the UnplannedFailoverProviderSpecificInput, using the provided A2AUnplannedFailoverInput
+func (t *UnplannedFailoverProviderSpecificInput) MergeA2AUnplannedFailoverInput(v A2AUnplannedFailoverInput) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -6275,17 +12607,17 @@ func (t UnplannedFailoverProviderSpecificInput) ValueByDiscriminator() (interfac
 	}
 	switch discriminator {
 	case "A2A":
-		return t.AsOtherProviderInput()
+		return t.AsA2AUnplannedFailoverInput()
 	case "HyperVReplica2012":
 		return t.AsOtherProviderInput()
 	case "HyperVReplica2012R2":
 		return t.AsOtherProviderInput()
 	case "HyperVReplicaAzure":
-		return t.AsOtherProviderInput()
+		return t.AsHyperVReplicaAzureUnplannedFailoverInput()
 	case "InMage":
-		return t.AsOtherProviderInput()
+		return t.AsInMageUnplannedFailoverInput()
 	case "InMageAzureV2":
-		return t.AsOtherProviderInput()
+		return t.AsInMageAzureV2UnplannedFailoverInput()
 	case "InMageRcm":
 		return t.AsInMageRcmUnplannedFailoverInput()
 	case "InMageRcmFailback":
@@ -6309,6 +12641,107 @@ func (t *UnplannedFailoverProviderSpecificInput) UnmarshalJSON(b []byte) error {
 	return err
 }
 
+// AsInMageRcmUpdateApplianceForReplicationProtectedItemInput returns the union data inside the UpdateApplianceForReplicationProtectedItemProviderSpecificInput as a InMageRcmUpdateApplianceForReplicationProtectedItemInput
+func (t UpdateApplianceForReplicationProtectedItemProviderSpecificInput) AsInMageRcmUpdateApplianceForReplicationProtectedItemInput() (InMageRcmUpdateApplianceForReplicationProtectedItemInput, error) {
+	var body InMageRcmUpdateApplianceForReplicationProtectedItemInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromInMageRcmUpdateApplianceForReplicationProtectedItemInput overwrites any union data inside the UpdateApplianceForReplicationProtectedItemProviderSpecificInput as the provided InMageRcmUpdateApplianceForReplicationProtectedItemInput
+func (t *UpdateApplianceForReplicationProtectedItemProviderSpecificInput) FromInMageRcmUpdateApplianceForReplicationProtectedItemInput(v InMageRcmUpdateApplianceForReplicationProtectedItemInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"InMageRcm"}`))
+	t.union = b
+	return err
+}
+
+// MergeInMageRcmUpdateApplianceForReplicationProtectedItemInput performs a merge with any union data inside the UpdateApplianceForReplicationProtectedItemProviderSpecificInput, using the provided InMageRcmUpdateApplianceForReplicationProtectedItemInput
+func (t *UpdateApplianceForReplicationProtectedItemProviderSpecificInput) MergeInMageRcmUpdateApplianceForReplicationProtectedItemInput(v InMageRcmUpdateApplianceForReplicationProtectedItemInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"InMageRcm"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsOtherProviderInput returns the union data inside the UpdateApplianceForReplicationProtectedItemProviderSpecificInput as a OtherProviderInput
+func (t UpdateApplianceForReplicationProtectedItemProviderSpecificInput) AsOtherProviderInput() (OtherProviderInput, error) {
+	var body OtherProviderInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromOtherProviderInput overwrites any union data inside the UpdateApplianceForReplicationProtectedItemProviderSpecificInput as the provided OtherProviderInput
+func (t *UpdateApplianceForReplicationProtectedItemProviderSpecificInput) FromOtherProviderInput(v OtherProviderInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"UpdateApplianceForReplicationProtectedItemProviderSpecificInput"}`))
+	t.union = b
+	return err
+}
+
+// MergeOtherProviderInput performs a merge with any union data inside the UpdateApplianceForReplicationProtectedItemProviderSpecificInput, using the provided OtherProviderInput
+func (t *UpdateApplianceForReplicationProtectedItemProviderSpecificInput) MergeOtherProviderInput(v OtherProviderInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"UpdateApplianceForReplicationProtectedItemProviderSpecificInput"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t UpdateApplianceForReplicationProtectedItemProviderSpecificInput) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t UpdateApplianceForReplicationProtectedItemProviderSpecificInput) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "InMageRcm":
+		return t.AsInMageRcmUpdateApplianceForReplicationProtectedItemInput()
+	case "UpdateApplianceForReplicationProtectedItemProviderSpecificInput":
+		return t.AsOtherProviderInput()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t UpdateApplianceForReplicationProtectedItemProviderSpecificInput) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *UpdateApplianceForReplicationProtectedItemProviderSpecificInput) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
 // AsInMageRcmUpdateReplicationProtectedItemInput returns the union data inside the UpdateReplicationProtectedItemProviderInput as a InMageRcmUpdateReplicationProtectedItemInput
 func (t UpdateReplicationProtectedItemProviderInput) AsInMageRcmUpdateReplicationProtectedItemInput() (InMageRcmUpdateReplicationProtectedItemInput, error) {
 	var body InMageRcmUpdateReplicationProtectedItemInput
@@ -6325,6 +12758,84 @@ func (t *UpdateReplicationProtectedItemProviderInput) FromInMageRcmUpdateReplica
 
 // MergeInMageRcmUpdateReplicationProtectedItemInput performs a merge with any union data inside the UpdateReplicationProtectedItemProviderInput, using the provided InMageRcmUpdateReplicationProtectedItemInput
 func (t *UpdateReplicationProtectedItemProviderInput) MergeInMageRcmUpdateReplicationProtectedItemInput(v InMageRcmUpdateReplicationProtectedItemInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsInMageAzureV2UpdateReplicationProtectedItemInput returns the union data inside the UpdateReplicationProtectedItemProviderInput as a InMageAzureV2UpdateReplicationProtectedItemInput
+func (t UpdateReplicationProtectedItemProviderInput) AsInMageAzureV2UpdateReplicationProtectedItemInput() (InMageAzureV2UpdateReplicationProtectedItemInput, error) {
+	var body InMageAzureV2UpdateReplicationProtectedItemInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromInMageAzureV2UpdateReplicationProtectedItemInput overwrites any union data inside the UpdateReplicationProtectedItemProviderInput as the provided InMageAzureV2UpdateReplicationProtectedItemInput
+func (t *UpdateReplicationProtectedItemProviderInput) FromInMageAzureV2UpdateReplicationProtectedItemInput(v InMageAzureV2UpdateReplicationProtectedItemInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeInMageAzureV2UpdateReplicationProtectedItemInput performs a merge with any union data inside the UpdateReplicationProtectedItemProviderInput, using the provided InMageAzureV2UpdateReplicationProtectedItemInput
+func (t *UpdateReplicationProtectedItemProviderInput) MergeInMageAzureV2UpdateReplicationProtectedItemInput(v InMageAzureV2UpdateReplicationProtectedItemInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsHyperVReplicaAzureUpdateReplicationProtectedItemInput returns the union data inside the UpdateReplicationProtectedItemProviderInput as a HyperVReplicaAzureUpdateReplicationProtectedItemInput
+func (t UpdateReplicationProtectedItemProviderInput) AsHyperVReplicaAzureUpdateReplicationProtectedItemInput() (HyperVReplicaAzureUpdateReplicationProtectedItemInput, error) {
+	var body HyperVReplicaAzureUpdateReplicationProtectedItemInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromHyperVReplicaAzureUpdateReplicationProtectedItemInput overwrites any union data inside the UpdateReplicationProtectedItemProviderInput as the provided HyperVReplicaAzureUpdateReplicationProtectedItemInput
+func (t *UpdateReplicationProtectedItemProviderInput) FromHyperVReplicaAzureUpdateReplicationProtectedItemInput(v HyperVReplicaAzureUpdateReplicationProtectedItemInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeHyperVReplicaAzureUpdateReplicationProtectedItemInput performs a merge with any union data inside the UpdateReplicationProtectedItemProviderInput, using the provided HyperVReplicaAzureUpdateReplicationProtectedItemInput
+func (t *UpdateReplicationProtectedItemProviderInput) MergeHyperVReplicaAzureUpdateReplicationProtectedItemInput(v HyperVReplicaAzureUpdateReplicationProtectedItemInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsA2AUpdateReplicationProtectedItemInput returns the union data inside the UpdateReplicationProtectedItemProviderInput as a A2AUpdateReplicationProtectedItemInput
+func (t UpdateReplicationProtectedItemProviderInput) AsA2AUpdateReplicationProtectedItemInput() (A2AUpdateReplicationProtectedItemInput, error) {
+	var body A2AUpdateReplicationProtectedItemInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromA2AUpdateReplicationProtectedItemInput overwrites any union data inside the UpdateReplicationProtectedItemProviderInput as the provided A2AUpdateReplicationProtectedItemInput
+func (t *UpdateReplicationProtectedItemProviderInput) FromA2AUpdateReplicationProtectedItemInput(v A2AUpdateReplicationProtectedItemInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeA2AUpdateReplicationProtectedItemInput performs a merge with any union data inside the UpdateReplicationProtectedItemProviderInput, using the provided A2AUpdateReplicationProtectedItemInput
+func (t *UpdateReplicationProtectedItemProviderInput) MergeA2AUpdateReplicationProtectedItemInput(v A2AUpdateReplicationProtectedItemInput) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -6376,17 +12887,17 @@ func (t UpdateReplicationProtectedItemProviderInput) ValueByDiscriminator() (int
 	}
 	switch discriminator {
 	case "A2A":
-		return t.AsOtherProviderInput()
+		return t.AsA2AUpdateReplicationProtectedItemInput()
 	case "HyperVReplica2012":
 		return t.AsOtherProviderInput()
 	case "HyperVReplica2012R2":
 		return t.AsOtherProviderInput()
 	case "HyperVReplicaAzure":
-		return t.AsOtherProviderInput()
+		return t.AsHyperVReplicaAzureUpdateReplicationProtectedItemInput()
 	case "InMage":
 		return t.AsOtherProviderInput()
 	case "InMageAzureV2":
-		return t.AsOtherProviderInput()
+		return t.AsInMageAzureV2UpdateReplicationProtectedItemInput()
 	case "InMageRcm":
 		return t.AsInMageRcmUpdateReplicationProtectedItemInput()
 	case "InMageRcmFailback":
@@ -6446,24 +12957,42 @@ type ServerInterface interface {
 	// ReplicationFabricsGenerateRegistrationKey Make a one-time key with which an agent or a replicator of this site enrols.
 	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/generateRegistrationKey)
 	ReplicationFabricsGenerateRegistrationKey(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, params ReplicationFabricsGenerateRegistrationKeyParams)
+	// ReplicationFabricsMigrateToAad Move a fabric to the cloud's directory.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/migratetoaad)
+	ReplicationFabricsMigrateToAad(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, params ReplicationFabricsMigrateToAadParams)
 	// ReplicationFabricsOperationResult Result of an operation: 202 while it runs, then the resource, or 204 after a removal or when the resource is gone.
 	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/operationresults/{jobId})
 	ReplicationFabricsOperationResult(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, jobId JobId, params ReplicationFabricsOperationResultParams)
+	// ReplicationFabricsReassociateGateway Move machines to another process server.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/reassociateGateway)
+	ReplicationFabricsReassociateGateway(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, params ReplicationFabricsReassociateGatewayParams)
 	// ReplicationFabricsDelete Remove a fabric.
 	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/remove)
 	ReplicationFabricsDelete(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, params ReplicationFabricsDeleteParams)
+	// ReplicationFabricsRemoveInfra Remove a fabric and the parts that registered in it.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/removeInfra)
+	ReplicationFabricsRemoveInfra(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, params ReplicationFabricsRemoveInfraParams)
+	// ReplicationFabricsRenewCertificate Renew the certificates of a fabric.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/renewCertificate)
+	ReplicationFabricsRenewCertificate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, params ReplicationFabricsRenewCertificateParams)
 	// ReplicationProtectionContainersListByReplicationFabrics List the containers of a fabric.
 	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers)
 	ReplicationProtectionContainersListByReplicationFabrics(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, params ReplicationProtectionContainersListByReplicationFabricsParams)
 	// ReplicationProtectionContainersGet Get a container.
 	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName})
 	ReplicationProtectionContainersGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, params ReplicationProtectionContainersGetParams)
+	// ReplicationProtectionContainersCreate Create a container in a region.
+	// (PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName})
+	ReplicationProtectionContainersCreate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, params ReplicationProtectionContainersCreateParams)
 	// ReplicationProtectionContainersDiscoverProtectableItem Add a machine by its address.
 	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/discoverProtectableItem)
 	ReplicationProtectionContainersDiscoverProtectableItem(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, params ReplicationProtectionContainersDiscoverProtectableItemParams)
 	// ReplicationProtectionContainersOperationResult Result of an operation: 202 while it runs, then the resource, or 204 after a removal or when the resource is gone.
 	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/operationresults/{jobId})
 	ReplicationProtectionContainersOperationResult(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, jobId JobId, params ReplicationProtectionContainersOperationResultParams)
+	// ReplicationProtectionContainersDelete Remove a container.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/remove)
+	ReplicationProtectionContainersDelete(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, params ReplicationProtectionContainersDeleteParams)
 	// ReplicationProtectableItemsListByReplicationProtectionContainers List the machines of a container.
 	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectableItems)
 	ReplicationProtectableItemsListByReplicationProtectionContainers(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, params ReplicationProtectableItemsListByReplicationProtectionContainersParams)
@@ -6485,6 +13014,9 @@ type ServerInterface interface {
 	// ReplicationProtectedItemsCreate Protect a machine.
 	// (PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName})
 	ReplicationProtectedItemsCreate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params ReplicationProtectedItemsCreateParams)
+	// ReplicationProtectedItemsAddDisks Protect further disks of a machine.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/addDisks)
+	ReplicationProtectedItemsAddDisks(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params ReplicationProtectedItemsAddDisksParams)
 	// ReplicationProtectedItemsApplyRecoveryPoint Change the point of a failover before commit.
 	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/applyRecoveryPoint)
 	ReplicationProtectedItemsApplyRecoveryPoint(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params ReplicationProtectedItemsApplyRecoveryPointParams)
@@ -6521,12 +13053,24 @@ type ServerInterface interface {
 	// RecoveryPointsVerify Read every byte of a point and check it.
 	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/recoveryPoints/{recoveryPointName}/verify)
 	RecoveryPointsVerify(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, recoveryPointName RecoveryPointName, params RecoveryPointsVerifyParams)
+	// ReplicationProtectedItemsReinstallMobilityService Install the agent of a machine again.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/reinstallMobilityService)
+	ReplicationProtectedItemsReinstallMobilityService(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params ReplicationProtectedItemsReinstallMobilityServiceParams)
 	// ReplicationProtectedItemsDelete End protection.
 	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/remove)
 	ReplicationProtectedItemsDelete(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params ReplicationProtectedItemsDeleteParams)
+	// ReplicationProtectedItemsRemoveDisks Stop protecting disks of a machine.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/removeDisks)
+	ReplicationProtectedItemsRemoveDisks(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params ReplicationProtectedItemsRemoveDisksParams)
 	// ReplicationProtectedItemsRepairReplication Compare the disks and send what differs.
 	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/repairReplication)
 	ReplicationProtectedItemsRepairReplication(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params ReplicationProtectedItemsRepairReplicationParams)
+	// ReplicationProtectedItemsResolveHealthErrors Take health errors as dealt with.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/resolveHealthErrors)
+	ReplicationProtectedItemsResolveHealthErrors(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params ReplicationProtectedItemsResolveHealthErrorsParams)
+	// ReplicationProtectedItemsSwitchProvider Hand a machine over from InMageAzureV2 to InMageRcm.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/switchProvider)
+	ReplicationProtectedItemsSwitchProvider(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params ReplicationProtectedItemsSwitchProviderParams)
 	// ReplicationProtectedItemsTestFailover Start a drill.
 	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/testFailover)
 	ReplicationProtectedItemsTestFailover(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params ReplicationProtectedItemsTestFailoverParams)
@@ -6536,6 +13080,12 @@ type ServerInterface interface {
 	// ReplicationProtectedItemsUnplannedFailover Start a machine at the other side from a point.
 	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/unplannedFailover)
 	ReplicationProtectedItemsUnplannedFailover(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params ReplicationProtectedItemsUnplannedFailoverParams)
+	// ReplicationProtectedItemsUpdateAppliance Let another replicator take the data of a machine.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/updateAppliance)
+	ReplicationProtectedItemsUpdateAppliance(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params ReplicationProtectedItemsUpdateApplianceParams)
+	// ReplicationProtectedItemsUpdateMobilityService Bring the agent of a machine up to date.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/updateMobilityService)
+	ReplicationProtectedItemsUpdateMobilityService(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params ReplicationProtectedItemsUpdateMobilityServiceParams)
 	// ReplicationProtectionContainerMappingsListByReplicationProtectionContainers List the mappings of a container.
 	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionContainerMappings)
 	ReplicationProtectionContainerMappingsListByReplicationProtectionContainers(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, params ReplicationProtectionContainerMappingsListByReplicationProtectionContainersParams)
@@ -6557,6 +13107,9 @@ type ServerInterface interface {
 	// ReplicationProtectionContainerMappingsDelete Take a container off its policy.
 	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionContainerMappings/{mappingName}/remove)
 	ReplicationProtectionContainerMappingsDelete(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, mappingName MappingName, params ReplicationProtectionContainerMappingsDeleteParams)
+	// ReplicationProtectionContainersSwitchProtection Turn round the replication of a machine of the container.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/switchprotection)
+	ReplicationProtectionContainersSwitchProtection(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, params ReplicationProtectionContainersSwitchProtectionParams)
 	// ReplicationRecoveryServicesProvidersListByReplicationFabrics List the providers of a fabric.
 	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationRecoveryServicesProviders)
 	ReplicationRecoveryServicesProvidersListByReplicationFabrics(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, params ReplicationRecoveryServicesProvidersListByReplicationFabricsParams)
@@ -6566,6 +13119,9 @@ type ServerInterface interface {
 	// ReplicationRecoveryServicesProvidersGet Get a provider.
 	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationRecoveryServicesProviders/{providerName})
 	ReplicationRecoveryServicesProvidersGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, providerName ProviderName, params ReplicationRecoveryServicesProvidersGetParams)
+	// ReplicationRecoveryServicesProvidersCreate Register a provider.
+	// (PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationRecoveryServicesProviders/{providerName})
+	ReplicationRecoveryServicesProvidersCreate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, providerName ProviderName, params ReplicationRecoveryServicesProvidersCreateParams)
 	// ReplicationRecoveryServicesProvidersOperationResult Result of an operation: 202 while it runs, then the resource, or 204 after a removal or when the resource is gone.
 	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationRecoveryServicesProviders/{providerName}/operationresults/{jobId})
 	ReplicationRecoveryServicesProvidersOperationResult(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, providerName ProviderName, jobId JobId, params ReplicationRecoveryServicesProvidersOperationResultParams)
@@ -6578,6 +13134,9 @@ type ServerInterface interface {
 	// ReplicationJobsList List the jobs of a vault, newest first.
 	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationJobs)
 	ReplicationJobsList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationJobsListParams)
+	// ReplicationJobsExport Write jobs to a file.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationJobs/export)
+	ReplicationJobsExport(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationJobsExportParams)
 	// ReplicationJobsGet Get a job with its tasks.
 	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationJobs/{jobName})
 	ReplicationJobsGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, jobName JobName, params ReplicationJobsGetParams)
@@ -6737,15 +13296,39 @@ func (_ Unimplemented) ReplicationFabricsGenerateRegistrationKey(w http.Response
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
+// ReplicationFabricsMigrateToAad Move a fabric to the cloud's directory.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/migratetoaad)
+func (_ Unimplemented) ReplicationFabricsMigrateToAad(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, params ReplicationFabricsMigrateToAadParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
 // ReplicationFabricsOperationResult Result of an operation: 202 while it runs, then the resource, or 204 after a removal or when the resource is gone.
 // (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/operationresults/{jobId})
 func (_ Unimplemented) ReplicationFabricsOperationResult(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, jobId JobId, params ReplicationFabricsOperationResultParams) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
+// ReplicationFabricsReassociateGateway Move machines to another process server.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/reassociateGateway)
+func (_ Unimplemented) ReplicationFabricsReassociateGateway(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, params ReplicationFabricsReassociateGatewayParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
 // ReplicationFabricsDelete Remove a fabric.
 // (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/remove)
 func (_ Unimplemented) ReplicationFabricsDelete(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, params ReplicationFabricsDeleteParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationFabricsRemoveInfra Remove a fabric and the parts that registered in it.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/removeInfra)
+func (_ Unimplemented) ReplicationFabricsRemoveInfra(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, params ReplicationFabricsRemoveInfraParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationFabricsRenewCertificate Renew the certificates of a fabric.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/renewCertificate)
+func (_ Unimplemented) ReplicationFabricsRenewCertificate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, params ReplicationFabricsRenewCertificateParams) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -6761,6 +13344,12 @@ func (_ Unimplemented) ReplicationProtectionContainersGet(w http.ResponseWriter,
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
+// ReplicationProtectionContainersCreate Create a container in a region.
+// (PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName})
+func (_ Unimplemented) ReplicationProtectionContainersCreate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, params ReplicationProtectionContainersCreateParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
 // ReplicationProtectionContainersDiscoverProtectableItem Add a machine by its address.
 // (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/discoverProtectableItem)
 func (_ Unimplemented) ReplicationProtectionContainersDiscoverProtectableItem(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, params ReplicationProtectionContainersDiscoverProtectableItemParams) {
@@ -6770,6 +13359,12 @@ func (_ Unimplemented) ReplicationProtectionContainersDiscoverProtectableItem(w 
 // ReplicationProtectionContainersOperationResult Result of an operation: 202 while it runs, then the resource, or 204 after a removal or when the resource is gone.
 // (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/operationresults/{jobId})
 func (_ Unimplemented) ReplicationProtectionContainersOperationResult(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, jobId JobId, params ReplicationProtectionContainersOperationResultParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationProtectionContainersDelete Remove a container.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/remove)
+func (_ Unimplemented) ReplicationProtectionContainersDelete(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, params ReplicationProtectionContainersDeleteParams) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -6812,6 +13407,12 @@ func (_ Unimplemented) ReplicationProtectedItemsUpdate(w http.ResponseWriter, r 
 // ReplicationProtectedItemsCreate Protect a machine.
 // (PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName})
 func (_ Unimplemented) ReplicationProtectedItemsCreate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params ReplicationProtectedItemsCreateParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationProtectedItemsAddDisks Protect further disks of a machine.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/addDisks)
+func (_ Unimplemented) ReplicationProtectedItemsAddDisks(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params ReplicationProtectedItemsAddDisksParams) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -6887,15 +13488,39 @@ func (_ Unimplemented) RecoveryPointsVerify(w http.ResponseWriter, r *http.Reque
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
+// ReplicationProtectedItemsReinstallMobilityService Install the agent of a machine again.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/reinstallMobilityService)
+func (_ Unimplemented) ReplicationProtectedItemsReinstallMobilityService(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params ReplicationProtectedItemsReinstallMobilityServiceParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
 // ReplicationProtectedItemsDelete End protection.
 // (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/remove)
 func (_ Unimplemented) ReplicationProtectedItemsDelete(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params ReplicationProtectedItemsDeleteParams) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
+// ReplicationProtectedItemsRemoveDisks Stop protecting disks of a machine.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/removeDisks)
+func (_ Unimplemented) ReplicationProtectedItemsRemoveDisks(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params ReplicationProtectedItemsRemoveDisksParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
 // ReplicationProtectedItemsRepairReplication Compare the disks and send what differs.
 // (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/repairReplication)
 func (_ Unimplemented) ReplicationProtectedItemsRepairReplication(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params ReplicationProtectedItemsRepairReplicationParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationProtectedItemsResolveHealthErrors Take health errors as dealt with.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/resolveHealthErrors)
+func (_ Unimplemented) ReplicationProtectedItemsResolveHealthErrors(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params ReplicationProtectedItemsResolveHealthErrorsParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationProtectedItemsSwitchProvider Hand a machine over from InMageAzureV2 to InMageRcm.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/switchProvider)
+func (_ Unimplemented) ReplicationProtectedItemsSwitchProvider(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params ReplicationProtectedItemsSwitchProviderParams) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -6914,6 +13539,18 @@ func (_ Unimplemented) ReplicationProtectedItemsTestFailoverCleanup(w http.Respo
 // ReplicationProtectedItemsUnplannedFailover Start a machine at the other side from a point.
 // (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/unplannedFailover)
 func (_ Unimplemented) ReplicationProtectedItemsUnplannedFailover(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params ReplicationProtectedItemsUnplannedFailoverParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationProtectedItemsUpdateAppliance Let another replicator take the data of a machine.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/updateAppliance)
+func (_ Unimplemented) ReplicationProtectedItemsUpdateAppliance(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params ReplicationProtectedItemsUpdateApplianceParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationProtectedItemsUpdateMobilityService Bring the agent of a machine up to date.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/updateMobilityService)
+func (_ Unimplemented) ReplicationProtectedItemsUpdateMobilityService(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params ReplicationProtectedItemsUpdateMobilityServiceParams) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -6959,6 +13596,12 @@ func (_ Unimplemented) ReplicationProtectionContainerMappingsDelete(w http.Respo
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
+// ReplicationProtectionContainersSwitchProtection Turn round the replication of a machine of the container.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/switchprotection)
+func (_ Unimplemented) ReplicationProtectionContainersSwitchProtection(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, params ReplicationProtectionContainersSwitchProtectionParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
 // ReplicationRecoveryServicesProvidersListByReplicationFabrics List the providers of a fabric.
 // (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationRecoveryServicesProviders)
 func (_ Unimplemented) ReplicationRecoveryServicesProvidersListByReplicationFabrics(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, params ReplicationRecoveryServicesProvidersListByReplicationFabricsParams) {
@@ -6974,6 +13617,12 @@ func (_ Unimplemented) ReplicationRecoveryServicesProvidersPurge(w http.Response
 // ReplicationRecoveryServicesProvidersGet Get a provider.
 // (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationRecoveryServicesProviders/{providerName})
 func (_ Unimplemented) ReplicationRecoveryServicesProvidersGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, providerName ProviderName, params ReplicationRecoveryServicesProvidersGetParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationRecoveryServicesProvidersCreate Register a provider.
+// (PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationRecoveryServicesProviders/{providerName})
+func (_ Unimplemented) ReplicationRecoveryServicesProvidersCreate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, providerName ProviderName, params ReplicationRecoveryServicesProvidersCreateParams) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -6998,6 +13647,12 @@ func (_ Unimplemented) ReplicationRecoveryServicesProvidersDelete(w http.Respons
 // ReplicationJobsList List the jobs of a vault, newest first.
 // (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationJobs)
 func (_ Unimplemented) ReplicationJobsList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationJobsListParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationJobsExport Write jobs to a file.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationJobs/export)
+func (_ Unimplemented) ReplicationJobsExport(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationJobsExportParams) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -7961,6 +14616,75 @@ func (siw *ServerInterfaceWrapper) ReplicationFabricsGenerateRegistrationKey(w h
 	handler.ServeHTTP(w, r)
 }
 
+// ReplicationFabricsMigrateToAad operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationFabricsMigrateToAad(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationFabricsMigrateToAadParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationFabricsMigrateToAad(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ReplicationFabricsOperationResult operation middleware
 func (siw *ServerInterfaceWrapper) ReplicationFabricsOperationResult(w http.ResponseWriter, r *http.Request) {
 
@@ -8039,6 +14763,75 @@ func (siw *ServerInterfaceWrapper) ReplicationFabricsOperationResult(w http.Resp
 	handler.ServeHTTP(w, r)
 }
 
+// ReplicationFabricsReassociateGateway operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationFabricsReassociateGateway(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationFabricsReassociateGatewayParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationFabricsReassociateGateway(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ReplicationFabricsDelete operation middleware
 func (siw *ServerInterfaceWrapper) ReplicationFabricsDelete(w http.ResponseWriter, r *http.Request) {
 
@@ -8099,6 +14892,144 @@ func (siw *ServerInterfaceWrapper) ReplicationFabricsDelete(w http.ResponseWrite
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ReplicationFabricsDelete(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationFabricsRemoveInfra operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationFabricsRemoveInfra(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationFabricsRemoveInfraParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationFabricsRemoveInfra(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationFabricsRenewCertificate operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationFabricsRenewCertificate(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationFabricsRenewCertificateParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationFabricsRenewCertificate(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -8268,6 +15199,84 @@ func (siw *ServerInterfaceWrapper) ReplicationProtectionContainersGet(w http.Res
 	handler.ServeHTTP(w, r)
 }
 
+// ReplicationProtectionContainersCreate operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationProtectionContainersCreate(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationProtectionContainersCreateParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationProtectionContainersCreate(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ReplicationProtectionContainersDiscoverProtectableItem operation middleware
 func (siw *ServerInterfaceWrapper) ReplicationProtectionContainersDiscoverProtectableItem(w http.ResponseWriter, r *http.Request) {
 
@@ -8424,6 +15433,84 @@ func (siw *ServerInterfaceWrapper) ReplicationProtectionContainersOperationResul
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ReplicationProtectionContainersOperationResult(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, jobId, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationProtectionContainersDelete operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationProtectionContainersDelete(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationProtectionContainersDeleteParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationProtectionContainersDelete(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -9067,6 +16154,93 @@ func (siw *ServerInterfaceWrapper) ReplicationProtectedItemsCreate(w http.Respon
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ReplicationProtectedItemsCreate(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, replicatedProtectedItemName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationProtectedItemsAddDisks operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationProtectedItemsAddDisks(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "replicatedProtectedItemName" -------------
+	var replicatedProtectedItemName ReplicatedProtectedItemName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "replicatedProtectedItemName", chi.URLParam(r, "replicatedProtectedItemName"), &replicatedProtectedItemName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "replicatedProtectedItemName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationProtectedItemsAddDisksParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationProtectedItemsAddDisks(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, replicatedProtectedItemName, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -10187,6 +17361,93 @@ func (siw *ServerInterfaceWrapper) RecoveryPointsVerify(w http.ResponseWriter, r
 	handler.ServeHTTP(w, r)
 }
 
+// ReplicationProtectedItemsReinstallMobilityService operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationProtectedItemsReinstallMobilityService(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "replicatedProtectedItemName" -------------
+	var replicatedProtectedItemName ReplicatedProtectedItemName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "replicatedProtectedItemName", chi.URLParam(r, "replicatedProtectedItemName"), &replicatedProtectedItemName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "replicatedProtectedItemName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationProtectedItemsReinstallMobilityServiceParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationProtectedItemsReinstallMobilityService(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, replicatedProtectedItemName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ReplicationProtectedItemsDelete operation middleware
 func (siw *ServerInterfaceWrapper) ReplicationProtectedItemsDelete(w http.ResponseWriter, r *http.Request) {
 
@@ -10274,6 +17535,93 @@ func (siw *ServerInterfaceWrapper) ReplicationProtectedItemsDelete(w http.Respon
 	handler.ServeHTTP(w, r)
 }
 
+// ReplicationProtectedItemsRemoveDisks operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationProtectedItemsRemoveDisks(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "replicatedProtectedItemName" -------------
+	var replicatedProtectedItemName ReplicatedProtectedItemName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "replicatedProtectedItemName", chi.URLParam(r, "replicatedProtectedItemName"), &replicatedProtectedItemName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "replicatedProtectedItemName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationProtectedItemsRemoveDisksParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationProtectedItemsRemoveDisks(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, replicatedProtectedItemName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ReplicationProtectedItemsRepairReplication operation middleware
 func (siw *ServerInterfaceWrapper) ReplicationProtectedItemsRepairReplication(w http.ResponseWriter, r *http.Request) {
 
@@ -10352,6 +17700,180 @@ func (siw *ServerInterfaceWrapper) ReplicationProtectedItemsRepairReplication(w 
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ReplicationProtectedItemsRepairReplication(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, replicatedProtectedItemName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationProtectedItemsResolveHealthErrors operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationProtectedItemsResolveHealthErrors(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "replicatedProtectedItemName" -------------
+	var replicatedProtectedItemName ReplicatedProtectedItemName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "replicatedProtectedItemName", chi.URLParam(r, "replicatedProtectedItemName"), &replicatedProtectedItemName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "replicatedProtectedItemName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationProtectedItemsResolveHealthErrorsParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationProtectedItemsResolveHealthErrors(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, replicatedProtectedItemName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationProtectedItemsSwitchProvider operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationProtectedItemsSwitchProvider(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "replicatedProtectedItemName" -------------
+	var replicatedProtectedItemName ReplicatedProtectedItemName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "replicatedProtectedItemName", chi.URLParam(r, "replicatedProtectedItemName"), &replicatedProtectedItemName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "replicatedProtectedItemName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationProtectedItemsSwitchProviderParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationProtectedItemsSwitchProvider(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, replicatedProtectedItemName, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -10613,6 +18135,180 @@ func (siw *ServerInterfaceWrapper) ReplicationProtectedItemsUnplannedFailover(w 
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ReplicationProtectedItemsUnplannedFailover(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, replicatedProtectedItemName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationProtectedItemsUpdateAppliance operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationProtectedItemsUpdateAppliance(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "replicatedProtectedItemName" -------------
+	var replicatedProtectedItemName ReplicatedProtectedItemName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "replicatedProtectedItemName", chi.URLParam(r, "replicatedProtectedItemName"), &replicatedProtectedItemName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "replicatedProtectedItemName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationProtectedItemsUpdateApplianceParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationProtectedItemsUpdateAppliance(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, replicatedProtectedItemName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationProtectedItemsUpdateMobilityService operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationProtectedItemsUpdateMobilityService(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "replicatedProtectedItemName" -------------
+	var replicatedProtectedItemName ReplicatedProtectedItemName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "replicatedProtectedItemName", chi.URLParam(r, "replicatedProtectedItemName"), &replicatedProtectedItemName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "replicatedProtectedItemName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationProtectedItemsUpdateMobilityServiceParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationProtectedItemsUpdateMobilityService(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, replicatedProtectedItemName, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -11244,6 +18940,84 @@ func (siw *ServerInterfaceWrapper) ReplicationProtectionContainerMappingsDelete(
 	handler.ServeHTTP(w, r)
 }
 
+// ReplicationProtectionContainersSwitchProtection operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationProtectionContainersSwitchProtection(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationProtectionContainersSwitchProtectionParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationProtectionContainersSwitchProtection(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ReplicationRecoveryServicesProvidersListByReplicationFabrics operation middleware
 func (siw *ServerInterfaceWrapper) ReplicationRecoveryServicesProvidersListByReplicationFabrics(w http.ResponseWriter, r *http.Request) {
 
@@ -11473,6 +19247,84 @@ func (siw *ServerInterfaceWrapper) ReplicationRecoveryServicesProvidersGet(w htt
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ReplicationRecoveryServicesProvidersGet(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, providerName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationRecoveryServicesProvidersCreate operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationRecoveryServicesProvidersCreate(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "providerName" -------------
+	var providerName ProviderName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "providerName", chi.URLParam(r, "providerName"), &providerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "providerName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationRecoveryServicesProvidersCreateParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationRecoveryServicesProvidersCreate(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, providerName, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -11802,6 +19654,66 @@ func (siw *ServerInterfaceWrapper) ReplicationJobsList(w http.ResponseWriter, r 
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ReplicationJobsList(w, r, subscriptionId, resourceGroupName, resourceName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationJobsExport operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationJobsExport(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationJobsExportParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationJobsExport(w, r, subscriptionId, resourceGroupName, resourceName, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -13830,10 +21742,22 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/generateRegistrationKey", wrapper.ReplicationFabricsGenerateRegistrationKey)
 	})
 	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/migratetoaad", wrapper.ReplicationFabricsMigrateToAad)
+	})
+	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/operationresults/{jobId}", wrapper.ReplicationFabricsOperationResult)
 	})
 	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/reassociateGateway", wrapper.ReplicationFabricsReassociateGateway)
+	})
+	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/remove", wrapper.ReplicationFabricsDelete)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/removeInfra", wrapper.ReplicationFabricsRemoveInfra)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/renewCertificate", wrapper.ReplicationFabricsRenewCertificate)
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers", wrapper.ReplicationProtectionContainersListByReplicationFabrics)
@@ -13842,10 +21766,16 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}", wrapper.ReplicationProtectionContainersGet)
 	})
 	r.Group(func(r chi.Router) {
+		r.Put(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}", wrapper.ReplicationProtectionContainersCreate)
+	})
+	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/discoverProtectableItem", wrapper.ReplicationProtectionContainersDiscoverProtectableItem)
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/operationresults/{jobId}", wrapper.ReplicationProtectionContainersOperationResult)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/remove", wrapper.ReplicationProtectionContainersDelete)
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectableItems", wrapper.ReplicationProtectableItemsListByReplicationProtectionContainers)
@@ -13867,6 +21797,9 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 	r.Group(func(r chi.Router) {
 		r.Put(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}", wrapper.ReplicationProtectedItemsCreate)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/addDisks", wrapper.ReplicationProtectedItemsAddDisks)
 	})
 	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/applyRecoveryPoint", wrapper.ReplicationProtectedItemsApplyRecoveryPoint)
@@ -13905,10 +21838,22 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/recoveryPoints/{recoveryPointName}/verify", wrapper.RecoveryPointsVerify)
 	})
 	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/reinstallMobilityService", wrapper.ReplicationProtectedItemsReinstallMobilityService)
+	})
+	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/remove", wrapper.ReplicationProtectedItemsDelete)
 	})
 	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/removeDisks", wrapper.ReplicationProtectedItemsRemoveDisks)
+	})
+	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/repairReplication", wrapper.ReplicationProtectedItemsRepairReplication)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/resolveHealthErrors", wrapper.ReplicationProtectedItemsResolveHealthErrors)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/switchProvider", wrapper.ReplicationProtectedItemsSwitchProvider)
 	})
 	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/testFailover", wrapper.ReplicationProtectedItemsTestFailover)
@@ -13918,6 +21863,12 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/unplannedFailover", wrapper.ReplicationProtectedItemsUnplannedFailover)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/updateAppliance", wrapper.ReplicationProtectedItemsUpdateAppliance)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/updateMobilityService", wrapper.ReplicationProtectedItemsUpdateMobilityService)
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionContainerMappings", wrapper.ReplicationProtectionContainerMappingsListByReplicationProtectionContainers)
@@ -13941,6 +21892,9 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionContainerMappings/{mappingName}/remove", wrapper.ReplicationProtectionContainerMappingsDelete)
 	})
 	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/switchprotection", wrapper.ReplicationProtectionContainersSwitchProtection)
+	})
+	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationRecoveryServicesProviders", wrapper.ReplicationRecoveryServicesProvidersListByReplicationFabrics)
 	})
 	r.Group(func(r chi.Router) {
@@ -13948,6 +21902,9 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationRecoveryServicesProviders/{providerName}", wrapper.ReplicationRecoveryServicesProvidersGet)
+	})
+	r.Group(func(r chi.Router) {
+		r.Put(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationRecoveryServicesProviders/{providerName}", wrapper.ReplicationRecoveryServicesProvidersCreate)
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationRecoveryServicesProviders/{providerName}/operationresults/{jobId}", wrapper.ReplicationRecoveryServicesProvidersOperationResult)
@@ -13960,6 +21917,9 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationJobs", wrapper.ReplicationJobsList)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationJobs/export", wrapper.ReplicationJobsExport)
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationJobs/{jobName}", wrapper.ReplicationJobsGet)

@@ -65,6 +65,9 @@ func (s *Service) Enable(ctx context.Context, ref Ref, in EnableInput) (string, 
 		it.TargetName = or(jsonField(in.ProviderInput, "targetVmName"), machine.FriendlyName)
 		it.TestNetwork, it.TargetNetwork = jsonField(in.ProviderInput, "testNetworkId"), jsonField(in.ProviderInput, "targetNetworkId")
 		it.MultiVMGroup = jsonField(in.ProviderInput, "multiVmGroupName")
+		if it.ProcessServer, err = chosenServer(tx, in); err != nil {
+			return err
+		}
 		j.TargetName = it.FriendlyName
 		machine.ProtectedAs = it.ID
 		if err := save(tx, KindProtectable, fold(machine.Vault, machine.Fabric, machine.Container, machine.Name), &machine, now); err != nil {
@@ -77,6 +80,16 @@ func (s *Service) Enable(ctx context.Context, ref Ref, in EnableInput) (string, 
 		return "", err
 	}
 	return id, nil
+}
+
+// chosenServer is the process server that the request names. Empty and any leave the choice to the server.
+func chosenServer(tx store.Tx, in EnableInput) (string, error) {
+	id := jsonField(in.ProviderInput, "processServerId")
+	if id == "" || strings.EqualFold(id, "any") {
+		return "", nil
+	}
+	r, err := requireProcessServer(tx, "processServerId", id)
+	return r.ID, err
 }
 
 // saveStarted saves an item whose state took the job, and the job.

@@ -61,7 +61,7 @@ func (f ItemFilter) takes(it dr.Item) bool {
 	if f.Fabric != "" && !strings.EqualFold(f.Fabric, it.Fabric) {
 		return false
 	}
-	if f.ProcessServer != "" && !strings.EqualFold(f.ProcessServer, jsonField(it.EnableInput, "processServerId")) {
+	if f.ProcessServer != "" && !strings.EqualFold(lastSegment(f.ProcessServer), it.ProcessServer) {
 		return false
 	}
 	return f.InstanceType == "" || strings.EqualFold(f.InstanceType, string(dr.Project(it.State).Provider))
@@ -119,16 +119,15 @@ func (s *Service) itemView(tx store.Tx, it dr.Item) (ItemView, error) {
 	return v, err
 }
 
-// processServer is the one the enable request named, or the first there is.
+// processServer is the one the user chose, or the first there is.
 func processServer(tx store.Tx, it *dr.Item) (*dr.Replicator, error) {
 	reps, err := LoadReplicators(tx)
 	if err != nil {
 		return nil, err
 	}
-	named := lastSegment(jsonField(it.EnableInput, "processServerId"))
 	var first *dr.Replicator
 	for i := range reps {
-		if strings.EqualFold(reps[i].ID, named) {
+		if strings.EqualFold(reps[i].ID, it.ProcessServer) {
 			return &reps[i], nil
 		}
 		if first == nil && reps[i].HasRole(dr.RoleProcessServer) {

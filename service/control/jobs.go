@@ -295,43 +295,6 @@ func (s *Service) changeJob(ctx context.Context, vaultID, jobID string, fn func(
 	})
 }
 
-// ExportJobs writes the jobs into an artifact of a job.
-func (s *Service) ExportJobs(ctx context.Context, vaultID string, f JobFilter) (string, error) {
-	var id string
-	err := s.store.Update(ctx, func(tx store.Tx) error {
-		now := s.now()
-		var rows []map[string]any
-		for p := (Paging{}); ; {
-			page, err := s.jobPage(tx, vaultID, f, p)
-			if err != nil {
-				return err
-			}
-			for _, v := range page.Items {
-				rows = append(rows, map[string]any{"name": v.Job.ID, "scenarioName": v.Job.Scenario, "friendlyName": v.Job.FriendlyName, "state": v.Job.State,
-					"targetObjectName": v.Job.TargetName, "startTime": v.Job.Started, "endTime": v.Job.Ended, "errors": v.Job.Errors})
-			}
-			if p.After = page.Next; p.After == "" {
-				break
-			}
-		}
-		content, err := json.MarshalIndent(rows, "", "  ")
-		if err != nil {
-			return err
-		}
-		j := newJob(ctx, vaultID, job.PlanExportJobs, target{kind: "Other"}, now)
-		j.ResourcePath = "replicationJobs/" + j.ID
-		j.Artifacts = []string{exportFile}
-		id = j.ID
-		if _, err := tx.Put(KindArtifact, j.ID+"/"+exportFile, -1, content); err != nil {
-			return err
-		}
-		return saveDone(tx, j, now)
-	})
-	return id, err
-}
-
-const exportFile = "jobs.json"
-
 // OperationStatus is replicationOperationStatus/{jobID}.
 func (s *Service) OperationStatus(ctx context.Context, vaultID, jobID string) (OperationStatus, error) {
 	v, err := s.Job(ctx, vaultID, jobID)

@@ -27,6 +27,9 @@ type Item struct {
 	TestNetwork    string
 	TargetNetwork  string
 	ReprotectInput json.RawMessage
+	// ProcessServer is the replicator that the user wants to take the machine's data; empty: any. Others stand in while it is
+	// silent.
+	ProcessServer string
 
 	// Generation is the open generation of the machine's point log; 0 before the first. ActiveUUID is the SMBIOS UUID of the
 	// machine that may write to it: an agent on any other machine with the same identity is fenced.

@@ -120,7 +120,7 @@ func (s *Service) protections(ctx context.Context, c Caller, items []control.Age
 		p.AppConsistentEvery = it.Policy.AppConsistentEvery
 		p.FreezeTimeout = freezeTimeout
 		p.CaptureID, p.ResyncID = it.Item.CaptureID, it.Item.ResyncID
-		p.Replicators = s.processServers(replicators, it.Item.Vault)
+		p.Replicators = s.processServers(replicators, it.Item)
 		var err error
 		if p.Grant, p.GrantExpires, err = s.grant(secrets, c, it.Item); err != nil {
 			return nil, err
@@ -140,19 +140,22 @@ func (s *Service) grant(secrets control.VaultSecrets, c Caller, item dr.Item) (s
 	return jws, expires, err
 }
 
-// processServers returns the data addresses an agent may ship to, those that were heard of lately first. A replicator may
-// have several addresses, because not everyone sees it under the same one.
-func (s *Service) processServers(all []dr.Replicator, vault string) []Address {
+// processServers returns the data addresses an agent may ship to: those that were heard of lately first, and of these the one
+// that the user chose. A replicator may have several addresses, because not everyone sees it under the same one.
+func (s *Service) processServers(all []dr.Replicator, item dr.Item) []Address {
 	now := s.now()
 	sorted := slices.Clone(all)
-	silent := func(r dr.Replicator) int {
-		if now.Sub(r.LastHeartbeat) > silentAfter {
-			return 1
+	rank := func(r dr.Replicator) int {
+		switch {
+		case now.Sub(r.LastHeartbeat) > silentAfter:
+			return 2
+		case strings.EqualFold(r.ID, item.ProcessServer):
+			return 0
 		}
-		return 0
+		return 1
 	}
 	slices.SortStableFunc(sorted, func(a, b dr.Replicator) int {
-		if d := silent(a) - silent(b); d != 0 {
+		if d := rank(a) - rank(b); d != 0 {
 			return d
 		}
 		return strings.Compare(a.ID, b.ID)
@@ -164,7 +167,7 @@ func (s *Service) processServers(all []dr.Replicator, vault string) []Address {
 		}
 		for a := range strings.SplitSeq(r.DataAddress, ",") {
 			if a != "" {
-				out = append(out, Address{Address: a, ServerName: ServerName(r.ID, vault)})
+				out = append(out, Address{Address: a, ServerName: ServerName(r.ID, item.Vault)})
 			}
 		}
 	}

@@ -72,6 +72,13 @@ const (
 	PlanRemoveMapping    = "removeMapping"
 	PlanRefreshHealth    = "refreshVaultHealth"
 	PlanExportJobs       = "exportJobs"
+	PlanUpdateAppliance  = "updateAppliance"
+	PlanResolveHealth    = "resolveHealthErrors"
+	PlanReassociate      = "reassociateGateway"
+	PlanMigrateToAad     = "migrateToAad"
+	PlanRenewCertificate = "renewCertificate"
+	PlanCreateContainer  = "createContainer"
+	PlanRemoveContainer  = "removeContainer"
 )
 
 // Ids of steps that code refers to.
@@ -271,6 +278,13 @@ var Plans = []Plan{
 	done(PlanUpdateRecoveryPlan, "UpdateRecoveryPlan", "Update a recovery plan"),
 	done(PlanDeleteRecoveryPlan, "DeleteRecoveryPlan", "Delete a recovery plan"),
 	done(PlanExportJobs, "ExportJobs", "Export jobs"),
+	done(PlanUpdateAppliance, "UpdateAppliance", "Update the appliance of the virtual machine"),
+	done(PlanResolveHealth, "ResolveHealthErrors", "Resolve health errors"),
+	done(PlanReassociate, "ReassociateGateway", "Move machines to another process server"),
+	done(PlanMigrateToAad, "MigrateFabricToAad", "Migrate the site to a directory"),
+	done(PlanRenewCertificate, "RenewCertificate", "Renew certificates"),
+	done(PlanCreateContainer, "CreateProtectionContainer", "Create a protection container"),
+	done(PlanRemoveContainer, "RemoveProtectionContainer", "Delete a protection container"),
 }
 
 func done(name string, scenario Scenario, friendly string) Plan {

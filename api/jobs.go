@@ -45,9 +45,7 @@ func jobSummary(c *scope, v control.JobView) oas.Job {
 func jobBody(c *scope, v control.JobView) oas.Job {
 	out := jobSummary(c, v)
 	out.Properties.ActivityId = v.Job.ActivityID
-	for _, t := range v.Job.Tasks {
-		out.Properties.Tasks = append(out.Properties.Tasks, taskBody(v.Job, t))
-	}
+	out.Properties.Tasks = taskBodies(c, v)
 	out.Properties.CustomDetails = jobDetails(c, v)
 	return out
 }
@@ -90,6 +88,11 @@ func jobDetails(c *scope, v control.JobView) (out oas.JobDetails) {
 	var items []oas.FailoverReplicationProtectedItemDetails
 	if v.Item != nil {
 		items = append(items, failoverItem(c, v))
+	}
+	for _, m := range v.Machines {
+		if m.Item != nil {
+			items = append(items, failoverItem(c, m))
+		}
 	}
 	switch v.Job.Scenario {
 	case scenarioTestFailover:

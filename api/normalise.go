@@ -24,10 +24,13 @@ func normalise(schema *openapi3.Schema, v any) any {
 		if schema.Items == nil {
 			return v
 		}
-		for i := range v {
-			v[i] = normalise(schema.Items.Value, v[i])
+		out := v[:0]
+		for _, e := range v {
+			if e = normalise(schema.Items.Value, e); e != nil { // what is of a kind we do not know is left out
+				out = append(out, e)
+			}
 		}
-		return v
+		return out
 	case string:
 		for _, e := range schema.Enum {
 			if word, ok := e.(string); ok && strings.EqualFold(word, v) {

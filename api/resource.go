@@ -24,6 +24,7 @@ const (
 	typePoint       = typeItem + "/recoveryPoints"
 	typeMapping     = typeContainer + "/replicationProtectionContainerMappings"
 	typePolicy      = typeVault + "/replicationPolicies"
+	typePlan        = typeVault + "/replicationRecoveryPlans"
 	typeJob         = typeVault + "/replicationJobs"
 	typeEvent       = typeVault + "/replicationEvents"
 	typeHealth      = typeVault + "/replicationVaultHealth"

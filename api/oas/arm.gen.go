@@ -107,8 +107,8 @@ const (
 
 // Defines values for InMageRcmFailbackPlannedFailoverProviderInputRecoveryPointType.
 const (
-	ApplicationConsistent InMageRcmFailbackPlannedFailoverProviderInputRecoveryPointType = "ApplicationConsistent"
-	CrashConsistent       InMageRcmFailbackPlannedFailoverProviderInputRecoveryPointType = "CrashConsistent"
+	InMageRcmFailbackPlannedFailoverProviderInputRecoveryPointTypeApplicationConsistent InMageRcmFailbackPlannedFailoverProviderInputRecoveryPointType = "ApplicationConsistent"
+	InMageRcmFailbackPlannedFailoverProviderInputRecoveryPointTypeCrashConsistent       InMageRcmFailbackPlannedFailoverProviderInputRecoveryPointType = "CrashConsistent"
 )
 
 // Defines values for InMageTestFailoverInputRecoveryPointType.
@@ -144,6 +144,105 @@ const (
 	LinuxLicenseTypeLinuxServer   LinuxLicenseType = "LinuxServer"
 	LinuxLicenseTypeNoLicenseType LinuxLicenseType = "NoLicenseType"
 	LinuxLicenseTypeNotSpecified  LinuxLicenseType = "NotSpecified"
+)
+
+// Defines values for RecoveryPlanA2AFailoverInputMultiVmSyncPointOption.
+const (
+	UseMultiVmSyncRecoveryPoint RecoveryPlanA2AFailoverInputMultiVmSyncPointOption = "UseMultiVmSyncRecoveryPoint"
+	UsePerVmRecoveryPoint       RecoveryPlanA2AFailoverInputMultiVmSyncPointOption = "UsePerVmRecoveryPoint"
+)
+
+// Defines values for RecoveryPlanA2AFailoverInputRecoveryPointType.
+const (
+	RecoveryPlanA2AFailoverInputRecoveryPointTypeLatest                      RecoveryPlanA2AFailoverInputRecoveryPointType = "Latest"
+	RecoveryPlanA2AFailoverInputRecoveryPointTypeLatestApplicationConsistent RecoveryPlanA2AFailoverInputRecoveryPointType = "LatestApplicationConsistent"
+	RecoveryPlanA2AFailoverInputRecoveryPointTypeLatestCrashConsistent       RecoveryPlanA2AFailoverInputRecoveryPointType = "LatestCrashConsistent"
+	RecoveryPlanA2AFailoverInputRecoveryPointTypeLatestProcessed             RecoveryPlanA2AFailoverInputRecoveryPointType = "LatestProcessed"
+)
+
+// Defines values for RecoveryPlanActionLocation.
+const (
+	Primary  RecoveryPlanActionLocation = "Primary"
+	Recovery RecoveryPlanActionLocation = "Recovery"
+)
+
+// Defines values for RecoveryPlanFailoverType.
+const (
+	CancelFailover      RecoveryPlanFailoverType = "CancelFailover"
+	ChangePit           RecoveryPlanFailoverType = "ChangePit"
+	Commit              RecoveryPlanFailoverType = "Commit"
+	CompleteMigration   RecoveryPlanFailoverType = "CompleteMigration"
+	DisableProtection   RecoveryPlanFailoverType = "DisableProtection"
+	Failback            RecoveryPlanFailoverType = "Failback"
+	FinalizeFailback    RecoveryPlanFailoverType = "FinalizeFailback"
+	PlannedFailover     RecoveryPlanFailoverType = "PlannedFailover"
+	RepairReplication   RecoveryPlanFailoverType = "RepairReplication"
+	ReverseReplicate    RecoveryPlanFailoverType = "ReverseReplicate"
+	SwitchProtection    RecoveryPlanFailoverType = "SwitchProtection"
+	TestFailover        RecoveryPlanFailoverType = "TestFailover"
+	TestFailoverCleanup RecoveryPlanFailoverType = "TestFailoverCleanup"
+	UnplannedFailover   RecoveryPlanFailoverType = "UnplannedFailover"
+)
+
+// Defines values for RecoveryPlanGroupType.
+const (
+	Boot     RecoveryPlanGroupType = "Boot"
+	Failover RecoveryPlanGroupType = "Failover"
+	Shutdown RecoveryPlanGroupType = "Shutdown"
+)
+
+// Defines values for RecoveryPlanHyperVReplicaAzureFailbackInputDataSyncOption.
+const (
+	ForDownTime        RecoveryPlanHyperVReplicaAzureFailbackInputDataSyncOption = "ForDownTime"
+	ForSynchronization RecoveryPlanHyperVReplicaAzureFailbackInputDataSyncOption = "ForSynchronization"
+)
+
+// Defines values for RecoveryPlanHyperVReplicaAzureFailbackInputRecoveryVmCreationOption.
+const (
+	CreateVmIfNotFound RecoveryPlanHyperVReplicaAzureFailbackInputRecoveryVmCreationOption = "CreateVmIfNotFound"
+	NoAction           RecoveryPlanHyperVReplicaAzureFailbackInputRecoveryVmCreationOption = "NoAction"
+)
+
+// Defines values for RecoveryPlanHyperVReplicaAzureFailoverInputRecoveryPointType.
+const (
+	RecoveryPlanHyperVReplicaAzureFailoverInputRecoveryPointTypeLatest                      RecoveryPlanHyperVReplicaAzureFailoverInputRecoveryPointType = "Latest"
+	RecoveryPlanHyperVReplicaAzureFailoverInputRecoveryPointTypeLatestApplicationConsistent RecoveryPlanHyperVReplicaAzureFailoverInputRecoveryPointType = "LatestApplicationConsistent"
+	RecoveryPlanHyperVReplicaAzureFailoverInputRecoveryPointTypeLatestProcessed             RecoveryPlanHyperVReplicaAzureFailoverInputRecoveryPointType = "LatestProcessed"
+)
+
+// Defines values for RecoveryPlanInMageAzureV2FailoverInputRecoveryPointType.
+const (
+	RecoveryPlanInMageAzureV2FailoverInputRecoveryPointTypeLatest                      RecoveryPlanInMageAzureV2FailoverInputRecoveryPointType = "Latest"
+	RecoveryPlanInMageAzureV2FailoverInputRecoveryPointTypeLatestApplicationConsistent RecoveryPlanInMageAzureV2FailoverInputRecoveryPointType = "LatestApplicationConsistent"
+	RecoveryPlanInMageAzureV2FailoverInputRecoveryPointTypeLatestCrashConsistent       RecoveryPlanInMageAzureV2FailoverInputRecoveryPointType = "LatestCrashConsistent"
+	RecoveryPlanInMageAzureV2FailoverInputRecoveryPointTypeLatestProcessed             RecoveryPlanInMageAzureV2FailoverInputRecoveryPointType = "LatestProcessed"
+)
+
+// Defines values for RecoveryPlanInMageFailoverInputRecoveryPointType.
+const (
+	RecoveryPlanInMageFailoverInputRecoveryPointTypeCustom     RecoveryPlanInMageFailoverInputRecoveryPointType = "Custom"
+	RecoveryPlanInMageFailoverInputRecoveryPointTypeLatestTag  RecoveryPlanInMageFailoverInputRecoveryPointType = "LatestTag"
+	RecoveryPlanInMageFailoverInputRecoveryPointTypeLatestTime RecoveryPlanInMageFailoverInputRecoveryPointType = "LatestTime"
+)
+
+// Defines values for RecoveryPlanInMageRcmFailbackFailoverInputRecoveryPointType.
+const (
+	RecoveryPlanInMageRcmFailbackFailoverInputRecoveryPointTypeApplicationConsistent RecoveryPlanInMageRcmFailbackFailoverInputRecoveryPointType = "ApplicationConsistent"
+	RecoveryPlanInMageRcmFailbackFailoverInputRecoveryPointTypeCrashConsistent       RecoveryPlanInMageRcmFailbackFailoverInputRecoveryPointType = "CrashConsistent"
+)
+
+// Defines values for RecoveryPlanInMageRcmFailoverInputRecoveryPointType.
+const (
+	RecoveryPlanInMageRcmFailoverInputRecoveryPointTypeLatest                      RecoveryPlanInMageRcmFailoverInputRecoveryPointType = "Latest"
+	RecoveryPlanInMageRcmFailoverInputRecoveryPointTypeLatestApplicationConsistent RecoveryPlanInMageRcmFailoverInputRecoveryPointType = "LatestApplicationConsistent"
+	RecoveryPlanInMageRcmFailoverInputRecoveryPointTypeLatestCrashConsistent       RecoveryPlanInMageRcmFailoverInputRecoveryPointType = "LatestCrashConsistent"
+	RecoveryPlanInMageRcmFailoverInputRecoveryPointTypeLatestProcessed             RecoveryPlanInMageRcmFailoverInputRecoveryPointType = "LatestProcessed"
+)
+
+// Defines values for RecoveryPlanOnFailure.
+const (
+	Continue RecoveryPlanOnFailure = "Continue"
+	Stop     RecoveryPlanOnFailure = "Stop"
 )
 
 // Defines values for SkuName.
@@ -1347,6 +1446,31 @@ type CreateProtectionContainerMappingInputProperties struct {
 	TargetProtectionContainerId string `json:"targetProtectionContainerId"`
 }
 
+// CreateRecoveryPlanInput A new recovery plan.
+type CreateRecoveryPlanInput struct {
+	Properties CreateRecoveryPlanInputProperties `json:"properties"`
+}
+
+// CreateRecoveryPlanInputProperties defines model for CreateRecoveryPlanInputProperties.
+type CreateRecoveryPlanInputProperties struct {
+	// FailoverDeploymentModel NotApplicable, Classic or ResourceManager; kept and echoed.
+	FailoverDeploymentModel string              `json:"failoverDeploymentModel,omitempty,omitzero"`
+	Groups                  []RecoveryPlanGroup `json:"groups"`
+
+	// OnFailure Lifeboat extension. What happens when a machine or an action fails: Stop ends the job there, machines that were not started yet go back to replicating; Continue goes on with all others and the job ends Failed.
+	OnFailure RecoveryPlanOnFailure `json:"onFailure,omitempty,omitzero"`
+
+	// ParallelStarts Lifeboat extension. How many machines of a group are worked on at the same time; 10 when it is left out.
+	ParallelStarts *RecoveryPlanParallelStarts `json:"parallelStarts,omitempty"`
+
+	// PrimaryFabricId ARM id of the fabric that all machines are protected in.
+	PrimaryFabricId       string                              `json:"primaryFabricId"`
+	ProviderSpecificInput []RecoveryPlanProviderSpecificInput `json:"providerSpecificInput,omitempty,omitzero"`
+
+	// RecoveryFabricId ARM id of the other fabric, or Microsoft Azure for this server's own recovery site.
+	RecoveryFabricId string `json:"recoveryFabricId"`
+}
+
 // CurrentScenarioDetails The operation that runs on the resource; scenarioName None when idle.
 type CurrentScenarioDetails struct {
 	// JobId Path of the running job.
@@ -2395,7 +2519,7 @@ type HyperVReplicaBluePolicyDetails struct {
 	// RecoveryPoints Points to keep, one an hour.
 	RecoveryPoints *int32 `json:"recoveryPoints,omitempty"`
 
-	// ReplicaDeletionOption As replicaDeletion of the request.
+	// ReplicaDeletionOption What becomes of the replica when protection ends: None or OnRecoveryCloud.
 	ReplicaDeletionOption string `json:"replicaDeletionOption,omitempty,omitzero"`
 
 	// ReplicationFrequencyInSeconds Seconds between copies: 30, 300 or 900.
@@ -2485,7 +2609,7 @@ type HyperVReplicaPolicyDetails struct {
 	// RecoveryPoints Points to keep, one an hour.
 	RecoveryPoints *int32 `json:"recoveryPoints,omitempty"`
 
-	// ReplicaDeletionOption As replicaDeletion of the request.
+	// ReplicaDeletionOption What becomes of the replica when protection ends: None or OnRecoveryCloud.
 	ReplicaDeletionOption string `json:"replicaDeletionOption,omitempty,omitzero"`
 
 	// ReplicationPort TCP port of the replica server; 8083, or 8084 with certificates.
@@ -5833,6 +5957,126 @@ type RcmErrorDetails struct {
 	RecommendedAction string `json:"recommendedAction,omitempty,omitzero"`
 }
 
+// RecoveryPlan Brings several machines up in order, with scripts, webhooks and pauses for people between them.
+type RecoveryPlan struct {
+	Id string `json:"id,omitempty,omitzero"`
+
+	// Location Never set.
+	Location   string                 `json:"location,omitempty,omitzero"`
+	Name       string                 `json:"name,omitempty,omitzero"`
+	Properties RecoveryPlanProperties `json:"properties,omitempty,omitzero"`
+	Type       string                 `json:"type,omitempty,omitzero"`
+}
+
+// RecoveryPlanA2ADetails Zones and edge zones of the two sites, as they were sent.
+type RecoveryPlanA2ADetails struct {
+	InstanceType string `json:"instanceType"`
+
+	// PrimaryExtendedLocation An edge zone.
+	PrimaryExtendedLocation RecoveryPlanExtendedLocation `json:"primaryExtendedLocation,omitempty,omitzero"`
+	PrimaryZone             string                       `json:"primaryZone,omitempty,omitzero"`
+
+	// RecoveryExtendedLocation An edge zone.
+	RecoveryExtendedLocation RecoveryPlanExtendedLocation `json:"recoveryExtendedLocation,omitempty,omitzero"`
+	RecoveryZone             string                       `json:"recoveryZone,omitempty,omitzero"`
+}
+
+// RecoveryPlanA2AFailoverInput For machines between two sites named as regions.
+type RecoveryPlanA2AFailoverInput struct {
+	// CloudServiceCreationOption Accepted and not used.
+	CloudServiceCreationOption string `json:"cloudServiceCreationOption,omitempty,omitzero"`
+	InstanceType               string `json:"instanceType"`
+
+	// MultiVmSyncPointOption Whether machines of a consistency group start from their newest common point.
+	MultiVmSyncPointOption RecoveryPlanA2AFailoverInputMultiVmSyncPointOption `json:"multiVmSyncPointOption,omitempty,omitzero"`
+
+	// RecoveryPointType Which point each machine is started from.
+	RecoveryPointType RecoveryPlanA2AFailoverInputRecoveryPointType `json:"recoveryPointType"`
+}
+
+// RecoveryPlanA2AFailoverInputMultiVmSyncPointOption Whether machines of a consistency group start from their newest common point.
+type RecoveryPlanA2AFailoverInputMultiVmSyncPointOption string
+
+// RecoveryPlanA2AFailoverInputRecoveryPointType Which point each machine is started from.
+type RecoveryPlanA2AFailoverInputRecoveryPointType string
+
+// RecoveryPlanA2AInput Zones and edge zones of the two sites; kept and echoed.
+type RecoveryPlanA2AInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// PrimaryExtendedLocation An edge zone.
+	PrimaryExtendedLocation RecoveryPlanExtendedLocation `json:"primaryExtendedLocation,omitempty,omitzero"`
+	PrimaryZone             string                       `json:"primaryZone,omitempty,omitzero"`
+
+	// RecoveryExtendedLocation An edge zone.
+	RecoveryExtendedLocation RecoveryPlanExtendedLocation `json:"recoveryExtendedLocation,omitempty,omitzero"`
+	RecoveryZone             string                       `json:"recoveryZone,omitempty,omitzero"`
+}
+
+// RecoveryPlanAction Something done between machines. It is left out of operations whose type or direction it does not list.
+type RecoveryPlanAction struct {
+	ActionName string `json:"actionName"`
+
+	// CustomDetails What is done.
+	CustomDetails      RecoveryPlanActionDetails `json:"customDetails"`
+	FailoverDirections []FailoverDirection       `json:"failoverDirections"`
+
+	// FailoverTypes Only PlannedFailover, UnplannedFailover and TestFailover have an effect.
+	FailoverTypes []RecoveryPlanFailoverType `json:"failoverTypes"`
+}
+
+// RecoveryPlanActionDetails What is done.
+type RecoveryPlanActionDetails struct {
+	union json.RawMessage
+}
+
+// RecoveryPlanActionLocation At which side of the plan an action is done. An action at the primary side is skipped in a test failover.
+type RecoveryPlanActionLocation string
+
+// RecoveryPlanAutomationRunbookActionDetails A webhook in place of the cloud's runbook: the RecoveryPlanContext is sent to it by POST until it answers 2xx or the time is over.
+type RecoveryPlanAutomationRunbookActionDetails struct {
+	// FabricLocation At which side of the plan an action is done. An action at the primary side is skipped in a test failover.
+	FabricLocation RecoveryPlanActionLocation `json:"fabricLocation"`
+	InstanceType   string                     `json:"instanceType"`
+
+	// RunbookId URL of the webhook, http or https. ARM ids of runbooks are refused: there is no Automation account here.
+	RunbookId string `json:"runbookId,omitempty,omitzero"`
+
+	// Timeout How long it is tried: PT5M, 00:05:00 or seconds; 10 minutes when it is left out, 24 hours at most.
+	Timeout string `json:"timeout,omitempty,omitzero"`
+}
+
+// RecoveryPlanCollection One page of recovery plans.
+type RecoveryPlanCollection struct {
+	// NextLink Absolute URL of the next page; absent at the end.
+	NextLink string         `json:"nextLink,omitempty,omitzero"`
+	Value    []RecoveryPlan `json:"value"`
+}
+
+// RecoveryPlanExtendedLocation An edge zone.
+type RecoveryPlanExtendedLocation struct {
+	Name string `json:"name,omitempty,omitzero"`
+
+	// Type EdgeZone.
+	Type string `json:"type,omitempty,omitzero"`
+}
+
+// RecoveryPlanFailoverType An operation on a machine.
+type RecoveryPlanFailoverType string
+
+// RecoveryPlanGroup Machines that are worked on together, with actions before and after. Machines are in Boot groups; Shutdown and Failover hold actions only and act on all machines of the plan.
+type RecoveryPlanGroup struct {
+	// EndGroupActions Done in this order after the last machine is up.
+	EndGroupActions []RecoveryPlanAction `json:"endGroupActions,omitempty,omitzero"`
+
+	// GroupType Shutdown stops the machines at the source, Failover prepares all of them at the other side, each Boot group starts its own.
+	GroupType                 RecoveryPlanGroupType       `json:"groupType"`
+	ReplicationProtectedItems []RecoveryPlanProtectedItem `json:"replicationProtectedItems,omitempty,omitzero"`
+
+	// StartGroupActions Done in this order before the machines.
+	StartGroupActions []RecoveryPlanAction `json:"startGroupActions,omitempty,omitzero"`
+}
+
 // RecoveryPlanGroupTaskDetails A group of a recovery plan.
 type RecoveryPlanGroupTaskDetails struct {
 	// ChildTasks Actions and machines, in their order.
@@ -5847,6 +6091,259 @@ type RecoveryPlanGroupTaskDetails struct {
 
 	// RpGroupType Shutdown, Failover or Boot.
 	RpGroupType string `json:"rpGroupType,omitempty,omitzero"`
+}
+
+// RecoveryPlanGroupType Shutdown stops the machines at the source, Failover prepares all of them at the other side, each Boot group starts its own.
+type RecoveryPlanGroupType string
+
+// RecoveryPlanHyperVReplicaAzureFailbackInput For machines of a Hyper-V host on their way home.
+type RecoveryPlanHyperVReplicaAzureFailbackInput struct {
+	// DataSyncOption ForSynchronization copies while the replica runs, ForDownTime while it is off.
+	DataSyncOption RecoveryPlanHyperVReplicaAzureFailbackInputDataSyncOption `json:"dataSyncOption"`
+	InstanceType   string                                                    `json:"instanceType"`
+
+	// RecoveryVmCreationOption Whether a machine that is gone at home is made anew.
+	RecoveryVmCreationOption RecoveryPlanHyperVReplicaAzureFailbackInputRecoveryVmCreationOption `json:"recoveryVmCreationOption"`
+}
+
+// RecoveryPlanHyperVReplicaAzureFailbackInputDataSyncOption ForSynchronization copies while the replica runs, ForDownTime while it is off.
+type RecoveryPlanHyperVReplicaAzureFailbackInputDataSyncOption string
+
+// RecoveryPlanHyperVReplicaAzureFailbackInputRecoveryVmCreationOption Whether a machine that is gone at home is made anew.
+type RecoveryPlanHyperVReplicaAzureFailbackInputRecoveryVmCreationOption string
+
+// RecoveryPlanHyperVReplicaAzureFailoverInput For machines of a Hyper-V host on their way to the recovery site.
+type RecoveryPlanHyperVReplicaAzureFailoverInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// PrimaryKekCertificatePfx Accepted and not used.
+	PrimaryKekCertificatePfx string `json:"primaryKekCertificatePfx,omitempty,omitzero"`
+
+	// RecoveryPointType Which point each machine is started from.
+	RecoveryPointType RecoveryPlanHyperVReplicaAzureFailoverInputRecoveryPointType `json:"recoveryPointType,omitempty,omitzero"`
+
+	// SecondaryKekCertificatePfx Accepted and not used.
+	SecondaryKekCertificatePfx string `json:"secondaryKekCertificatePfx,omitempty,omitzero"`
+}
+
+// RecoveryPlanHyperVReplicaAzureFailoverInputRecoveryPointType Which point each machine is started from.
+type RecoveryPlanHyperVReplicaAzureFailoverInputRecoveryPointType string
+
+// RecoveryPlanInMageAzureV2FailoverInput For machines under a classic configuration server.
+type RecoveryPlanInMageAzureV2FailoverInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// RecoveryPointType Which point each machine is started from.
+	RecoveryPointType RecoveryPlanInMageAzureV2FailoverInputRecoveryPointType `json:"recoveryPointType"`
+
+	// UseMultiVmSyncPoint "true" starts the machines of a consistency group from their newest common point; "false" each from its own.
+	UseMultiVmSyncPoint string `json:"useMultiVmSyncPoint,omitempty,omitzero"`
+}
+
+// RecoveryPlanInMageAzureV2FailoverInputRecoveryPointType Which point each machine is started from.
+type RecoveryPlanInMageAzureV2FailoverInputRecoveryPointType string
+
+// RecoveryPlanInMageFailoverInput For machines on their way home under a classic configuration server, or between two sites of your own.
+type RecoveryPlanInMageFailoverInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// RecoveryPointType The newest point, the newest application-consistent one, or one of your own choice.
+	RecoveryPointType RecoveryPlanInMageFailoverInputRecoveryPointType `json:"recoveryPointType"`
+}
+
+// RecoveryPlanInMageFailoverInputRecoveryPointType The newest point, the newest application-consistent one, or one of your own choice.
+type RecoveryPlanInMageFailoverInputRecoveryPointType string
+
+// RecoveryPlanInMageRcmFailbackFailoverInput For machines with the guest agent on their way home.
+type RecoveryPlanInMageRcmFailbackFailoverInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// RecoveryPointType Kind of the last capture.
+	RecoveryPointType RecoveryPlanInMageRcmFailbackFailoverInputRecoveryPointType `json:"recoveryPointType"`
+
+	// UseMultiVmSyncPoint "true" starts the machines of a consistency group from their newest common point; "false" each from its own.
+	UseMultiVmSyncPoint string `json:"useMultiVmSyncPoint,omitempty,omitzero"`
+}
+
+// RecoveryPlanInMageRcmFailbackFailoverInputRecoveryPointType Kind of the last capture.
+type RecoveryPlanInMageRcmFailbackFailoverInputRecoveryPointType string
+
+// RecoveryPlanInMageRcmFailoverInput For machines with the guest agent on their way to the recovery site.
+type RecoveryPlanInMageRcmFailoverInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// RecoveryPointType Which point each machine is started from.
+	RecoveryPointType RecoveryPlanInMageRcmFailoverInputRecoveryPointType `json:"recoveryPointType"`
+
+	// UseMultiVmSyncPoint "true" starts the machines of a consistency group from their newest common point; "false" each from its own.
+	UseMultiVmSyncPoint string `json:"useMultiVmSyncPoint,omitempty,omitzero"`
+}
+
+// RecoveryPlanInMageRcmFailoverInputRecoveryPointType Which point each machine is started from.
+type RecoveryPlanInMageRcmFailoverInputRecoveryPointType string
+
+// RecoveryPlanManualActionDetails A pause for a person. The job is Suspended until it is resumed; the comments are kept as the observation.
+type RecoveryPlanManualActionDetails struct {
+	// Description What the person is to do.
+	Description  string `json:"description,omitempty,omitzero"`
+	InstanceType string `json:"instanceType"`
+}
+
+// RecoveryPlanOnFailure Lifeboat extension. What happens when a machine or an action fails: Stop ends the job there, machines that were not started yet go back to replicating; Continue goes on with all others and the job ends Failed.
+type RecoveryPlanOnFailure string
+
+// RecoveryPlanParallelStarts Lifeboat extension. How many machines of a group are worked on at the same time; 10 when it is left out.
+type RecoveryPlanParallelStarts = int32
+
+// RecoveryPlanPlannedFailoverInput Moves all machines without loss: shut down, last capture, start on the other side.
+type RecoveryPlanPlannedFailoverInput struct {
+	Properties RecoveryPlanPlannedFailoverInputProperties `json:"properties"`
+}
+
+// RecoveryPlanPlannedFailoverInputProperties defines model for RecoveryPlanPlannedFailoverInputProperties.
+type RecoveryPlanPlannedFailoverInputProperties struct {
+	// FailoverDirection From the primary side to the recovery side, or back.
+	FailoverDirection FailoverDirection `json:"failoverDirection"`
+
+	// ProviderSpecificDetails At most one entry for each provider of the plan.
+	ProviderSpecificDetails []RecoveryPlanProviderSpecificFailoverInput `json:"providerSpecificDetails,omitempty,omitzero"`
+}
+
+// RecoveryPlanProperties defines model for RecoveryPlanProperties.
+type RecoveryPlanProperties struct {
+	// AllowedOperations What at least one machine allows now; empty while an operation of the plan runs.
+	AllowedOperations []string `json:"allowedOperations"`
+
+	// CurrentScenario The operation that runs on the resource; scenarioName None when idle.
+	CurrentScenario CurrentScenarioDetails `json:"currentScenario,omitempty,omitzero"`
+
+	// CurrentScenarioStatus State of the last operation's job; Suspended while a drill waits for its cleanup.
+	CurrentScenarioStatus string `json:"currentScenarioStatus,omitempty,omitzero"`
+
+	// CurrentScenarioStatusDescription WaitingForStopTestFailover while a drill waits for its cleanup.
+	CurrentScenarioStatusDescription string `json:"currentScenarioStatusDescription,omitempty,omitzero"`
+
+	// FailoverDeploymentModel As sent; ResourceManager when it was left out.
+	FailoverDeploymentModel string `json:"failoverDeploymentModel,omitempty,omitzero"`
+
+	// FriendlyName The name as its creator spelled it.
+	FriendlyName string              `json:"friendlyName,omitempty,omitzero"`
+	Groups       []RecoveryPlanGroup `json:"groups"`
+
+	// LastPlannedFailoverTime Start of the last one.
+	LastPlannedFailoverTime time.Time `json:"lastPlannedFailoverTime,omitempty,omitzero"`
+
+	// LastTestFailoverTime Start of the last drill.
+	LastTestFailoverTime time.Time `json:"lastTestFailoverTime,omitempty,omitzero"`
+
+	// LastUnplannedFailoverTime Start of the last one.
+	LastUnplannedFailoverTime time.Time `json:"lastUnplannedFailoverTime,omitempty,omitzero"`
+
+	// OnFailure Lifeboat extension. What happens when a machine or an action fails: Stop ends the job there, machines that were not started yet go back to replicating; Continue goes on with all others and the job ends Failed.
+	OnFailure RecoveryPlanOnFailure `json:"onFailure,omitempty,omitzero"`
+
+	// ParallelStarts Lifeboat extension. How many machines of a group are worked on at the same time; 10 when it is left out.
+	ParallelStarts            *RecoveryPlanParallelStarts `json:"parallelStarts,omitempty"`
+	PrimaryFabricFriendlyName string                      `json:"primaryFabricFriendlyName,omitempty,omitzero"`
+
+	// PrimaryFabricId ARM id of the fabric that the machines are protected in.
+	PrimaryFabricId            string                                `json:"primaryFabricId,omitempty,omitzero"`
+	ProviderSpecificDetails    []RecoveryPlanProviderSpecificDetails `json:"providerSpecificDetails"`
+	RecoveryFabricFriendlyName string                                `json:"recoveryFabricFriendlyName,omitempty,omitzero"`
+
+	// RecoveryFabricId ARM id of the other fabric, or Microsoft Azure for this server's own recovery site.
+	RecoveryFabricId string `json:"recoveryFabricId,omitempty,omitzero"`
+
+	// ReplicationProviders Provider types that the machines are on now.
+	ReplicationProviders []string `json:"replicationProviders"`
+}
+
+// RecoveryPlanProtectedItem A machine. One of the two is enough; an answer has both.
+type RecoveryPlanProtectedItem struct {
+	// Id ARM id of the protected item.
+	Id string `json:"id,omitempty,omitzero"`
+
+	// VirtualMachineId GUID of the protected item.
+	VirtualMachineId string `json:"virtualMachineId,omitempty,omitzero"`
+}
+
+// RecoveryPlanProviderSpecificDetails Details by provider.
+type RecoveryPlanProviderSpecificDetails struct {
+	union json.RawMessage
+}
+
+// RecoveryPlanProviderSpecificFailoverInput Input for the machines of one provider.
+type RecoveryPlanProviderSpecificFailoverInput struct {
+	union json.RawMessage
+}
+
+// RecoveryPlanProviderSpecificInput Input by provider.
+type RecoveryPlanProviderSpecificInput struct {
+	union json.RawMessage
+}
+
+// RecoveryPlanScriptActionDetails A program run by a runner, which is a replicator that was given a name and a directory of scripts. It gets the RecoveryPlanContext as JSON on standard input. It may run twice when the runner was killed; LIFEBOAT_TASK_ID in its environment is the same then.
+type RecoveryPlanScriptActionDetails struct {
+	// FabricLocation At which side of the plan an action is done. An action at the primary side is skipped in a test failover.
+	FabricLocation RecoveryPlanActionLocation `json:"fabricLocation"`
+	InstanceType   string                     `json:"instanceType"`
+
+	// Path File below the runner's directory of scripts. A leading \\NAME\ names the runner.
+	Path string `json:"path"`
+
+	// Runner Lifeboat extension. Name of the runner; without one any runner at the site of fabricLocation.
+	Runner string `json:"runner,omitempty,omitzero"`
+
+	// Timeout How long it may run: PT5M, 00:05:00 or seconds; 10 minutes when it is left out, 24 hours at most.
+	Timeout string `json:"timeout,omitempty,omitzero"`
+}
+
+// RecoveryPlanTestFailoverCleanupInput Ends a drill and removes what it made.
+type RecoveryPlanTestFailoverCleanupInput struct {
+	Properties RecoveryPlanTestFailoverCleanupInputProperties `json:"properties"`
+}
+
+// RecoveryPlanTestFailoverCleanupInputProperties defines model for RecoveryPlanTestFailoverCleanupInputProperties.
+type RecoveryPlanTestFailoverCleanupInputProperties struct {
+	// Comments Kept with the job.
+	Comments string `json:"comments,omitempty,omitzero"`
+}
+
+// RecoveryPlanTestFailoverInput Starts a drill of all machines on an isolated network.
+type RecoveryPlanTestFailoverInput struct {
+	Properties RecoveryPlanTestFailoverInputProperties `json:"properties"`
+}
+
+// RecoveryPlanTestFailoverInputProperties defines model for RecoveryPlanTestFailoverInputProperties.
+type RecoveryPlanTestFailoverInputProperties struct {
+	// FailoverDirection From the primary side to the recovery side, or back.
+	FailoverDirection FailoverDirection `json:"failoverDirection"`
+
+	// NetworkId ARM id of the isolated network.
+	NetworkId string `json:"networkId,omitempty,omitzero"`
+
+	// NetworkType VmNetworkAsInput, VmNetworkAsRecommended or NoNetworkAttachAsInput.
+	NetworkType string `json:"networkType"`
+
+	// ProviderSpecificDetails At most one entry for each provider of the plan.
+	ProviderSpecificDetails []RecoveryPlanProviderSpecificFailoverInput `json:"providerSpecificDetails,omitempty,omitzero"`
+}
+
+// RecoveryPlanUnplannedFailoverInput Starts all machines at the other side from their points, the sources presumed lost.
+type RecoveryPlanUnplannedFailoverInput struct {
+	Properties RecoveryPlanUnplannedFailoverInputProperties `json:"properties"`
+}
+
+// RecoveryPlanUnplannedFailoverInputProperties defines model for RecoveryPlanUnplannedFailoverInputProperties.
+type RecoveryPlanUnplannedFailoverInputProperties struct {
+	// FailoverDirection From the primary side to the recovery side, or back.
+	FailoverDirection FailoverDirection `json:"failoverDirection"`
+
+	// ProviderSpecificDetails At most one entry for each provider of the plan.
+	ProviderSpecificDetails []RecoveryPlanProviderSpecificFailoverInput `json:"providerSpecificDetails,omitempty,omitzero"`
+
+	// SourceSiteOperations Whether the source is to be shut down first, if it answers.
+	SourceSiteOperations SourceSiteOperations `json:"sourceSiteOperations"`
 }
 
 // RecoveryPoint A restorable capture of every disk of a machine at one instant.
@@ -6639,6 +7136,23 @@ type UpdateProtectionContainerMappingInputProperties struct {
 	ProviderSpecificInput ReplicationProviderSpecificUpdateContainerMappingInput `json:"providerSpecificInput,omitempty,omitzero"`
 }
 
+// UpdateRecoveryPlanInput Replaces what is given.
+type UpdateRecoveryPlanInput struct {
+	Properties UpdateRecoveryPlanInputProperties `json:"properties,omitempty,omitzero"`
+}
+
+// UpdateRecoveryPlanInputProperties defines model for UpdateRecoveryPlanInputProperties.
+type UpdateRecoveryPlanInputProperties struct {
+	// Groups All groups as they are to be from now on.
+	Groups []RecoveryPlanGroup `json:"groups,omitempty,omitzero"`
+
+	// OnFailure Lifeboat extension. What happens when a machine or an action fails: Stop ends the job there, machines that were not started yet go back to replicating; Continue goes on with all others and the job ends Failed.
+	OnFailure RecoveryPlanOnFailure `json:"onFailure,omitempty,omitzero"`
+
+	// ParallelStarts Lifeboat extension. How many machines of a group are worked on at the same time; 10 when it is left out.
+	ParallelStarts *RecoveryPlanParallelStarts `json:"parallelStarts,omitempty"`
+}
+
 // UpdateReplicationProtectedItemInput Changes how a machine will be started.
 type UpdateReplicationProtectedItemInput struct {
 	Properties UpdateReplicationProtectedItemInputProperties `json:"properties,omitempty,omitzero"`
@@ -7219,6 +7733,9 @@ type ProtectionContainerName = string
 
 // ProviderName defines model for ProviderName.
 type ProviderName = string
+
+// RecoveryPlanName defines model for RecoveryPlanName.
+type RecoveryPlanName = string
 
 // RecoveryPointName defines model for RecoveryPointName.
 type RecoveryPointName = string
@@ -7841,6 +8358,87 @@ type ReplicationProtectionContainersListParams struct {
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
 }
 
+// ReplicationRecoveryPlansListParams defines parameters for ReplicationRecoveryPlansList.
+type ReplicationRecoveryPlansListParams struct {
+	// SkipToken Opaque; taken from nextLink.
+	SkipToken SkipToken `form:"skipToken,omitempty" json:"skipToken,omitempty,omitzero"`
+
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationRecoveryPlansDeleteParams defines parameters for ReplicationRecoveryPlansDelete.
+type ReplicationRecoveryPlansDeleteParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationRecoveryPlansGetParams defines parameters for ReplicationRecoveryPlansGet.
+type ReplicationRecoveryPlansGetParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationRecoveryPlansUpdateParams defines parameters for ReplicationRecoveryPlansUpdate.
+type ReplicationRecoveryPlansUpdateParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationRecoveryPlansCreateParams defines parameters for ReplicationRecoveryPlansCreate.
+type ReplicationRecoveryPlansCreateParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationRecoveryPlansFailoverCancelParams defines parameters for ReplicationRecoveryPlansFailoverCancel.
+type ReplicationRecoveryPlansFailoverCancelParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationRecoveryPlansFailoverCommitParams defines parameters for ReplicationRecoveryPlansFailoverCommit.
+type ReplicationRecoveryPlansFailoverCommitParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationRecoveryPlansOperationResultParams defines parameters for ReplicationRecoveryPlansOperationResult.
+type ReplicationRecoveryPlansOperationResultParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationRecoveryPlansPlannedFailoverParams defines parameters for ReplicationRecoveryPlansPlannedFailover.
+type ReplicationRecoveryPlansPlannedFailoverParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationRecoveryPlansReprotectParams defines parameters for ReplicationRecoveryPlansReprotect.
+type ReplicationRecoveryPlansReprotectParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationRecoveryPlansTestFailoverParams defines parameters for ReplicationRecoveryPlansTestFailover.
+type ReplicationRecoveryPlansTestFailoverParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationRecoveryPlansTestFailoverCleanupParams defines parameters for ReplicationRecoveryPlansTestFailoverCleanup.
+type ReplicationRecoveryPlansTestFailoverCleanupParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationRecoveryPlansUnplannedFailoverParams defines parameters for ReplicationRecoveryPlansUnplannedFailover.
+type ReplicationRecoveryPlansUnplannedFailoverParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
 // ReplicationRecoveryServicesProvidersListParams defines parameters for ReplicationRecoveryServicesProvidersList.
 type ReplicationRecoveryServicesProvidersListParams struct {
 	// SkipToken Opaque; taken from nextLink.
@@ -7999,6 +8597,24 @@ type ReplicationPoliciesUpdateJSONRequestBody = UpdatePolicyInput
 
 // ReplicationPoliciesCreateJSONRequestBody defines body for ReplicationPoliciesCreate for application/json ContentType.
 type ReplicationPoliciesCreateJSONRequestBody = CreatePolicyInput
+
+// ReplicationRecoveryPlansUpdateJSONRequestBody defines body for ReplicationRecoveryPlansUpdate for application/json ContentType.
+type ReplicationRecoveryPlansUpdateJSONRequestBody = UpdateRecoveryPlanInput
+
+// ReplicationRecoveryPlansCreateJSONRequestBody defines body for ReplicationRecoveryPlansCreate for application/json ContentType.
+type ReplicationRecoveryPlansCreateJSONRequestBody = CreateRecoveryPlanInput
+
+// ReplicationRecoveryPlansPlannedFailoverJSONRequestBody defines body for ReplicationRecoveryPlansPlannedFailover for application/json ContentType.
+type ReplicationRecoveryPlansPlannedFailoverJSONRequestBody = RecoveryPlanPlannedFailoverInput
+
+// ReplicationRecoveryPlansTestFailoverJSONRequestBody defines body for ReplicationRecoveryPlansTestFailover for application/json ContentType.
+type ReplicationRecoveryPlansTestFailoverJSONRequestBody = RecoveryPlanTestFailoverInput
+
+// ReplicationRecoveryPlansTestFailoverCleanupJSONRequestBody defines body for ReplicationRecoveryPlansTestFailoverCleanup for application/json ContentType.
+type ReplicationRecoveryPlansTestFailoverCleanupJSONRequestBody = RecoveryPlanTestFailoverCleanupInput
+
+// ReplicationRecoveryPlansUnplannedFailoverJSONRequestBody defines body for ReplicationRecoveryPlansUnplannedFailover for application/json ContentType.
+type ReplicationRecoveryPlansUnplannedFailoverJSONRequestBody = RecoveryPlanUnplannedFailoverInput
 
 // VaultsUpdateJSONRequestBody defines body for VaultsUpdate for application/json ContentType.
 type VaultsUpdateJSONRequestBody = PatchVault
@@ -10860,6 +11476,588 @@ func (t *ProviderSpecificRecoveryPointDetails) UnmarshalJSON(b []byte) error {
 	return err
 }
 
+// AsRecoveryPlanScriptActionDetails returns the union data inside the RecoveryPlanActionDetails as a RecoveryPlanScriptActionDetails
+func (t RecoveryPlanActionDetails) AsRecoveryPlanScriptActionDetails() (RecoveryPlanScriptActionDetails, error) {
+	var body RecoveryPlanScriptActionDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromRecoveryPlanScriptActionDetails overwrites any union data inside the RecoveryPlanActionDetails as the provided RecoveryPlanScriptActionDetails
+func (t *RecoveryPlanActionDetails) FromRecoveryPlanScriptActionDetails(v RecoveryPlanScriptActionDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"ScriptActionDetails"}`))
+	t.union = b
+	return err
+}
+
+// MergeRecoveryPlanScriptActionDetails performs a merge with any union data inside the RecoveryPlanActionDetails, using the provided RecoveryPlanScriptActionDetails
+func (t *RecoveryPlanActionDetails) MergeRecoveryPlanScriptActionDetails(v RecoveryPlanScriptActionDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"ScriptActionDetails"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsRecoveryPlanAutomationRunbookActionDetails returns the union data inside the RecoveryPlanActionDetails as a RecoveryPlanAutomationRunbookActionDetails
+func (t RecoveryPlanActionDetails) AsRecoveryPlanAutomationRunbookActionDetails() (RecoveryPlanAutomationRunbookActionDetails, error) {
+	var body RecoveryPlanAutomationRunbookActionDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromRecoveryPlanAutomationRunbookActionDetails overwrites any union data inside the RecoveryPlanActionDetails as the provided RecoveryPlanAutomationRunbookActionDetails
+func (t *RecoveryPlanActionDetails) FromRecoveryPlanAutomationRunbookActionDetails(v RecoveryPlanAutomationRunbookActionDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"AutomationRunbookActionDetails"}`))
+	t.union = b
+	return err
+}
+
+// MergeRecoveryPlanAutomationRunbookActionDetails performs a merge with any union data inside the RecoveryPlanActionDetails, using the provided RecoveryPlanAutomationRunbookActionDetails
+func (t *RecoveryPlanActionDetails) MergeRecoveryPlanAutomationRunbookActionDetails(v RecoveryPlanAutomationRunbookActionDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"AutomationRunbookActionDetails"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsRecoveryPlanManualActionDetails returns the union data inside the RecoveryPlanActionDetails as a RecoveryPlanManualActionDetails
+func (t RecoveryPlanActionDetails) AsRecoveryPlanManualActionDetails() (RecoveryPlanManualActionDetails, error) {
+	var body RecoveryPlanManualActionDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromRecoveryPlanManualActionDetails overwrites any union data inside the RecoveryPlanActionDetails as the provided RecoveryPlanManualActionDetails
+func (t *RecoveryPlanActionDetails) FromRecoveryPlanManualActionDetails(v RecoveryPlanManualActionDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"ManualActionDetails"}`))
+	t.union = b
+	return err
+}
+
+// MergeRecoveryPlanManualActionDetails performs a merge with any union data inside the RecoveryPlanActionDetails, using the provided RecoveryPlanManualActionDetails
+func (t *RecoveryPlanActionDetails) MergeRecoveryPlanManualActionDetails(v RecoveryPlanManualActionDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"ManualActionDetails"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t RecoveryPlanActionDetails) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t RecoveryPlanActionDetails) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "AutomationRunbookActionDetails":
+		return t.AsRecoveryPlanAutomationRunbookActionDetails()
+	case "ManualActionDetails":
+		return t.AsRecoveryPlanManualActionDetails()
+	case "ScriptActionDetails":
+		return t.AsRecoveryPlanScriptActionDetails()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t RecoveryPlanActionDetails) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *RecoveryPlanActionDetails) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsRecoveryPlanA2ADetails returns the union data inside the RecoveryPlanProviderSpecificDetails as a RecoveryPlanA2ADetails
+func (t RecoveryPlanProviderSpecificDetails) AsRecoveryPlanA2ADetails() (RecoveryPlanA2ADetails, error) {
+	var body RecoveryPlanA2ADetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromRecoveryPlanA2ADetails overwrites any union data inside the RecoveryPlanProviderSpecificDetails as the provided RecoveryPlanA2ADetails
+func (t *RecoveryPlanProviderSpecificDetails) FromRecoveryPlanA2ADetails(v RecoveryPlanA2ADetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"A2A"}`))
+	t.union = b
+	return err
+}
+
+// MergeRecoveryPlanA2ADetails performs a merge with any union data inside the RecoveryPlanProviderSpecificDetails, using the provided RecoveryPlanA2ADetails
+func (t *RecoveryPlanProviderSpecificDetails) MergeRecoveryPlanA2ADetails(v RecoveryPlanA2ADetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"A2A"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsOtherProviderInput returns the union data inside the RecoveryPlanProviderSpecificDetails as a OtherProviderInput
+func (t RecoveryPlanProviderSpecificDetails) AsOtherProviderInput() (OtherProviderInput, error) {
+	var body OtherProviderInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromOtherProviderInput overwrites any union data inside the RecoveryPlanProviderSpecificDetails as the provided OtherProviderInput
+func (t *RecoveryPlanProviderSpecificDetails) FromOtherProviderInput(v OtherProviderInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"RecoveryPlanProviderSpecificDetails"}`))
+	t.union = b
+	return err
+}
+
+// MergeOtherProviderInput performs a merge with any union data inside the RecoveryPlanProviderSpecificDetails, using the provided OtherProviderInput
+func (t *RecoveryPlanProviderSpecificDetails) MergeOtherProviderInput(v OtherProviderInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"RecoveryPlanProviderSpecificDetails"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t RecoveryPlanProviderSpecificDetails) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t RecoveryPlanProviderSpecificDetails) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "A2A":
+		return t.AsRecoveryPlanA2ADetails()
+	case "RecoveryPlanProviderSpecificDetails":
+		return t.AsOtherProviderInput()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t RecoveryPlanProviderSpecificDetails) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *RecoveryPlanProviderSpecificDetails) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsRecoveryPlanInMageRcmFailoverInput returns the union data inside the RecoveryPlanProviderSpecificFailoverInput as a RecoveryPlanInMageRcmFailoverInput
+func (t RecoveryPlanProviderSpecificFailoverInput) AsRecoveryPlanInMageRcmFailoverInput() (RecoveryPlanInMageRcmFailoverInput, error) {
+	var body RecoveryPlanInMageRcmFailoverInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromRecoveryPlanInMageRcmFailoverInput overwrites any union data inside the RecoveryPlanProviderSpecificFailoverInput as the provided RecoveryPlanInMageRcmFailoverInput
+func (t *RecoveryPlanProviderSpecificFailoverInput) FromRecoveryPlanInMageRcmFailoverInput(v RecoveryPlanInMageRcmFailoverInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeRecoveryPlanInMageRcmFailoverInput performs a merge with any union data inside the RecoveryPlanProviderSpecificFailoverInput, using the provided RecoveryPlanInMageRcmFailoverInput
+func (t *RecoveryPlanProviderSpecificFailoverInput) MergeRecoveryPlanInMageRcmFailoverInput(v RecoveryPlanInMageRcmFailoverInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsRecoveryPlanInMageRcmFailbackFailoverInput returns the union data inside the RecoveryPlanProviderSpecificFailoverInput as a RecoveryPlanInMageRcmFailbackFailoverInput
+func (t RecoveryPlanProviderSpecificFailoverInput) AsRecoveryPlanInMageRcmFailbackFailoverInput() (RecoveryPlanInMageRcmFailbackFailoverInput, error) {
+	var body RecoveryPlanInMageRcmFailbackFailoverInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromRecoveryPlanInMageRcmFailbackFailoverInput overwrites any union data inside the RecoveryPlanProviderSpecificFailoverInput as the provided RecoveryPlanInMageRcmFailbackFailoverInput
+func (t *RecoveryPlanProviderSpecificFailoverInput) FromRecoveryPlanInMageRcmFailbackFailoverInput(v RecoveryPlanInMageRcmFailbackFailoverInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeRecoveryPlanInMageRcmFailbackFailoverInput performs a merge with any union data inside the RecoveryPlanProviderSpecificFailoverInput, using the provided RecoveryPlanInMageRcmFailbackFailoverInput
+func (t *RecoveryPlanProviderSpecificFailoverInput) MergeRecoveryPlanInMageRcmFailbackFailoverInput(v RecoveryPlanInMageRcmFailbackFailoverInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsRecoveryPlanInMageAzureV2FailoverInput returns the union data inside the RecoveryPlanProviderSpecificFailoverInput as a RecoveryPlanInMageAzureV2FailoverInput
+func (t RecoveryPlanProviderSpecificFailoverInput) AsRecoveryPlanInMageAzureV2FailoverInput() (RecoveryPlanInMageAzureV2FailoverInput, error) {
+	var body RecoveryPlanInMageAzureV2FailoverInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromRecoveryPlanInMageAzureV2FailoverInput overwrites any union data inside the RecoveryPlanProviderSpecificFailoverInput as the provided RecoveryPlanInMageAzureV2FailoverInput
+func (t *RecoveryPlanProviderSpecificFailoverInput) FromRecoveryPlanInMageAzureV2FailoverInput(v RecoveryPlanInMageAzureV2FailoverInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeRecoveryPlanInMageAzureV2FailoverInput performs a merge with any union data inside the RecoveryPlanProviderSpecificFailoverInput, using the provided RecoveryPlanInMageAzureV2FailoverInput
+func (t *RecoveryPlanProviderSpecificFailoverInput) MergeRecoveryPlanInMageAzureV2FailoverInput(v RecoveryPlanInMageAzureV2FailoverInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsRecoveryPlanInMageFailoverInput returns the union data inside the RecoveryPlanProviderSpecificFailoverInput as a RecoveryPlanInMageFailoverInput
+func (t RecoveryPlanProviderSpecificFailoverInput) AsRecoveryPlanInMageFailoverInput() (RecoveryPlanInMageFailoverInput, error) {
+	var body RecoveryPlanInMageFailoverInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromRecoveryPlanInMageFailoverInput overwrites any union data inside the RecoveryPlanProviderSpecificFailoverInput as the provided RecoveryPlanInMageFailoverInput
+func (t *RecoveryPlanProviderSpecificFailoverInput) FromRecoveryPlanInMageFailoverInput(v RecoveryPlanInMageFailoverInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeRecoveryPlanInMageFailoverInput performs a merge with any union data inside the RecoveryPlanProviderSpecificFailoverInput, using the provided RecoveryPlanInMageFailoverInput
+func (t *RecoveryPlanProviderSpecificFailoverInput) MergeRecoveryPlanInMageFailoverInput(v RecoveryPlanInMageFailoverInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsRecoveryPlanHyperVReplicaAzureFailoverInput returns the union data inside the RecoveryPlanProviderSpecificFailoverInput as a RecoveryPlanHyperVReplicaAzureFailoverInput
+func (t RecoveryPlanProviderSpecificFailoverInput) AsRecoveryPlanHyperVReplicaAzureFailoverInput() (RecoveryPlanHyperVReplicaAzureFailoverInput, error) {
+	var body RecoveryPlanHyperVReplicaAzureFailoverInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromRecoveryPlanHyperVReplicaAzureFailoverInput overwrites any union data inside the RecoveryPlanProviderSpecificFailoverInput as the provided RecoveryPlanHyperVReplicaAzureFailoverInput
+func (t *RecoveryPlanProviderSpecificFailoverInput) FromRecoveryPlanHyperVReplicaAzureFailoverInput(v RecoveryPlanHyperVReplicaAzureFailoverInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeRecoveryPlanHyperVReplicaAzureFailoverInput performs a merge with any union data inside the RecoveryPlanProviderSpecificFailoverInput, using the provided RecoveryPlanHyperVReplicaAzureFailoverInput
+func (t *RecoveryPlanProviderSpecificFailoverInput) MergeRecoveryPlanHyperVReplicaAzureFailoverInput(v RecoveryPlanHyperVReplicaAzureFailoverInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsRecoveryPlanHyperVReplicaAzureFailbackInput returns the union data inside the RecoveryPlanProviderSpecificFailoverInput as a RecoveryPlanHyperVReplicaAzureFailbackInput
+func (t RecoveryPlanProviderSpecificFailoverInput) AsRecoveryPlanHyperVReplicaAzureFailbackInput() (RecoveryPlanHyperVReplicaAzureFailbackInput, error) {
+	var body RecoveryPlanHyperVReplicaAzureFailbackInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromRecoveryPlanHyperVReplicaAzureFailbackInput overwrites any union data inside the RecoveryPlanProviderSpecificFailoverInput as the provided RecoveryPlanHyperVReplicaAzureFailbackInput
+func (t *RecoveryPlanProviderSpecificFailoverInput) FromRecoveryPlanHyperVReplicaAzureFailbackInput(v RecoveryPlanHyperVReplicaAzureFailbackInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeRecoveryPlanHyperVReplicaAzureFailbackInput performs a merge with any union data inside the RecoveryPlanProviderSpecificFailoverInput, using the provided RecoveryPlanHyperVReplicaAzureFailbackInput
+func (t *RecoveryPlanProviderSpecificFailoverInput) MergeRecoveryPlanHyperVReplicaAzureFailbackInput(v RecoveryPlanHyperVReplicaAzureFailbackInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsRecoveryPlanA2AFailoverInput returns the union data inside the RecoveryPlanProviderSpecificFailoverInput as a RecoveryPlanA2AFailoverInput
+func (t RecoveryPlanProviderSpecificFailoverInput) AsRecoveryPlanA2AFailoverInput() (RecoveryPlanA2AFailoverInput, error) {
+	var body RecoveryPlanA2AFailoverInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromRecoveryPlanA2AFailoverInput overwrites any union data inside the RecoveryPlanProviderSpecificFailoverInput as the provided RecoveryPlanA2AFailoverInput
+func (t *RecoveryPlanProviderSpecificFailoverInput) FromRecoveryPlanA2AFailoverInput(v RecoveryPlanA2AFailoverInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeRecoveryPlanA2AFailoverInput performs a merge with any union data inside the RecoveryPlanProviderSpecificFailoverInput, using the provided RecoveryPlanA2AFailoverInput
+func (t *RecoveryPlanProviderSpecificFailoverInput) MergeRecoveryPlanA2AFailoverInput(v RecoveryPlanA2AFailoverInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsOtherProviderInput returns the union data inside the RecoveryPlanProviderSpecificFailoverInput as a OtherProviderInput
+func (t RecoveryPlanProviderSpecificFailoverInput) AsOtherProviderInput() (OtherProviderInput, error) {
+	var body OtherProviderInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromOtherProviderInput overwrites any union data inside the RecoveryPlanProviderSpecificFailoverInput as the provided OtherProviderInput
+func (t *RecoveryPlanProviderSpecificFailoverInput) FromOtherProviderInput(v OtherProviderInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeOtherProviderInput performs a merge with any union data inside the RecoveryPlanProviderSpecificFailoverInput, using the provided OtherProviderInput
+func (t *RecoveryPlanProviderSpecificFailoverInput) MergeOtherProviderInput(v OtherProviderInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t RecoveryPlanProviderSpecificFailoverInput) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t RecoveryPlanProviderSpecificFailoverInput) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "A2A":
+		return t.AsRecoveryPlanA2AFailoverInput()
+	case "HyperVReplica2012":
+		return t.AsOtherProviderInput()
+	case "HyperVReplica2012R2":
+		return t.AsOtherProviderInput()
+	case "HyperVReplicaAzure":
+		return t.AsRecoveryPlanHyperVReplicaAzureFailoverInput()
+	case "HyperVReplicaAzureFailback":
+		return t.AsRecoveryPlanHyperVReplicaAzureFailbackInput()
+	case "InMage":
+		return t.AsRecoveryPlanInMageFailoverInput()
+	case "InMageAzureV2":
+		return t.AsRecoveryPlanInMageAzureV2FailoverInput()
+	case "InMageRcm":
+		return t.AsRecoveryPlanInMageRcmFailoverInput()
+	case "InMageRcmFailback":
+		return t.AsRecoveryPlanInMageRcmFailbackFailoverInput()
+	case "RecoveryPlanProviderSpecificFailoverInput":
+		return t.AsOtherProviderInput()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t RecoveryPlanProviderSpecificFailoverInput) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *RecoveryPlanProviderSpecificFailoverInput) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsRecoveryPlanA2AInput returns the union data inside the RecoveryPlanProviderSpecificInput as a RecoveryPlanA2AInput
+func (t RecoveryPlanProviderSpecificInput) AsRecoveryPlanA2AInput() (RecoveryPlanA2AInput, error) {
+	var body RecoveryPlanA2AInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromRecoveryPlanA2AInput overwrites any union data inside the RecoveryPlanProviderSpecificInput as the provided RecoveryPlanA2AInput
+func (t *RecoveryPlanProviderSpecificInput) FromRecoveryPlanA2AInput(v RecoveryPlanA2AInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeRecoveryPlanA2AInput performs a merge with any union data inside the RecoveryPlanProviderSpecificInput, using the provided RecoveryPlanA2AInput
+func (t *RecoveryPlanProviderSpecificInput) MergeRecoveryPlanA2AInput(v RecoveryPlanA2AInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsOtherProviderInput returns the union data inside the RecoveryPlanProviderSpecificInput as a OtherProviderInput
+func (t RecoveryPlanProviderSpecificInput) AsOtherProviderInput() (OtherProviderInput, error) {
+	var body OtherProviderInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromOtherProviderInput overwrites any union data inside the RecoveryPlanProviderSpecificInput as the provided OtherProviderInput
+func (t *RecoveryPlanProviderSpecificInput) FromOtherProviderInput(v OtherProviderInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeOtherProviderInput performs a merge with any union data inside the RecoveryPlanProviderSpecificInput, using the provided OtherProviderInput
+func (t *RecoveryPlanProviderSpecificInput) MergeOtherProviderInput(v OtherProviderInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t RecoveryPlanProviderSpecificInput) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t RecoveryPlanProviderSpecificInput) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "A2A":
+		return t.AsRecoveryPlanA2AInput()
+	case "InMageRcm":
+		return t.AsOtherProviderInput()
+	case "RecoveryPlanProviderSpecificInput":
+		return t.AsOtherProviderInput()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t RecoveryPlanProviderSpecificInput) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *RecoveryPlanProviderSpecificInput) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
 // AsA2ARemoveDisksInput returns the union data inside the RemoveDisksProviderSpecificInput as a A2ARemoveDisksInput
 func (t RemoveDisksProviderSpecificInput) AsA2ARemoveDisksInput() (A2ARemoveDisksInput, error) {
 	var body A2ARemoveDisksInput
@@ -13188,6 +14386,45 @@ type ServerInterface interface {
 	// ReplicationProtectionContainersList List the containers of a vault.
 	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectionContainers)
 	ReplicationProtectionContainersList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationProtectionContainersListParams)
+	// ReplicationRecoveryPlansList List the recovery plans of a vault.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans)
+	ReplicationRecoveryPlansList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationRecoveryPlansListParams)
+	// ReplicationRecoveryPlansDelete Delete a recovery plan.
+	// (DELETE /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName})
+	ReplicationRecoveryPlansDelete(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params ReplicationRecoveryPlansDeleteParams)
+	// ReplicationRecoveryPlansGet Get a recovery plan.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName})
+	ReplicationRecoveryPlansGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params ReplicationRecoveryPlansGetParams)
+	// ReplicationRecoveryPlansUpdate Replace the groups of a recovery plan.
+	// (PATCH /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName})
+	ReplicationRecoveryPlansUpdate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params ReplicationRecoveryPlansUpdateParams)
+	// ReplicationRecoveryPlansCreate Create a recovery plan, or replace it.
+	// (PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName})
+	ReplicationRecoveryPlansCreate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params ReplicationRecoveryPlansCreateParams)
+	// ReplicationRecoveryPlansFailoverCancel Take the planned failover of all machines of a plan back.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/failoverCancel)
+	ReplicationRecoveryPlansFailoverCancel(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params ReplicationRecoveryPlansFailoverCancelParams)
+	// ReplicationRecoveryPlansFailoverCommit Accept the failover of all machines of a plan.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/failoverCommit)
+	ReplicationRecoveryPlansFailoverCommit(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params ReplicationRecoveryPlansFailoverCommitParams)
+	// ReplicationRecoveryPlansOperationResult Result of an operation: 202 while it runs, then the resource, or 204 after a removal or when the resource is gone.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/operationresults/{jobId})
+	ReplicationRecoveryPlansOperationResult(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, jobId JobId, params ReplicationRecoveryPlansOperationResultParams)
+	// ReplicationRecoveryPlansPlannedFailover Move the machines of a plan without loss.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/plannedFailover)
+	ReplicationRecoveryPlansPlannedFailover(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params ReplicationRecoveryPlansPlannedFailoverParams)
+	// ReplicationRecoveryPlansReprotect Replicate all machines of a plan in the other direction.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/reProtect)
+	ReplicationRecoveryPlansReprotect(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params ReplicationRecoveryPlansReprotectParams)
+	// ReplicationRecoveryPlansTestFailover Drill a plan on an isolated network.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/testFailover)
+	ReplicationRecoveryPlansTestFailover(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params ReplicationRecoveryPlansTestFailoverParams)
+	// ReplicationRecoveryPlansTestFailoverCleanup End a drill of a plan and remove what it made.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/testFailoverCleanup)
+	ReplicationRecoveryPlansTestFailoverCleanup(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params ReplicationRecoveryPlansTestFailoverCleanupParams)
+	// ReplicationRecoveryPlansUnplannedFailover Start the machines of a plan at the other side from their points.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/unplannedFailover)
+	ReplicationRecoveryPlansUnplannedFailover(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params ReplicationRecoveryPlansUnplannedFailoverParams)
 	// ReplicationRecoveryServicesProvidersList List the providers of a vault.
 	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryServicesProviders)
 	ReplicationRecoveryServicesProvidersList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationRecoveryServicesProvidersListParams)
@@ -13755,6 +14992,84 @@ func (_ Unimplemented) ReplicationProtectionContainerMappingsList(w http.Respons
 // ReplicationProtectionContainersList List the containers of a vault.
 // (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectionContainers)
 func (_ Unimplemented) ReplicationProtectionContainersList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationProtectionContainersListParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationRecoveryPlansList List the recovery plans of a vault.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans)
+func (_ Unimplemented) ReplicationRecoveryPlansList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationRecoveryPlansListParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationRecoveryPlansDelete Delete a recovery plan.
+// (DELETE /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName})
+func (_ Unimplemented) ReplicationRecoveryPlansDelete(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params ReplicationRecoveryPlansDeleteParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationRecoveryPlansGet Get a recovery plan.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName})
+func (_ Unimplemented) ReplicationRecoveryPlansGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params ReplicationRecoveryPlansGetParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationRecoveryPlansUpdate Replace the groups of a recovery plan.
+// (PATCH /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName})
+func (_ Unimplemented) ReplicationRecoveryPlansUpdate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params ReplicationRecoveryPlansUpdateParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationRecoveryPlansCreate Create a recovery plan, or replace it.
+// (PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName})
+func (_ Unimplemented) ReplicationRecoveryPlansCreate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params ReplicationRecoveryPlansCreateParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationRecoveryPlansFailoverCancel Take the planned failover of all machines of a plan back.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/failoverCancel)
+func (_ Unimplemented) ReplicationRecoveryPlansFailoverCancel(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params ReplicationRecoveryPlansFailoverCancelParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationRecoveryPlansFailoverCommit Accept the failover of all machines of a plan.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/failoverCommit)
+func (_ Unimplemented) ReplicationRecoveryPlansFailoverCommit(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params ReplicationRecoveryPlansFailoverCommitParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationRecoveryPlansOperationResult Result of an operation: 202 while it runs, then the resource, or 204 after a removal or when the resource is gone.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/operationresults/{jobId})
+func (_ Unimplemented) ReplicationRecoveryPlansOperationResult(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, jobId JobId, params ReplicationRecoveryPlansOperationResultParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationRecoveryPlansPlannedFailover Move the machines of a plan without loss.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/plannedFailover)
+func (_ Unimplemented) ReplicationRecoveryPlansPlannedFailover(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params ReplicationRecoveryPlansPlannedFailoverParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationRecoveryPlansReprotect Replicate all machines of a plan in the other direction.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/reProtect)
+func (_ Unimplemented) ReplicationRecoveryPlansReprotect(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params ReplicationRecoveryPlansReprotectParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationRecoveryPlansTestFailover Drill a plan on an isolated network.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/testFailover)
+func (_ Unimplemented) ReplicationRecoveryPlansTestFailover(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params ReplicationRecoveryPlansTestFailoverParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationRecoveryPlansTestFailoverCleanup End a drill of a plan and remove what it made.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/testFailoverCleanup)
+func (_ Unimplemented) ReplicationRecoveryPlansTestFailoverCleanup(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params ReplicationRecoveryPlansTestFailoverCleanupParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationRecoveryPlansUnplannedFailover Start the machines of a plan at the other side from their points.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/unplannedFailover)
+func (_ Unimplemented) ReplicationRecoveryPlansUnplannedFailover(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params ReplicationRecoveryPlansUnplannedFailoverParams) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -20952,6 +22267,916 @@ func (siw *ServerInterfaceWrapper) ReplicationProtectionContainersList(w http.Re
 	handler.ServeHTTP(w, r)
 }
 
+// ReplicationRecoveryPlansList operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationRecoveryPlansList(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationRecoveryPlansListParams
+
+	// ------------- Optional query parameter "skipToken" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "skipToken", r.URL.Query(), &params.SkipToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "skipToken"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "skipToken", Err: err})
+		}
+		return
+	}
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationRecoveryPlansList(w, r, subscriptionId, resourceGroupName, resourceName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationRecoveryPlansDelete operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationRecoveryPlansDelete(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "recoveryPlanName" -------------
+	var recoveryPlanName RecoveryPlanName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "recoveryPlanName", chi.URLParam(r, "recoveryPlanName"), &recoveryPlanName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "recoveryPlanName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationRecoveryPlansDeleteParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationRecoveryPlansDelete(w, r, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationRecoveryPlansGet operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationRecoveryPlansGet(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "recoveryPlanName" -------------
+	var recoveryPlanName RecoveryPlanName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "recoveryPlanName", chi.URLParam(r, "recoveryPlanName"), &recoveryPlanName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "recoveryPlanName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationRecoveryPlansGetParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationRecoveryPlansGet(w, r, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationRecoveryPlansUpdate operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationRecoveryPlansUpdate(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "recoveryPlanName" -------------
+	var recoveryPlanName RecoveryPlanName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "recoveryPlanName", chi.URLParam(r, "recoveryPlanName"), &recoveryPlanName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "recoveryPlanName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationRecoveryPlansUpdateParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationRecoveryPlansUpdate(w, r, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationRecoveryPlansCreate operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationRecoveryPlansCreate(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "recoveryPlanName" -------------
+	var recoveryPlanName RecoveryPlanName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "recoveryPlanName", chi.URLParam(r, "recoveryPlanName"), &recoveryPlanName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "recoveryPlanName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationRecoveryPlansCreateParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationRecoveryPlansCreate(w, r, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationRecoveryPlansFailoverCancel operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationRecoveryPlansFailoverCancel(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "recoveryPlanName" -------------
+	var recoveryPlanName RecoveryPlanName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "recoveryPlanName", chi.URLParam(r, "recoveryPlanName"), &recoveryPlanName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "recoveryPlanName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationRecoveryPlansFailoverCancelParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationRecoveryPlansFailoverCancel(w, r, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationRecoveryPlansFailoverCommit operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationRecoveryPlansFailoverCommit(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "recoveryPlanName" -------------
+	var recoveryPlanName RecoveryPlanName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "recoveryPlanName", chi.URLParam(r, "recoveryPlanName"), &recoveryPlanName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "recoveryPlanName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationRecoveryPlansFailoverCommitParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationRecoveryPlansFailoverCommit(w, r, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationRecoveryPlansOperationResult operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationRecoveryPlansOperationResult(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "recoveryPlanName" -------------
+	var recoveryPlanName RecoveryPlanName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "recoveryPlanName", chi.URLParam(r, "recoveryPlanName"), &recoveryPlanName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "recoveryPlanName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "jobId" -------------
+	var jobId JobId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "jobId", chi.URLParam(r, "jobId"), &jobId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "jobId", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationRecoveryPlansOperationResultParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationRecoveryPlansOperationResult(w, r, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, jobId, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationRecoveryPlansPlannedFailover operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationRecoveryPlansPlannedFailover(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "recoveryPlanName" -------------
+	var recoveryPlanName RecoveryPlanName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "recoveryPlanName", chi.URLParam(r, "recoveryPlanName"), &recoveryPlanName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "recoveryPlanName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationRecoveryPlansPlannedFailoverParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationRecoveryPlansPlannedFailover(w, r, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationRecoveryPlansReprotect operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationRecoveryPlansReprotect(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "recoveryPlanName" -------------
+	var recoveryPlanName RecoveryPlanName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "recoveryPlanName", chi.URLParam(r, "recoveryPlanName"), &recoveryPlanName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "recoveryPlanName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationRecoveryPlansReprotectParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationRecoveryPlansReprotect(w, r, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationRecoveryPlansTestFailover operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationRecoveryPlansTestFailover(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "recoveryPlanName" -------------
+	var recoveryPlanName RecoveryPlanName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "recoveryPlanName", chi.URLParam(r, "recoveryPlanName"), &recoveryPlanName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "recoveryPlanName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationRecoveryPlansTestFailoverParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationRecoveryPlansTestFailover(w, r, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationRecoveryPlansTestFailoverCleanup operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationRecoveryPlansTestFailoverCleanup(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "recoveryPlanName" -------------
+	var recoveryPlanName RecoveryPlanName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "recoveryPlanName", chi.URLParam(r, "recoveryPlanName"), &recoveryPlanName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "recoveryPlanName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationRecoveryPlansTestFailoverCleanupParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationRecoveryPlansTestFailoverCleanup(w, r, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationRecoveryPlansUnplannedFailover operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationRecoveryPlansUnplannedFailover(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "recoveryPlanName" -------------
+	var recoveryPlanName RecoveryPlanName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "recoveryPlanName", chi.URLParam(r, "recoveryPlanName"), &recoveryPlanName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "recoveryPlanName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationRecoveryPlansUnplannedFailoverParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationRecoveryPlansUnplannedFailover(w, r, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ReplicationRecoveryServicesProvidersList operation middleware
 func (siw *ServerInterfaceWrapper) ReplicationRecoveryServicesProvidersList(w http.ResponseWriter, r *http.Request) {
 
@@ -21971,6 +24196,45 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectionContainers", wrapper.ReplicationProtectionContainersList)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans", wrapper.ReplicationRecoveryPlansList)
+	})
+	r.Group(func(r chi.Router) {
+		r.Delete(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}", wrapper.ReplicationRecoveryPlansDelete)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}", wrapper.ReplicationRecoveryPlansGet)
+	})
+	r.Group(func(r chi.Router) {
+		r.Patch(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}", wrapper.ReplicationRecoveryPlansUpdate)
+	})
+	r.Group(func(r chi.Router) {
+		r.Put(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}", wrapper.ReplicationRecoveryPlansCreate)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/failoverCancel", wrapper.ReplicationRecoveryPlansFailoverCancel)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/failoverCommit", wrapper.ReplicationRecoveryPlansFailoverCommit)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/operationresults/{jobId}", wrapper.ReplicationRecoveryPlansOperationResult)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/plannedFailover", wrapper.ReplicationRecoveryPlansPlannedFailover)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/reProtect", wrapper.ReplicationRecoveryPlansReprotect)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/testFailover", wrapper.ReplicationRecoveryPlansTestFailover)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/testFailoverCleanup", wrapper.ReplicationRecoveryPlansTestFailoverCleanup)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/unplannedFailover", wrapper.ReplicationRecoveryPlansUnplannedFailover)
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryServicesProviders", wrapper.ReplicationRecoveryServicesProvidersList)

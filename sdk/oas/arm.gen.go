@@ -111,8 +111,8 @@ const (
 
 // Defines values for InMageRcmFailbackPlannedFailoverProviderInputRecoveryPointType.
 const (
-	ApplicationConsistent InMageRcmFailbackPlannedFailoverProviderInputRecoveryPointType = "ApplicationConsistent"
-	CrashConsistent       InMageRcmFailbackPlannedFailoverProviderInputRecoveryPointType = "CrashConsistent"
+	InMageRcmFailbackPlannedFailoverProviderInputRecoveryPointTypeApplicationConsistent InMageRcmFailbackPlannedFailoverProviderInputRecoveryPointType = "ApplicationConsistent"
+	InMageRcmFailbackPlannedFailoverProviderInputRecoveryPointTypeCrashConsistent       InMageRcmFailbackPlannedFailoverProviderInputRecoveryPointType = "CrashConsistent"
 )
 
 // Defines values for InMageTestFailoverInputRecoveryPointType.
@@ -148,6 +148,105 @@ const (
 	LinuxLicenseTypeLinuxServer   LinuxLicenseType = "LinuxServer"
 	LinuxLicenseTypeNoLicenseType LinuxLicenseType = "NoLicenseType"
 	LinuxLicenseTypeNotSpecified  LinuxLicenseType = "NotSpecified"
+)
+
+// Defines values for RecoveryPlanA2AFailoverInputMultiVmSyncPointOption.
+const (
+	UseMultiVmSyncRecoveryPoint RecoveryPlanA2AFailoverInputMultiVmSyncPointOption = "UseMultiVmSyncRecoveryPoint"
+	UsePerVmRecoveryPoint       RecoveryPlanA2AFailoverInputMultiVmSyncPointOption = "UsePerVmRecoveryPoint"
+)
+
+// Defines values for RecoveryPlanA2AFailoverInputRecoveryPointType.
+const (
+	RecoveryPlanA2AFailoverInputRecoveryPointTypeLatest                      RecoveryPlanA2AFailoverInputRecoveryPointType = "Latest"
+	RecoveryPlanA2AFailoverInputRecoveryPointTypeLatestApplicationConsistent RecoveryPlanA2AFailoverInputRecoveryPointType = "LatestApplicationConsistent"
+	RecoveryPlanA2AFailoverInputRecoveryPointTypeLatestCrashConsistent       RecoveryPlanA2AFailoverInputRecoveryPointType = "LatestCrashConsistent"
+	RecoveryPlanA2AFailoverInputRecoveryPointTypeLatestProcessed             RecoveryPlanA2AFailoverInputRecoveryPointType = "LatestProcessed"
+)
+
+// Defines values for RecoveryPlanActionLocation.
+const (
+	Primary  RecoveryPlanActionLocation = "Primary"
+	Recovery RecoveryPlanActionLocation = "Recovery"
+)
+
+// Defines values for RecoveryPlanFailoverType.
+const (
+	CancelFailover      RecoveryPlanFailoverType = "CancelFailover"
+	ChangePit           RecoveryPlanFailoverType = "ChangePit"
+	Commit              RecoveryPlanFailoverType = "Commit"
+	CompleteMigration   RecoveryPlanFailoverType = "CompleteMigration"
+	DisableProtection   RecoveryPlanFailoverType = "DisableProtection"
+	Failback            RecoveryPlanFailoverType = "Failback"
+	FinalizeFailback    RecoveryPlanFailoverType = "FinalizeFailback"
+	PlannedFailover     RecoveryPlanFailoverType = "PlannedFailover"
+	RepairReplication   RecoveryPlanFailoverType = "RepairReplication"
+	ReverseReplicate    RecoveryPlanFailoverType = "ReverseReplicate"
+	SwitchProtection    RecoveryPlanFailoverType = "SwitchProtection"
+	TestFailover        RecoveryPlanFailoverType = "TestFailover"
+	TestFailoverCleanup RecoveryPlanFailoverType = "TestFailoverCleanup"
+	UnplannedFailover   RecoveryPlanFailoverType = "UnplannedFailover"
+)
+
+// Defines values for RecoveryPlanGroupType.
+const (
+	Boot     RecoveryPlanGroupType = "Boot"
+	Failover RecoveryPlanGroupType = "Failover"
+	Shutdown RecoveryPlanGroupType = "Shutdown"
+)
+
+// Defines values for RecoveryPlanHyperVReplicaAzureFailbackInputDataSyncOption.
+const (
+	ForDownTime        RecoveryPlanHyperVReplicaAzureFailbackInputDataSyncOption = "ForDownTime"
+	ForSynchronization RecoveryPlanHyperVReplicaAzureFailbackInputDataSyncOption = "ForSynchronization"
+)
+
+// Defines values for RecoveryPlanHyperVReplicaAzureFailbackInputRecoveryVmCreationOption.
+const (
+	CreateVmIfNotFound RecoveryPlanHyperVReplicaAzureFailbackInputRecoveryVmCreationOption = "CreateVmIfNotFound"
+	NoAction           RecoveryPlanHyperVReplicaAzureFailbackInputRecoveryVmCreationOption = "NoAction"
+)
+
+// Defines values for RecoveryPlanHyperVReplicaAzureFailoverInputRecoveryPointType.
+const (
+	RecoveryPlanHyperVReplicaAzureFailoverInputRecoveryPointTypeLatest                      RecoveryPlanHyperVReplicaAzureFailoverInputRecoveryPointType = "Latest"
+	RecoveryPlanHyperVReplicaAzureFailoverInputRecoveryPointTypeLatestApplicationConsistent RecoveryPlanHyperVReplicaAzureFailoverInputRecoveryPointType = "LatestApplicationConsistent"
+	RecoveryPlanHyperVReplicaAzureFailoverInputRecoveryPointTypeLatestProcessed             RecoveryPlanHyperVReplicaAzureFailoverInputRecoveryPointType = "LatestProcessed"
+)
+
+// Defines values for RecoveryPlanInMageAzureV2FailoverInputRecoveryPointType.
+const (
+	RecoveryPlanInMageAzureV2FailoverInputRecoveryPointTypeLatest                      RecoveryPlanInMageAzureV2FailoverInputRecoveryPointType = "Latest"
+	RecoveryPlanInMageAzureV2FailoverInputRecoveryPointTypeLatestApplicationConsistent RecoveryPlanInMageAzureV2FailoverInputRecoveryPointType = "LatestApplicationConsistent"
+	RecoveryPlanInMageAzureV2FailoverInputRecoveryPointTypeLatestCrashConsistent       RecoveryPlanInMageAzureV2FailoverInputRecoveryPointType = "LatestCrashConsistent"
+	RecoveryPlanInMageAzureV2FailoverInputRecoveryPointTypeLatestProcessed             RecoveryPlanInMageAzureV2FailoverInputRecoveryPointType = "LatestProcessed"
+)
+
+// Defines values for RecoveryPlanInMageFailoverInputRecoveryPointType.
+const (
+	RecoveryPlanInMageFailoverInputRecoveryPointTypeCustom     RecoveryPlanInMageFailoverInputRecoveryPointType = "Custom"
+	RecoveryPlanInMageFailoverInputRecoveryPointTypeLatestTag  RecoveryPlanInMageFailoverInputRecoveryPointType = "LatestTag"
+	RecoveryPlanInMageFailoverInputRecoveryPointTypeLatestTime RecoveryPlanInMageFailoverInputRecoveryPointType = "LatestTime"
+)
+
+// Defines values for RecoveryPlanInMageRcmFailbackFailoverInputRecoveryPointType.
+const (
+	RecoveryPlanInMageRcmFailbackFailoverInputRecoveryPointTypeApplicationConsistent RecoveryPlanInMageRcmFailbackFailoverInputRecoveryPointType = "ApplicationConsistent"
+	RecoveryPlanInMageRcmFailbackFailoverInputRecoveryPointTypeCrashConsistent       RecoveryPlanInMageRcmFailbackFailoverInputRecoveryPointType = "CrashConsistent"
+)
+
+// Defines values for RecoveryPlanInMageRcmFailoverInputRecoveryPointType.
+const (
+	RecoveryPlanInMageRcmFailoverInputRecoveryPointTypeLatest                      RecoveryPlanInMageRcmFailoverInputRecoveryPointType = "Latest"
+	RecoveryPlanInMageRcmFailoverInputRecoveryPointTypeLatestApplicationConsistent RecoveryPlanInMageRcmFailoverInputRecoveryPointType = "LatestApplicationConsistent"
+	RecoveryPlanInMageRcmFailoverInputRecoveryPointTypeLatestCrashConsistent       RecoveryPlanInMageRcmFailoverInputRecoveryPointType = "LatestCrashConsistent"
+	RecoveryPlanInMageRcmFailoverInputRecoveryPointTypeLatestProcessed             RecoveryPlanInMageRcmFailoverInputRecoveryPointType = "LatestProcessed"
+)
+
+// Defines values for RecoveryPlanOnFailure.
+const (
+	Continue RecoveryPlanOnFailure = "Continue"
+	Stop     RecoveryPlanOnFailure = "Stop"
 )
 
 // Defines values for SkuName.
@@ -1351,6 +1450,31 @@ type CreateProtectionContainerMappingInputProperties struct {
 	TargetProtectionContainerId string `json:"targetProtectionContainerId"`
 }
 
+// CreateRecoveryPlanInput A new recovery plan.
+type CreateRecoveryPlanInput struct {
+	Properties CreateRecoveryPlanInputProperties `json:"properties"`
+}
+
+// CreateRecoveryPlanInputProperties defines model for CreateRecoveryPlanInputProperties.
+type CreateRecoveryPlanInputProperties struct {
+	// FailoverDeploymentModel NotApplicable, Classic or ResourceManager; kept and echoed.
+	FailoverDeploymentModel string              `json:"failoverDeploymentModel,omitempty,omitzero"`
+	Groups                  []RecoveryPlanGroup `json:"groups"`
+
+	// OnFailure Lifeboat extension. What happens when a machine or an action fails: Stop ends the job there, machines that were not started yet go back to replicating; Continue goes on with all others and the job ends Failed.
+	OnFailure RecoveryPlanOnFailure `json:"onFailure,omitempty,omitzero"`
+
+	// ParallelStarts Lifeboat extension. How many machines of a group are worked on at the same time; 10 when it is left out.
+	ParallelStarts *RecoveryPlanParallelStarts `json:"parallelStarts,omitempty"`
+
+	// PrimaryFabricId ARM id of the fabric that all machines are protected in.
+	PrimaryFabricId       string                              `json:"primaryFabricId"`
+	ProviderSpecificInput []RecoveryPlanProviderSpecificInput `json:"providerSpecificInput,omitempty,omitzero"`
+
+	// RecoveryFabricId ARM id of the other fabric, or Microsoft Azure for this server's own recovery site.
+	RecoveryFabricId string `json:"recoveryFabricId"`
+}
+
 // CurrentScenarioDetails The operation that runs on the resource; scenarioName None when idle.
 type CurrentScenarioDetails struct {
 	// JobId Path of the running job.
@@ -2399,7 +2523,7 @@ type HyperVReplicaBluePolicyDetails struct {
 	// RecoveryPoints Points to keep, one an hour.
 	RecoveryPoints *int32 `json:"recoveryPoints,omitempty"`
 
-	// ReplicaDeletionOption As replicaDeletion of the request.
+	// ReplicaDeletionOption What becomes of the replica when protection ends: None or OnRecoveryCloud.
 	ReplicaDeletionOption string `json:"replicaDeletionOption,omitempty,omitzero"`
 
 	// ReplicationFrequencyInSeconds Seconds between copies: 30, 300 or 900.
@@ -2489,7 +2613,7 @@ type HyperVReplicaPolicyDetails struct {
 	// RecoveryPoints Points to keep, one an hour.
 	RecoveryPoints *int32 `json:"recoveryPoints,omitempty"`
 
-	// ReplicaDeletionOption As replicaDeletion of the request.
+	// ReplicaDeletionOption What becomes of the replica when protection ends: None or OnRecoveryCloud.
 	ReplicaDeletionOption string `json:"replicaDeletionOption,omitempty,omitzero"`
 
 	// ReplicationPort TCP port of the replica server; 8083, or 8084 with certificates.
@@ -5837,6 +5961,126 @@ type RcmErrorDetails struct {
 	RecommendedAction string `json:"recommendedAction,omitempty,omitzero"`
 }
 
+// RecoveryPlan Brings several machines up in order, with scripts, webhooks and pauses for people between them.
+type RecoveryPlan struct {
+	Id string `json:"id,omitempty,omitzero"`
+
+	// Location Never set.
+	Location   string                 `json:"location,omitempty,omitzero"`
+	Name       string                 `json:"name,omitempty,omitzero"`
+	Properties RecoveryPlanProperties `json:"properties,omitempty,omitzero"`
+	Type       string                 `json:"type,omitempty,omitzero"`
+}
+
+// RecoveryPlanA2ADetails Zones and edge zones of the two sites, as they were sent.
+type RecoveryPlanA2ADetails struct {
+	InstanceType string `json:"instanceType"`
+
+	// PrimaryExtendedLocation An edge zone.
+	PrimaryExtendedLocation RecoveryPlanExtendedLocation `json:"primaryExtendedLocation,omitempty,omitzero"`
+	PrimaryZone             string                       `json:"primaryZone,omitempty,omitzero"`
+
+	// RecoveryExtendedLocation An edge zone.
+	RecoveryExtendedLocation RecoveryPlanExtendedLocation `json:"recoveryExtendedLocation,omitempty,omitzero"`
+	RecoveryZone             string                       `json:"recoveryZone,omitempty,omitzero"`
+}
+
+// RecoveryPlanA2AFailoverInput For machines between two sites named as regions.
+type RecoveryPlanA2AFailoverInput struct {
+	// CloudServiceCreationOption Accepted and not used.
+	CloudServiceCreationOption string `json:"cloudServiceCreationOption,omitempty,omitzero"`
+	InstanceType               string `json:"instanceType"`
+
+	// MultiVmSyncPointOption Whether machines of a consistency group start from their newest common point.
+	MultiVmSyncPointOption RecoveryPlanA2AFailoverInputMultiVmSyncPointOption `json:"multiVmSyncPointOption,omitempty,omitzero"`
+
+	// RecoveryPointType Which point each machine is started from.
+	RecoveryPointType RecoveryPlanA2AFailoverInputRecoveryPointType `json:"recoveryPointType"`
+}
+
+// RecoveryPlanA2AFailoverInputMultiVmSyncPointOption Whether machines of a consistency group start from their newest common point.
+type RecoveryPlanA2AFailoverInputMultiVmSyncPointOption string
+
+// RecoveryPlanA2AFailoverInputRecoveryPointType Which point each machine is started from.
+type RecoveryPlanA2AFailoverInputRecoveryPointType string
+
+// RecoveryPlanA2AInput Zones and edge zones of the two sites; kept and echoed.
+type RecoveryPlanA2AInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// PrimaryExtendedLocation An edge zone.
+	PrimaryExtendedLocation RecoveryPlanExtendedLocation `json:"primaryExtendedLocation,omitempty,omitzero"`
+	PrimaryZone             string                       `json:"primaryZone,omitempty,omitzero"`
+
+	// RecoveryExtendedLocation An edge zone.
+	RecoveryExtendedLocation RecoveryPlanExtendedLocation `json:"recoveryExtendedLocation,omitempty,omitzero"`
+	RecoveryZone             string                       `json:"recoveryZone,omitempty,omitzero"`
+}
+
+// RecoveryPlanAction Something done between machines. It is left out of operations whose type or direction it does not list.
+type RecoveryPlanAction struct {
+	ActionName string `json:"actionName"`
+
+	// CustomDetails What is done.
+	CustomDetails      RecoveryPlanActionDetails `json:"customDetails"`
+	FailoverDirections []FailoverDirection       `json:"failoverDirections"`
+
+	// FailoverTypes Only PlannedFailover, UnplannedFailover and TestFailover have an effect.
+	FailoverTypes []RecoveryPlanFailoverType `json:"failoverTypes"`
+}
+
+// RecoveryPlanActionDetails What is done.
+type RecoveryPlanActionDetails struct {
+	union json.RawMessage
+}
+
+// RecoveryPlanActionLocation At which side of the plan an action is done. An action at the primary side is skipped in a test failover.
+type RecoveryPlanActionLocation string
+
+// RecoveryPlanAutomationRunbookActionDetails A webhook in place of the cloud's runbook: the RecoveryPlanContext is sent to it by POST until it answers 2xx or the time is over.
+type RecoveryPlanAutomationRunbookActionDetails struct {
+	// FabricLocation At which side of the plan an action is done. An action at the primary side is skipped in a test failover.
+	FabricLocation RecoveryPlanActionLocation `json:"fabricLocation"`
+	InstanceType   string                     `json:"instanceType"`
+
+	// RunbookId URL of the webhook, http or https. ARM ids of runbooks are refused: there is no Automation account here.
+	RunbookId string `json:"runbookId,omitempty,omitzero"`
+
+	// Timeout How long it is tried: PT5M, 00:05:00 or seconds; 10 minutes when it is left out, 24 hours at most.
+	Timeout string `json:"timeout,omitempty,omitzero"`
+}
+
+// RecoveryPlanCollection One page of recovery plans.
+type RecoveryPlanCollection struct {
+	// NextLink Absolute URL of the next page; absent at the end.
+	NextLink string         `json:"nextLink,omitempty,omitzero"`
+	Value    []RecoveryPlan `json:"value"`
+}
+
+// RecoveryPlanExtendedLocation An edge zone.
+type RecoveryPlanExtendedLocation struct {
+	Name string `json:"name,omitempty,omitzero"`
+
+	// Type EdgeZone.
+	Type string `json:"type,omitempty,omitzero"`
+}
+
+// RecoveryPlanFailoverType An operation on a machine.
+type RecoveryPlanFailoverType string
+
+// RecoveryPlanGroup Machines that are worked on together, with actions before and after. Machines are in Boot groups; Shutdown and Failover hold actions only and act on all machines of the plan.
+type RecoveryPlanGroup struct {
+	// EndGroupActions Done in this order after the last machine is up.
+	EndGroupActions []RecoveryPlanAction `json:"endGroupActions,omitempty,omitzero"`
+
+	// GroupType Shutdown stops the machines at the source, Failover prepares all of them at the other side, each Boot group starts its own.
+	GroupType                 RecoveryPlanGroupType       `json:"groupType"`
+	ReplicationProtectedItems []RecoveryPlanProtectedItem `json:"replicationProtectedItems,omitempty,omitzero"`
+
+	// StartGroupActions Done in this order before the machines.
+	StartGroupActions []RecoveryPlanAction `json:"startGroupActions,omitempty,omitzero"`
+}
+
 // RecoveryPlanGroupTaskDetails A group of a recovery plan.
 type RecoveryPlanGroupTaskDetails struct {
 	// ChildTasks Actions and machines, in their order.
@@ -5851,6 +6095,259 @@ type RecoveryPlanGroupTaskDetails struct {
 
 	// RpGroupType Shutdown, Failover or Boot.
 	RpGroupType string `json:"rpGroupType,omitempty,omitzero"`
+}
+
+// RecoveryPlanGroupType Shutdown stops the machines at the source, Failover prepares all of them at the other side, each Boot group starts its own.
+type RecoveryPlanGroupType string
+
+// RecoveryPlanHyperVReplicaAzureFailbackInput For machines of a Hyper-V host on their way home.
+type RecoveryPlanHyperVReplicaAzureFailbackInput struct {
+	// DataSyncOption ForSynchronization copies while the replica runs, ForDownTime while it is off.
+	DataSyncOption RecoveryPlanHyperVReplicaAzureFailbackInputDataSyncOption `json:"dataSyncOption"`
+	InstanceType   string                                                    `json:"instanceType"`
+
+	// RecoveryVmCreationOption Whether a machine that is gone at home is made anew.
+	RecoveryVmCreationOption RecoveryPlanHyperVReplicaAzureFailbackInputRecoveryVmCreationOption `json:"recoveryVmCreationOption"`
+}
+
+// RecoveryPlanHyperVReplicaAzureFailbackInputDataSyncOption ForSynchronization copies while the replica runs, ForDownTime while it is off.
+type RecoveryPlanHyperVReplicaAzureFailbackInputDataSyncOption string
+
+// RecoveryPlanHyperVReplicaAzureFailbackInputRecoveryVmCreationOption Whether a machine that is gone at home is made anew.
+type RecoveryPlanHyperVReplicaAzureFailbackInputRecoveryVmCreationOption string
+
+// RecoveryPlanHyperVReplicaAzureFailoverInput For machines of a Hyper-V host on their way to the recovery site.
+type RecoveryPlanHyperVReplicaAzureFailoverInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// PrimaryKekCertificatePfx Accepted and not used.
+	PrimaryKekCertificatePfx string `json:"primaryKekCertificatePfx,omitempty,omitzero"`
+
+	// RecoveryPointType Which point each machine is started from.
+	RecoveryPointType RecoveryPlanHyperVReplicaAzureFailoverInputRecoveryPointType `json:"recoveryPointType,omitempty,omitzero"`
+
+	// SecondaryKekCertificatePfx Accepted and not used.
+	SecondaryKekCertificatePfx string `json:"secondaryKekCertificatePfx,omitempty,omitzero"`
+}
+
+// RecoveryPlanHyperVReplicaAzureFailoverInputRecoveryPointType Which point each machine is started from.
+type RecoveryPlanHyperVReplicaAzureFailoverInputRecoveryPointType string
+
+// RecoveryPlanInMageAzureV2FailoverInput For machines under a classic configuration server.
+type RecoveryPlanInMageAzureV2FailoverInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// RecoveryPointType Which point each machine is started from.
+	RecoveryPointType RecoveryPlanInMageAzureV2FailoverInputRecoveryPointType `json:"recoveryPointType"`
+
+	// UseMultiVmSyncPoint "true" starts the machines of a consistency group from their newest common point; "false" each from its own.
+	UseMultiVmSyncPoint string `json:"useMultiVmSyncPoint,omitempty,omitzero"`
+}
+
+// RecoveryPlanInMageAzureV2FailoverInputRecoveryPointType Which point each machine is started from.
+type RecoveryPlanInMageAzureV2FailoverInputRecoveryPointType string
+
+// RecoveryPlanInMageFailoverInput For machines on their way home under a classic configuration server, or between two sites of your own.
+type RecoveryPlanInMageFailoverInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// RecoveryPointType The newest point, the newest application-consistent one, or one of your own choice.
+	RecoveryPointType RecoveryPlanInMageFailoverInputRecoveryPointType `json:"recoveryPointType"`
+}
+
+// RecoveryPlanInMageFailoverInputRecoveryPointType The newest point, the newest application-consistent one, or one of your own choice.
+type RecoveryPlanInMageFailoverInputRecoveryPointType string
+
+// RecoveryPlanInMageRcmFailbackFailoverInput For machines with the guest agent on their way home.
+type RecoveryPlanInMageRcmFailbackFailoverInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// RecoveryPointType Kind of the last capture.
+	RecoveryPointType RecoveryPlanInMageRcmFailbackFailoverInputRecoveryPointType `json:"recoveryPointType"`
+
+	// UseMultiVmSyncPoint "true" starts the machines of a consistency group from their newest common point; "false" each from its own.
+	UseMultiVmSyncPoint string `json:"useMultiVmSyncPoint,omitempty,omitzero"`
+}
+
+// RecoveryPlanInMageRcmFailbackFailoverInputRecoveryPointType Kind of the last capture.
+type RecoveryPlanInMageRcmFailbackFailoverInputRecoveryPointType string
+
+// RecoveryPlanInMageRcmFailoverInput For machines with the guest agent on their way to the recovery site.
+type RecoveryPlanInMageRcmFailoverInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// RecoveryPointType Which point each machine is started from.
+	RecoveryPointType RecoveryPlanInMageRcmFailoverInputRecoveryPointType `json:"recoveryPointType"`
+
+	// UseMultiVmSyncPoint "true" starts the machines of a consistency group from their newest common point; "false" each from its own.
+	UseMultiVmSyncPoint string `json:"useMultiVmSyncPoint,omitempty,omitzero"`
+}
+
+// RecoveryPlanInMageRcmFailoverInputRecoveryPointType Which point each machine is started from.
+type RecoveryPlanInMageRcmFailoverInputRecoveryPointType string
+
+// RecoveryPlanManualActionDetails A pause for a person. The job is Suspended until it is resumed; the comments are kept as the observation.
+type RecoveryPlanManualActionDetails struct {
+	// Description What the person is to do.
+	Description  string `json:"description,omitempty,omitzero"`
+	InstanceType string `json:"instanceType"`
+}
+
+// RecoveryPlanOnFailure Lifeboat extension. What happens when a machine or an action fails: Stop ends the job there, machines that were not started yet go back to replicating; Continue goes on with all others and the job ends Failed.
+type RecoveryPlanOnFailure string
+
+// RecoveryPlanParallelStarts Lifeboat extension. How many machines of a group are worked on at the same time; 10 when it is left out.
+type RecoveryPlanParallelStarts = int32
+
+// RecoveryPlanPlannedFailoverInput Moves all machines without loss: shut down, last capture, start on the other side.
+type RecoveryPlanPlannedFailoverInput struct {
+	Properties RecoveryPlanPlannedFailoverInputProperties `json:"properties"`
+}
+
+// RecoveryPlanPlannedFailoverInputProperties defines model for RecoveryPlanPlannedFailoverInputProperties.
+type RecoveryPlanPlannedFailoverInputProperties struct {
+	// FailoverDirection From the primary side to the recovery side, or back.
+	FailoverDirection FailoverDirection `json:"failoverDirection"`
+
+	// ProviderSpecificDetails At most one entry for each provider of the plan.
+	ProviderSpecificDetails []RecoveryPlanProviderSpecificFailoverInput `json:"providerSpecificDetails,omitempty,omitzero"`
+}
+
+// RecoveryPlanProperties defines model for RecoveryPlanProperties.
+type RecoveryPlanProperties struct {
+	// AllowedOperations What at least one machine allows now; empty while an operation of the plan runs.
+	AllowedOperations []string `json:"allowedOperations"`
+
+	// CurrentScenario The operation that runs on the resource; scenarioName None when idle.
+	CurrentScenario CurrentScenarioDetails `json:"currentScenario,omitempty,omitzero"`
+
+	// CurrentScenarioStatus State of the last operation's job; Suspended while a drill waits for its cleanup.
+	CurrentScenarioStatus string `json:"currentScenarioStatus,omitempty,omitzero"`
+
+	// CurrentScenarioStatusDescription WaitingForStopTestFailover while a drill waits for its cleanup.
+	CurrentScenarioStatusDescription string `json:"currentScenarioStatusDescription,omitempty,omitzero"`
+
+	// FailoverDeploymentModel As sent; ResourceManager when it was left out.
+	FailoverDeploymentModel string `json:"failoverDeploymentModel,omitempty,omitzero"`
+
+	// FriendlyName The name as its creator spelled it.
+	FriendlyName string              `json:"friendlyName,omitempty,omitzero"`
+	Groups       []RecoveryPlanGroup `json:"groups"`
+
+	// LastPlannedFailoverTime Start of the last one.
+	LastPlannedFailoverTime time.Time `json:"lastPlannedFailoverTime,omitempty,omitzero"`
+
+	// LastTestFailoverTime Start of the last drill.
+	LastTestFailoverTime time.Time `json:"lastTestFailoverTime,omitempty,omitzero"`
+
+	// LastUnplannedFailoverTime Start of the last one.
+	LastUnplannedFailoverTime time.Time `json:"lastUnplannedFailoverTime,omitempty,omitzero"`
+
+	// OnFailure Lifeboat extension. What happens when a machine or an action fails: Stop ends the job there, machines that were not started yet go back to replicating; Continue goes on with all others and the job ends Failed.
+	OnFailure RecoveryPlanOnFailure `json:"onFailure,omitempty,omitzero"`
+
+	// ParallelStarts Lifeboat extension. How many machines of a group are worked on at the same time; 10 when it is left out.
+	ParallelStarts            *RecoveryPlanParallelStarts `json:"parallelStarts,omitempty"`
+	PrimaryFabricFriendlyName string                      `json:"primaryFabricFriendlyName,omitempty,omitzero"`
+
+	// PrimaryFabricId ARM id of the fabric that the machines are protected in.
+	PrimaryFabricId            string                                `json:"primaryFabricId,omitempty,omitzero"`
+	ProviderSpecificDetails    []RecoveryPlanProviderSpecificDetails `json:"providerSpecificDetails"`
+	RecoveryFabricFriendlyName string                                `json:"recoveryFabricFriendlyName,omitempty,omitzero"`
+
+	// RecoveryFabricId ARM id of the other fabric, or Microsoft Azure for this server's own recovery site.
+	RecoveryFabricId string `json:"recoveryFabricId,omitempty,omitzero"`
+
+	// ReplicationProviders Provider types that the machines are on now.
+	ReplicationProviders []string `json:"replicationProviders"`
+}
+
+// RecoveryPlanProtectedItem A machine. One of the two is enough; an answer has both.
+type RecoveryPlanProtectedItem struct {
+	// Id ARM id of the protected item.
+	Id string `json:"id,omitempty,omitzero"`
+
+	// VirtualMachineId GUID of the protected item.
+	VirtualMachineId string `json:"virtualMachineId,omitempty,omitzero"`
+}
+
+// RecoveryPlanProviderSpecificDetails Details by provider.
+type RecoveryPlanProviderSpecificDetails struct {
+	union json.RawMessage
+}
+
+// RecoveryPlanProviderSpecificFailoverInput Input for the machines of one provider.
+type RecoveryPlanProviderSpecificFailoverInput struct {
+	union json.RawMessage
+}
+
+// RecoveryPlanProviderSpecificInput Input by provider.
+type RecoveryPlanProviderSpecificInput struct {
+	union json.RawMessage
+}
+
+// RecoveryPlanScriptActionDetails A program run by a runner, which is a replicator that was given a name and a directory of scripts. It gets the RecoveryPlanContext as JSON on standard input. It may run twice when the runner was killed; LIFEBOAT_TASK_ID in its environment is the same then.
+type RecoveryPlanScriptActionDetails struct {
+	// FabricLocation At which side of the plan an action is done. An action at the primary side is skipped in a test failover.
+	FabricLocation RecoveryPlanActionLocation `json:"fabricLocation"`
+	InstanceType   string                     `json:"instanceType"`
+
+	// Path File below the runner's directory of scripts. A leading \\NAME\ names the runner.
+	Path string `json:"path"`
+
+	// Runner Lifeboat extension. Name of the runner; without one any runner at the site of fabricLocation.
+	Runner string `json:"runner,omitempty,omitzero"`
+
+	// Timeout How long it may run: PT5M, 00:05:00 or seconds; 10 minutes when it is left out, 24 hours at most.
+	Timeout string `json:"timeout,omitempty,omitzero"`
+}
+
+// RecoveryPlanTestFailoverCleanupInput Ends a drill and removes what it made.
+type RecoveryPlanTestFailoverCleanupInput struct {
+	Properties RecoveryPlanTestFailoverCleanupInputProperties `json:"properties"`
+}
+
+// RecoveryPlanTestFailoverCleanupInputProperties defines model for RecoveryPlanTestFailoverCleanupInputProperties.
+type RecoveryPlanTestFailoverCleanupInputProperties struct {
+	// Comments Kept with the job.
+	Comments string `json:"comments,omitempty,omitzero"`
+}
+
+// RecoveryPlanTestFailoverInput Starts a drill of all machines on an isolated network.
+type RecoveryPlanTestFailoverInput struct {
+	Properties RecoveryPlanTestFailoverInputProperties `json:"properties"`
+}
+
+// RecoveryPlanTestFailoverInputProperties defines model for RecoveryPlanTestFailoverInputProperties.
+type RecoveryPlanTestFailoverInputProperties struct {
+	// FailoverDirection From the primary side to the recovery side, or back.
+	FailoverDirection FailoverDirection `json:"failoverDirection"`
+
+	// NetworkId ARM id of the isolated network.
+	NetworkId string `json:"networkId,omitempty,omitzero"`
+
+	// NetworkType VmNetworkAsInput, VmNetworkAsRecommended or NoNetworkAttachAsInput.
+	NetworkType string `json:"networkType"`
+
+	// ProviderSpecificDetails At most one entry for each provider of the plan.
+	ProviderSpecificDetails []RecoveryPlanProviderSpecificFailoverInput `json:"providerSpecificDetails,omitempty,omitzero"`
+}
+
+// RecoveryPlanUnplannedFailoverInput Starts all machines at the other side from their points, the sources presumed lost.
+type RecoveryPlanUnplannedFailoverInput struct {
+	Properties RecoveryPlanUnplannedFailoverInputProperties `json:"properties"`
+}
+
+// RecoveryPlanUnplannedFailoverInputProperties defines model for RecoveryPlanUnplannedFailoverInputProperties.
+type RecoveryPlanUnplannedFailoverInputProperties struct {
+	// FailoverDirection From the primary side to the recovery side, or back.
+	FailoverDirection FailoverDirection `json:"failoverDirection"`
+
+	// ProviderSpecificDetails At most one entry for each provider of the plan.
+	ProviderSpecificDetails []RecoveryPlanProviderSpecificFailoverInput `json:"providerSpecificDetails,omitempty,omitzero"`
+
+	// SourceSiteOperations Whether the source is to be shut down first, if it answers.
+	SourceSiteOperations SourceSiteOperations `json:"sourceSiteOperations"`
 }
 
 // RecoveryPoint A restorable capture of every disk of a machine at one instant.
@@ -6643,6 +7140,23 @@ type UpdateProtectionContainerMappingInputProperties struct {
 	ProviderSpecificInput ReplicationProviderSpecificUpdateContainerMappingInput `json:"providerSpecificInput,omitempty,omitzero"`
 }
 
+// UpdateRecoveryPlanInput Replaces what is given.
+type UpdateRecoveryPlanInput struct {
+	Properties UpdateRecoveryPlanInputProperties `json:"properties,omitempty,omitzero"`
+}
+
+// UpdateRecoveryPlanInputProperties defines model for UpdateRecoveryPlanInputProperties.
+type UpdateRecoveryPlanInputProperties struct {
+	// Groups All groups as they are to be from now on.
+	Groups []RecoveryPlanGroup `json:"groups,omitempty,omitzero"`
+
+	// OnFailure Lifeboat extension. What happens when a machine or an action fails: Stop ends the job there, machines that were not started yet go back to replicating; Continue goes on with all others and the job ends Failed.
+	OnFailure RecoveryPlanOnFailure `json:"onFailure,omitempty,omitzero"`
+
+	// ParallelStarts Lifeboat extension. How many machines of a group are worked on at the same time; 10 when it is left out.
+	ParallelStarts *RecoveryPlanParallelStarts `json:"parallelStarts,omitempty"`
+}
+
 // UpdateReplicationProtectedItemInput Changes how a machine will be started.
 type UpdateReplicationProtectedItemInput struct {
 	Properties UpdateReplicationProtectedItemInputProperties `json:"properties,omitempty,omitzero"`
@@ -7223,6 +7737,9 @@ type ProtectionContainerName = string
 
 // ProviderName defines model for ProviderName.
 type ProviderName = string
+
+// RecoveryPlanName defines model for RecoveryPlanName.
+type RecoveryPlanName = string
 
 // RecoveryPointName defines model for RecoveryPointName.
 type RecoveryPointName = string
@@ -7845,6 +8362,87 @@ type ReplicationProtectionContainersListParams struct {
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
 }
 
+// ReplicationRecoveryPlansListParams defines parameters for ReplicationRecoveryPlansList.
+type ReplicationRecoveryPlansListParams struct {
+	// SkipToken Opaque; taken from nextLink.
+	SkipToken SkipToken `form:"skipToken,omitempty" json:"skipToken,omitempty,omitzero"`
+
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationRecoveryPlansDeleteParams defines parameters for ReplicationRecoveryPlansDelete.
+type ReplicationRecoveryPlansDeleteParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationRecoveryPlansGetParams defines parameters for ReplicationRecoveryPlansGet.
+type ReplicationRecoveryPlansGetParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationRecoveryPlansUpdateParams defines parameters for ReplicationRecoveryPlansUpdate.
+type ReplicationRecoveryPlansUpdateParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationRecoveryPlansCreateParams defines parameters for ReplicationRecoveryPlansCreate.
+type ReplicationRecoveryPlansCreateParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationRecoveryPlansFailoverCancelParams defines parameters for ReplicationRecoveryPlansFailoverCancel.
+type ReplicationRecoveryPlansFailoverCancelParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationRecoveryPlansFailoverCommitParams defines parameters for ReplicationRecoveryPlansFailoverCommit.
+type ReplicationRecoveryPlansFailoverCommitParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationRecoveryPlansOperationResultParams defines parameters for ReplicationRecoveryPlansOperationResult.
+type ReplicationRecoveryPlansOperationResultParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationRecoveryPlansPlannedFailoverParams defines parameters for ReplicationRecoveryPlansPlannedFailover.
+type ReplicationRecoveryPlansPlannedFailoverParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationRecoveryPlansReprotectParams defines parameters for ReplicationRecoveryPlansReprotect.
+type ReplicationRecoveryPlansReprotectParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationRecoveryPlansTestFailoverParams defines parameters for ReplicationRecoveryPlansTestFailover.
+type ReplicationRecoveryPlansTestFailoverParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationRecoveryPlansTestFailoverCleanupParams defines parameters for ReplicationRecoveryPlansTestFailoverCleanup.
+type ReplicationRecoveryPlansTestFailoverCleanupParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationRecoveryPlansUnplannedFailoverParams defines parameters for ReplicationRecoveryPlansUnplannedFailover.
+type ReplicationRecoveryPlansUnplannedFailoverParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
 // ReplicationRecoveryServicesProvidersListParams defines parameters for ReplicationRecoveryServicesProvidersList.
 type ReplicationRecoveryServicesProvidersListParams struct {
 	// SkipToken Opaque; taken from nextLink.
@@ -8003,6 +8601,24 @@ type ReplicationPoliciesUpdateJSONRequestBody = UpdatePolicyInput
 
 // ReplicationPoliciesCreateJSONRequestBody defines body for ReplicationPoliciesCreate for application/json ContentType.
 type ReplicationPoliciesCreateJSONRequestBody = CreatePolicyInput
+
+// ReplicationRecoveryPlansUpdateJSONRequestBody defines body for ReplicationRecoveryPlansUpdate for application/json ContentType.
+type ReplicationRecoveryPlansUpdateJSONRequestBody = UpdateRecoveryPlanInput
+
+// ReplicationRecoveryPlansCreateJSONRequestBody defines body for ReplicationRecoveryPlansCreate for application/json ContentType.
+type ReplicationRecoveryPlansCreateJSONRequestBody = CreateRecoveryPlanInput
+
+// ReplicationRecoveryPlansPlannedFailoverJSONRequestBody defines body for ReplicationRecoveryPlansPlannedFailover for application/json ContentType.
+type ReplicationRecoveryPlansPlannedFailoverJSONRequestBody = RecoveryPlanPlannedFailoverInput
+
+// ReplicationRecoveryPlansTestFailoverJSONRequestBody defines body for ReplicationRecoveryPlansTestFailover for application/json ContentType.
+type ReplicationRecoveryPlansTestFailoverJSONRequestBody = RecoveryPlanTestFailoverInput
+
+// ReplicationRecoveryPlansTestFailoverCleanupJSONRequestBody defines body for ReplicationRecoveryPlansTestFailoverCleanup for application/json ContentType.
+type ReplicationRecoveryPlansTestFailoverCleanupJSONRequestBody = RecoveryPlanTestFailoverCleanupInput
+
+// ReplicationRecoveryPlansUnplannedFailoverJSONRequestBody defines body for ReplicationRecoveryPlansUnplannedFailover for application/json ContentType.
+type ReplicationRecoveryPlansUnplannedFailoverJSONRequestBody = RecoveryPlanUnplannedFailoverInput
 
 // VaultsUpdateJSONRequestBody defines body for VaultsUpdate for application/json ContentType.
 type VaultsUpdateJSONRequestBody = PatchVault
@@ -10860,6 +11476,588 @@ func (t ProviderSpecificRecoveryPointDetails) MarshalJSON() ([]byte, error) {
 }
 
 func (t *ProviderSpecificRecoveryPointDetails) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsRecoveryPlanScriptActionDetails returns the union data inside the RecoveryPlanActionDetails as a RecoveryPlanScriptActionDetails
+func (t RecoveryPlanActionDetails) AsRecoveryPlanScriptActionDetails() (RecoveryPlanScriptActionDetails, error) {
+	var body RecoveryPlanScriptActionDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromRecoveryPlanScriptActionDetails overwrites any union data inside the RecoveryPlanActionDetails as the provided RecoveryPlanScriptActionDetails
+func (t *RecoveryPlanActionDetails) FromRecoveryPlanScriptActionDetails(v RecoveryPlanScriptActionDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"ScriptActionDetails"}`))
+	t.union = b
+	return err
+}
+
+// MergeRecoveryPlanScriptActionDetails performs a merge with any union data inside the RecoveryPlanActionDetails, using the provided RecoveryPlanScriptActionDetails
+func (t *RecoveryPlanActionDetails) MergeRecoveryPlanScriptActionDetails(v RecoveryPlanScriptActionDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"ScriptActionDetails"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsRecoveryPlanAutomationRunbookActionDetails returns the union data inside the RecoveryPlanActionDetails as a RecoveryPlanAutomationRunbookActionDetails
+func (t RecoveryPlanActionDetails) AsRecoveryPlanAutomationRunbookActionDetails() (RecoveryPlanAutomationRunbookActionDetails, error) {
+	var body RecoveryPlanAutomationRunbookActionDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromRecoveryPlanAutomationRunbookActionDetails overwrites any union data inside the RecoveryPlanActionDetails as the provided RecoveryPlanAutomationRunbookActionDetails
+func (t *RecoveryPlanActionDetails) FromRecoveryPlanAutomationRunbookActionDetails(v RecoveryPlanAutomationRunbookActionDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"AutomationRunbookActionDetails"}`))
+	t.union = b
+	return err
+}
+
+// MergeRecoveryPlanAutomationRunbookActionDetails performs a merge with any union data inside the RecoveryPlanActionDetails, using the provided RecoveryPlanAutomationRunbookActionDetails
+func (t *RecoveryPlanActionDetails) MergeRecoveryPlanAutomationRunbookActionDetails(v RecoveryPlanAutomationRunbookActionDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"AutomationRunbookActionDetails"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsRecoveryPlanManualActionDetails returns the union data inside the RecoveryPlanActionDetails as a RecoveryPlanManualActionDetails
+func (t RecoveryPlanActionDetails) AsRecoveryPlanManualActionDetails() (RecoveryPlanManualActionDetails, error) {
+	var body RecoveryPlanManualActionDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromRecoveryPlanManualActionDetails overwrites any union data inside the RecoveryPlanActionDetails as the provided RecoveryPlanManualActionDetails
+func (t *RecoveryPlanActionDetails) FromRecoveryPlanManualActionDetails(v RecoveryPlanManualActionDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"ManualActionDetails"}`))
+	t.union = b
+	return err
+}
+
+// MergeRecoveryPlanManualActionDetails performs a merge with any union data inside the RecoveryPlanActionDetails, using the provided RecoveryPlanManualActionDetails
+func (t *RecoveryPlanActionDetails) MergeRecoveryPlanManualActionDetails(v RecoveryPlanManualActionDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"ManualActionDetails"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t RecoveryPlanActionDetails) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t RecoveryPlanActionDetails) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "AutomationRunbookActionDetails":
+		return t.AsRecoveryPlanAutomationRunbookActionDetails()
+	case "ManualActionDetails":
+		return t.AsRecoveryPlanManualActionDetails()
+	case "ScriptActionDetails":
+		return t.AsRecoveryPlanScriptActionDetails()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t RecoveryPlanActionDetails) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *RecoveryPlanActionDetails) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsRecoveryPlanA2ADetails returns the union data inside the RecoveryPlanProviderSpecificDetails as a RecoveryPlanA2ADetails
+func (t RecoveryPlanProviderSpecificDetails) AsRecoveryPlanA2ADetails() (RecoveryPlanA2ADetails, error) {
+	var body RecoveryPlanA2ADetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromRecoveryPlanA2ADetails overwrites any union data inside the RecoveryPlanProviderSpecificDetails as the provided RecoveryPlanA2ADetails
+func (t *RecoveryPlanProviderSpecificDetails) FromRecoveryPlanA2ADetails(v RecoveryPlanA2ADetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"A2A"}`))
+	t.union = b
+	return err
+}
+
+// MergeRecoveryPlanA2ADetails performs a merge with any union data inside the RecoveryPlanProviderSpecificDetails, using the provided RecoveryPlanA2ADetails
+func (t *RecoveryPlanProviderSpecificDetails) MergeRecoveryPlanA2ADetails(v RecoveryPlanA2ADetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"A2A"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsOtherProviderInput returns the union data inside the RecoveryPlanProviderSpecificDetails as a OtherProviderInput
+func (t RecoveryPlanProviderSpecificDetails) AsOtherProviderInput() (OtherProviderInput, error) {
+	var body OtherProviderInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromOtherProviderInput overwrites any union data inside the RecoveryPlanProviderSpecificDetails as the provided OtherProviderInput
+func (t *RecoveryPlanProviderSpecificDetails) FromOtherProviderInput(v OtherProviderInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"RecoveryPlanProviderSpecificDetails"}`))
+	t.union = b
+	return err
+}
+
+// MergeOtherProviderInput performs a merge with any union data inside the RecoveryPlanProviderSpecificDetails, using the provided OtherProviderInput
+func (t *RecoveryPlanProviderSpecificDetails) MergeOtherProviderInput(v OtherProviderInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"RecoveryPlanProviderSpecificDetails"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t RecoveryPlanProviderSpecificDetails) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t RecoveryPlanProviderSpecificDetails) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "A2A":
+		return t.AsRecoveryPlanA2ADetails()
+	case "RecoveryPlanProviderSpecificDetails":
+		return t.AsOtherProviderInput()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t RecoveryPlanProviderSpecificDetails) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *RecoveryPlanProviderSpecificDetails) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsRecoveryPlanInMageRcmFailoverInput returns the union data inside the RecoveryPlanProviderSpecificFailoverInput as a RecoveryPlanInMageRcmFailoverInput
+func (t RecoveryPlanProviderSpecificFailoverInput) AsRecoveryPlanInMageRcmFailoverInput() (RecoveryPlanInMageRcmFailoverInput, error) {
+	var body RecoveryPlanInMageRcmFailoverInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromRecoveryPlanInMageRcmFailoverInput overwrites any union data inside the RecoveryPlanProviderSpecificFailoverInput as the provided RecoveryPlanInMageRcmFailoverInput
+func (t *RecoveryPlanProviderSpecificFailoverInput) FromRecoveryPlanInMageRcmFailoverInput(v RecoveryPlanInMageRcmFailoverInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeRecoveryPlanInMageRcmFailoverInput performs a merge with any union data inside the RecoveryPlanProviderSpecificFailoverInput, using the provided RecoveryPlanInMageRcmFailoverInput
+func (t *RecoveryPlanProviderSpecificFailoverInput) MergeRecoveryPlanInMageRcmFailoverInput(v RecoveryPlanInMageRcmFailoverInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsRecoveryPlanInMageRcmFailbackFailoverInput returns the union data inside the RecoveryPlanProviderSpecificFailoverInput as a RecoveryPlanInMageRcmFailbackFailoverInput
+func (t RecoveryPlanProviderSpecificFailoverInput) AsRecoveryPlanInMageRcmFailbackFailoverInput() (RecoveryPlanInMageRcmFailbackFailoverInput, error) {
+	var body RecoveryPlanInMageRcmFailbackFailoverInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromRecoveryPlanInMageRcmFailbackFailoverInput overwrites any union data inside the RecoveryPlanProviderSpecificFailoverInput as the provided RecoveryPlanInMageRcmFailbackFailoverInput
+func (t *RecoveryPlanProviderSpecificFailoverInput) FromRecoveryPlanInMageRcmFailbackFailoverInput(v RecoveryPlanInMageRcmFailbackFailoverInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeRecoveryPlanInMageRcmFailbackFailoverInput performs a merge with any union data inside the RecoveryPlanProviderSpecificFailoverInput, using the provided RecoveryPlanInMageRcmFailbackFailoverInput
+func (t *RecoveryPlanProviderSpecificFailoverInput) MergeRecoveryPlanInMageRcmFailbackFailoverInput(v RecoveryPlanInMageRcmFailbackFailoverInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsRecoveryPlanInMageAzureV2FailoverInput returns the union data inside the RecoveryPlanProviderSpecificFailoverInput as a RecoveryPlanInMageAzureV2FailoverInput
+func (t RecoveryPlanProviderSpecificFailoverInput) AsRecoveryPlanInMageAzureV2FailoverInput() (RecoveryPlanInMageAzureV2FailoverInput, error) {
+	var body RecoveryPlanInMageAzureV2FailoverInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromRecoveryPlanInMageAzureV2FailoverInput overwrites any union data inside the RecoveryPlanProviderSpecificFailoverInput as the provided RecoveryPlanInMageAzureV2FailoverInput
+func (t *RecoveryPlanProviderSpecificFailoverInput) FromRecoveryPlanInMageAzureV2FailoverInput(v RecoveryPlanInMageAzureV2FailoverInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeRecoveryPlanInMageAzureV2FailoverInput performs a merge with any union data inside the RecoveryPlanProviderSpecificFailoverInput, using the provided RecoveryPlanInMageAzureV2FailoverInput
+func (t *RecoveryPlanProviderSpecificFailoverInput) MergeRecoveryPlanInMageAzureV2FailoverInput(v RecoveryPlanInMageAzureV2FailoverInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsRecoveryPlanInMageFailoverInput returns the union data inside the RecoveryPlanProviderSpecificFailoverInput as a RecoveryPlanInMageFailoverInput
+func (t RecoveryPlanProviderSpecificFailoverInput) AsRecoveryPlanInMageFailoverInput() (RecoveryPlanInMageFailoverInput, error) {
+	var body RecoveryPlanInMageFailoverInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromRecoveryPlanInMageFailoverInput overwrites any union data inside the RecoveryPlanProviderSpecificFailoverInput as the provided RecoveryPlanInMageFailoverInput
+func (t *RecoveryPlanProviderSpecificFailoverInput) FromRecoveryPlanInMageFailoverInput(v RecoveryPlanInMageFailoverInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeRecoveryPlanInMageFailoverInput performs a merge with any union data inside the RecoveryPlanProviderSpecificFailoverInput, using the provided RecoveryPlanInMageFailoverInput
+func (t *RecoveryPlanProviderSpecificFailoverInput) MergeRecoveryPlanInMageFailoverInput(v RecoveryPlanInMageFailoverInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsRecoveryPlanHyperVReplicaAzureFailoverInput returns the union data inside the RecoveryPlanProviderSpecificFailoverInput as a RecoveryPlanHyperVReplicaAzureFailoverInput
+func (t RecoveryPlanProviderSpecificFailoverInput) AsRecoveryPlanHyperVReplicaAzureFailoverInput() (RecoveryPlanHyperVReplicaAzureFailoverInput, error) {
+	var body RecoveryPlanHyperVReplicaAzureFailoverInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromRecoveryPlanHyperVReplicaAzureFailoverInput overwrites any union data inside the RecoveryPlanProviderSpecificFailoverInput as the provided RecoveryPlanHyperVReplicaAzureFailoverInput
+func (t *RecoveryPlanProviderSpecificFailoverInput) FromRecoveryPlanHyperVReplicaAzureFailoverInput(v RecoveryPlanHyperVReplicaAzureFailoverInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeRecoveryPlanHyperVReplicaAzureFailoverInput performs a merge with any union data inside the RecoveryPlanProviderSpecificFailoverInput, using the provided RecoveryPlanHyperVReplicaAzureFailoverInput
+func (t *RecoveryPlanProviderSpecificFailoverInput) MergeRecoveryPlanHyperVReplicaAzureFailoverInput(v RecoveryPlanHyperVReplicaAzureFailoverInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsRecoveryPlanHyperVReplicaAzureFailbackInput returns the union data inside the RecoveryPlanProviderSpecificFailoverInput as a RecoveryPlanHyperVReplicaAzureFailbackInput
+func (t RecoveryPlanProviderSpecificFailoverInput) AsRecoveryPlanHyperVReplicaAzureFailbackInput() (RecoveryPlanHyperVReplicaAzureFailbackInput, error) {
+	var body RecoveryPlanHyperVReplicaAzureFailbackInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromRecoveryPlanHyperVReplicaAzureFailbackInput overwrites any union data inside the RecoveryPlanProviderSpecificFailoverInput as the provided RecoveryPlanHyperVReplicaAzureFailbackInput
+func (t *RecoveryPlanProviderSpecificFailoverInput) FromRecoveryPlanHyperVReplicaAzureFailbackInput(v RecoveryPlanHyperVReplicaAzureFailbackInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeRecoveryPlanHyperVReplicaAzureFailbackInput performs a merge with any union data inside the RecoveryPlanProviderSpecificFailoverInput, using the provided RecoveryPlanHyperVReplicaAzureFailbackInput
+func (t *RecoveryPlanProviderSpecificFailoverInput) MergeRecoveryPlanHyperVReplicaAzureFailbackInput(v RecoveryPlanHyperVReplicaAzureFailbackInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsRecoveryPlanA2AFailoverInput returns the union data inside the RecoveryPlanProviderSpecificFailoverInput as a RecoveryPlanA2AFailoverInput
+func (t RecoveryPlanProviderSpecificFailoverInput) AsRecoveryPlanA2AFailoverInput() (RecoveryPlanA2AFailoverInput, error) {
+	var body RecoveryPlanA2AFailoverInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromRecoveryPlanA2AFailoverInput overwrites any union data inside the RecoveryPlanProviderSpecificFailoverInput as the provided RecoveryPlanA2AFailoverInput
+func (t *RecoveryPlanProviderSpecificFailoverInput) FromRecoveryPlanA2AFailoverInput(v RecoveryPlanA2AFailoverInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeRecoveryPlanA2AFailoverInput performs a merge with any union data inside the RecoveryPlanProviderSpecificFailoverInput, using the provided RecoveryPlanA2AFailoverInput
+func (t *RecoveryPlanProviderSpecificFailoverInput) MergeRecoveryPlanA2AFailoverInput(v RecoveryPlanA2AFailoverInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsOtherProviderInput returns the union data inside the RecoveryPlanProviderSpecificFailoverInput as a OtherProviderInput
+func (t RecoveryPlanProviderSpecificFailoverInput) AsOtherProviderInput() (OtherProviderInput, error) {
+	var body OtherProviderInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromOtherProviderInput overwrites any union data inside the RecoveryPlanProviderSpecificFailoverInput as the provided OtherProviderInput
+func (t *RecoveryPlanProviderSpecificFailoverInput) FromOtherProviderInput(v OtherProviderInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeOtherProviderInput performs a merge with any union data inside the RecoveryPlanProviderSpecificFailoverInput, using the provided OtherProviderInput
+func (t *RecoveryPlanProviderSpecificFailoverInput) MergeOtherProviderInput(v OtherProviderInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t RecoveryPlanProviderSpecificFailoverInput) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t RecoveryPlanProviderSpecificFailoverInput) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "A2A":
+		return t.AsRecoveryPlanA2AFailoverInput()
+	case "HyperVReplica2012":
+		return t.AsOtherProviderInput()
+	case "HyperVReplica2012R2":
+		return t.AsOtherProviderInput()
+	case "HyperVReplicaAzure":
+		return t.AsRecoveryPlanHyperVReplicaAzureFailoverInput()
+	case "HyperVReplicaAzureFailback":
+		return t.AsRecoveryPlanHyperVReplicaAzureFailbackInput()
+	case "InMage":
+		return t.AsRecoveryPlanInMageFailoverInput()
+	case "InMageAzureV2":
+		return t.AsRecoveryPlanInMageAzureV2FailoverInput()
+	case "InMageRcm":
+		return t.AsRecoveryPlanInMageRcmFailoverInput()
+	case "InMageRcmFailback":
+		return t.AsRecoveryPlanInMageRcmFailbackFailoverInput()
+	case "RecoveryPlanProviderSpecificFailoverInput":
+		return t.AsOtherProviderInput()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t RecoveryPlanProviderSpecificFailoverInput) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *RecoveryPlanProviderSpecificFailoverInput) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsRecoveryPlanA2AInput returns the union data inside the RecoveryPlanProviderSpecificInput as a RecoveryPlanA2AInput
+func (t RecoveryPlanProviderSpecificInput) AsRecoveryPlanA2AInput() (RecoveryPlanA2AInput, error) {
+	var body RecoveryPlanA2AInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromRecoveryPlanA2AInput overwrites any union data inside the RecoveryPlanProviderSpecificInput as the provided RecoveryPlanA2AInput
+func (t *RecoveryPlanProviderSpecificInput) FromRecoveryPlanA2AInput(v RecoveryPlanA2AInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeRecoveryPlanA2AInput performs a merge with any union data inside the RecoveryPlanProviderSpecificInput, using the provided RecoveryPlanA2AInput
+func (t *RecoveryPlanProviderSpecificInput) MergeRecoveryPlanA2AInput(v RecoveryPlanA2AInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsOtherProviderInput returns the union data inside the RecoveryPlanProviderSpecificInput as a OtherProviderInput
+func (t RecoveryPlanProviderSpecificInput) AsOtherProviderInput() (OtherProviderInput, error) {
+	var body OtherProviderInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromOtherProviderInput overwrites any union data inside the RecoveryPlanProviderSpecificInput as the provided OtherProviderInput
+func (t *RecoveryPlanProviderSpecificInput) FromOtherProviderInput(v OtherProviderInput) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeOtherProviderInput performs a merge with any union data inside the RecoveryPlanProviderSpecificInput, using the provided OtherProviderInput
+func (t *RecoveryPlanProviderSpecificInput) MergeOtherProviderInput(v OtherProviderInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t RecoveryPlanProviderSpecificInput) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t RecoveryPlanProviderSpecificInput) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "A2A":
+		return t.AsRecoveryPlanA2AInput()
+	case "InMageRcm":
+		return t.AsOtherProviderInput()
+	case "RecoveryPlanProviderSpecificInput":
+		return t.AsOtherProviderInput()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t RecoveryPlanProviderSpecificInput) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *RecoveryPlanProviderSpecificInput) UnmarshalJSON(b []byte) error {
 	err := t.union.UnmarshalJSON(b)
 	return err
 }
@@ -13780,6 +14978,149 @@ type ClientInterface interface {
 	// Corresponds with GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectionContainers (the `ReplicationProtectionContainersList` operationId).
 	ReplicationProtectionContainersList(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params *ReplicationProtectionContainersListParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ReplicationRecoveryPlansList List the recovery plans of a vault.
+	//
+	// Corresponds with GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans (the `ReplicationRecoveryPlansList` operationId).
+	ReplicationRecoveryPlansList(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params *ReplicationRecoveryPlansListParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReplicationRecoveryPlansDelete Delete a recovery plan.
+	//
+	// Its machines stay protected. Refused with 409 while an operation of the plan runs.
+	//
+	// Corresponds with DELETE /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName} (the `ReplicationRecoveryPlansDelete` operationId).
+	ReplicationRecoveryPlansDelete(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansDeleteParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReplicationRecoveryPlansGet Get a recovery plan.
+	//
+	// Corresponds with GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName} (the `ReplicationRecoveryPlansGet` operationId).
+	ReplicationRecoveryPlansGet(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansGetParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReplicationRecoveryPlansUpdateWithBody Replace the groups of a recovery plan.
+	//
+	// Refused with 409 while an operation of the plan runs.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName} (the `ReplicationRecoveryPlansUpdate` operationId).
+	ReplicationRecoveryPlansUpdateWithBody(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansUpdateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReplicationRecoveryPlansUpdate Replace the groups of a recovery plan.
+	//
+	// Refused with 409 while an operation of the plan runs.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PATCH /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName} (the `ReplicationRecoveryPlansUpdate` operationId).
+	ReplicationRecoveryPlansUpdate(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansUpdateParams, body ReplicationRecoveryPlansUpdateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReplicationRecoveryPlansCreateWithBody Create a recovery plan, or replace it.
+	//
+	// Refused with 409 while an operation of the plan runs. Groups Shutdown and Failover are added in front when they are left out.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName} (the `ReplicationRecoveryPlansCreate` operationId).
+	ReplicationRecoveryPlansCreateWithBody(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansCreateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReplicationRecoveryPlansCreate Create a recovery plan, or replace it.
+	//
+	// Refused with 409 while an operation of the plan runs. Groups Shutdown and Failover are added in front when they are left out.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName} (the `ReplicationRecoveryPlansCreate` operationId).
+	ReplicationRecoveryPlansCreate(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansCreateParams, body ReplicationRecoveryPlansCreateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReplicationRecoveryPlansFailoverCancel Take the planned failover of all machines of a plan back.
+	//
+	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/failoverCancel (the `ReplicationRecoveryPlansFailoverCancel` operationId).
+	ReplicationRecoveryPlansFailoverCancel(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansFailoverCancelParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReplicationRecoveryPlansFailoverCommit Accept the failover of all machines of a plan.
+	//
+	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/failoverCommit (the `ReplicationRecoveryPlansFailoverCommit` operationId).
+	ReplicationRecoveryPlansFailoverCommit(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansFailoverCommitParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReplicationRecoveryPlansOperationResult Result of an operation: 202 while it runs, then the resource, or 204 after a removal or when the resource is gone.
+	//
+	// Corresponds with GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/operationresults/{jobId} (the `ReplicationRecoveryPlansOperationResult` operationId).
+	ReplicationRecoveryPlansOperationResult(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, jobId JobId, params *ReplicationRecoveryPlansOperationResultParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReplicationRecoveryPlansPlannedFailoverWithBody Move the machines of a plan without loss.
+	//
+	// A manual action suspends the job until replicationJobs/{jobName}/resume; the operation stays in progress meanwhile.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/plannedFailover (the `ReplicationRecoveryPlansPlannedFailover` operationId).
+	ReplicationRecoveryPlansPlannedFailoverWithBody(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansPlannedFailoverParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReplicationRecoveryPlansPlannedFailover Move the machines of a plan without loss.
+	//
+	// A manual action suspends the job until replicationJobs/{jobName}/resume; the operation stays in progress meanwhile.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/plannedFailover (the `ReplicationRecoveryPlansPlannedFailover` operationId).
+	ReplicationRecoveryPlansPlannedFailover(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansPlannedFailoverParams, body ReplicationRecoveryPlansPlannedFailoverJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReplicationRecoveryPlansReprotect Replicate all machines of a plan in the other direction.
+	//
+	// There is no input; what a single machine is asked for is chosen: homewards the master target that sees the machine, forwards the policy used before.
+	//
+	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/reProtect (the `ReplicationRecoveryPlansReprotect` operationId).
+	ReplicationRecoveryPlansReprotect(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansReprotectParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReplicationRecoveryPlansTestFailoverWithBody Drill a plan on an isolated network.
+	//
+	// The operation has succeeded once all test machines are up and all actions are done; the drill stays open until its cleanup. Nothing at the primary side is touched.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/testFailover (the `ReplicationRecoveryPlansTestFailover` operationId).
+	ReplicationRecoveryPlansTestFailoverWithBody(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansTestFailoverParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReplicationRecoveryPlansTestFailover Drill a plan on an isolated network.
+	//
+	// The operation has succeeded once all test machines are up and all actions are done; the drill stays open until its cleanup. Nothing at the primary side is touched.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/testFailover (the `ReplicationRecoveryPlansTestFailover` operationId).
+	ReplicationRecoveryPlansTestFailover(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansTestFailoverParams, body ReplicationRecoveryPlansTestFailoverJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReplicationRecoveryPlansTestFailoverCleanupWithBody End a drill of a plan and remove what it made.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/testFailoverCleanup (the `ReplicationRecoveryPlansTestFailoverCleanup` operationId).
+	ReplicationRecoveryPlansTestFailoverCleanupWithBody(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansTestFailoverCleanupParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReplicationRecoveryPlansTestFailoverCleanup End a drill of a plan and remove what it made.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/testFailoverCleanup (the `ReplicationRecoveryPlansTestFailoverCleanup` operationId).
+	ReplicationRecoveryPlansTestFailoverCleanup(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansTestFailoverCleanupParams, body ReplicationRecoveryPlansTestFailoverCleanupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReplicationRecoveryPlansUnplannedFailoverWithBody Start the machines of a plan at the other side from their points.
+	//
+	// A manual action suspends the job until replicationJobs/{jobName}/resume; the operation stays in progress meanwhile.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/unplannedFailover (the `ReplicationRecoveryPlansUnplannedFailover` operationId).
+	ReplicationRecoveryPlansUnplannedFailoverWithBody(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansUnplannedFailoverParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReplicationRecoveryPlansUnplannedFailover Start the machines of a plan at the other side from their points.
+	//
+	// A manual action suspends the job until replicationJobs/{jobName}/resume; the operation stays in progress meanwhile.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/unplannedFailover (the `ReplicationRecoveryPlansUnplannedFailover` operationId).
+	ReplicationRecoveryPlansUnplannedFailover(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansUnplannedFailoverParams, body ReplicationRecoveryPlansUnplannedFailoverJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ReplicationRecoveryServicesProvidersList List the providers of a vault.
 	//
 	// Corresponds with GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryServicesProviders (the `ReplicationRecoveryServicesProvidersList` operationId).
@@ -15838,6 +17179,339 @@ func (c *Client) ReplicationProtectionContainerMappingsList(ctx context.Context,
 // Corresponds with GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectionContainers (the `ReplicationProtectionContainersList` operationId).
 func (c *Client) ReplicationProtectionContainersList(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params *ReplicationProtectionContainersListParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewReplicationProtectionContainersListRequest(c.Server, subscriptionId, resourceGroupName, resourceName, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReplicationRecoveryPlansList List the recovery plans of a vault.
+//
+// Corresponds with GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans (the `ReplicationRecoveryPlansList` operationId).
+func (c *Client) ReplicationRecoveryPlansList(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params *ReplicationRecoveryPlansListParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReplicationRecoveryPlansListRequest(c.Server, subscriptionId, resourceGroupName, resourceName, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReplicationRecoveryPlansDelete Delete a recovery plan.
+//
+// Its machines stay protected. Refused with 409 while an operation of the plan runs.
+//
+// Corresponds with DELETE /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName} (the `ReplicationRecoveryPlansDelete` operationId).
+func (c *Client) ReplicationRecoveryPlansDelete(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansDeleteParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReplicationRecoveryPlansDeleteRequest(c.Server, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReplicationRecoveryPlansGet Get a recovery plan.
+//
+// Corresponds with GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName} (the `ReplicationRecoveryPlansGet` operationId).
+func (c *Client) ReplicationRecoveryPlansGet(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansGetParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReplicationRecoveryPlansGetRequest(c.Server, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReplicationRecoveryPlansUpdateWithBody Replace the groups of a recovery plan.
+//
+// Refused with 409 while an operation of the plan runs.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName} (the `ReplicationRecoveryPlansUpdate` operationId).
+func (c *Client) ReplicationRecoveryPlansUpdateWithBody(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansUpdateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReplicationRecoveryPlansUpdateRequestWithBody(c.Server, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReplicationRecoveryPlansUpdate Replace the groups of a recovery plan.
+//
+// Refused with 409 while an operation of the plan runs.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PATCH /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName} (the `ReplicationRecoveryPlansUpdate` operationId).
+func (c *Client) ReplicationRecoveryPlansUpdate(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansUpdateParams, body ReplicationRecoveryPlansUpdateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReplicationRecoveryPlansUpdateRequest(c.Server, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReplicationRecoveryPlansCreateWithBody Create a recovery plan, or replace it.
+//
+// Refused with 409 while an operation of the plan runs. Groups Shutdown and Failover are added in front when they are left out.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName} (the `ReplicationRecoveryPlansCreate` operationId).
+func (c *Client) ReplicationRecoveryPlansCreateWithBody(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansCreateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReplicationRecoveryPlansCreateRequestWithBody(c.Server, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReplicationRecoveryPlansCreate Create a recovery plan, or replace it.
+//
+// Refused with 409 while an operation of the plan runs. Groups Shutdown and Failover are added in front when they are left out.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName} (the `ReplicationRecoveryPlansCreate` operationId).
+func (c *Client) ReplicationRecoveryPlansCreate(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansCreateParams, body ReplicationRecoveryPlansCreateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReplicationRecoveryPlansCreateRequest(c.Server, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReplicationRecoveryPlansFailoverCancel Take the planned failover of all machines of a plan back.
+//
+// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/failoverCancel (the `ReplicationRecoveryPlansFailoverCancel` operationId).
+func (c *Client) ReplicationRecoveryPlansFailoverCancel(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansFailoverCancelParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReplicationRecoveryPlansFailoverCancelRequest(c.Server, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReplicationRecoveryPlansFailoverCommit Accept the failover of all machines of a plan.
+//
+// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/failoverCommit (the `ReplicationRecoveryPlansFailoverCommit` operationId).
+func (c *Client) ReplicationRecoveryPlansFailoverCommit(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansFailoverCommitParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReplicationRecoveryPlansFailoverCommitRequest(c.Server, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReplicationRecoveryPlansOperationResult Result of an operation: 202 while it runs, then the resource, or 204 after a removal or when the resource is gone.
+//
+// Corresponds with GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/operationresults/{jobId} (the `ReplicationRecoveryPlansOperationResult` operationId).
+func (c *Client) ReplicationRecoveryPlansOperationResult(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, jobId JobId, params *ReplicationRecoveryPlansOperationResultParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReplicationRecoveryPlansOperationResultRequest(c.Server, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, jobId, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReplicationRecoveryPlansPlannedFailoverWithBody Move the machines of a plan without loss.
+//
+// A manual action suspends the job until replicationJobs/{jobName}/resume; the operation stays in progress meanwhile.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/plannedFailover (the `ReplicationRecoveryPlansPlannedFailover` operationId).
+func (c *Client) ReplicationRecoveryPlansPlannedFailoverWithBody(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansPlannedFailoverParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReplicationRecoveryPlansPlannedFailoverRequestWithBody(c.Server, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReplicationRecoveryPlansPlannedFailover Move the machines of a plan without loss.
+//
+// A manual action suspends the job until replicationJobs/{jobName}/resume; the operation stays in progress meanwhile.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/plannedFailover (the `ReplicationRecoveryPlansPlannedFailover` operationId).
+func (c *Client) ReplicationRecoveryPlansPlannedFailover(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansPlannedFailoverParams, body ReplicationRecoveryPlansPlannedFailoverJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReplicationRecoveryPlansPlannedFailoverRequest(c.Server, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReplicationRecoveryPlansReprotect Replicate all machines of a plan in the other direction.
+//
+// There is no input; what a single machine is asked for is chosen: homewards the master target that sees the machine, forwards the policy used before.
+//
+// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/reProtect (the `ReplicationRecoveryPlansReprotect` operationId).
+func (c *Client) ReplicationRecoveryPlansReprotect(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansReprotectParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReplicationRecoveryPlansReprotectRequest(c.Server, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReplicationRecoveryPlansTestFailoverWithBody Drill a plan on an isolated network.
+//
+// The operation has succeeded once all test machines are up and all actions are done; the drill stays open until its cleanup. Nothing at the primary side is touched.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/testFailover (the `ReplicationRecoveryPlansTestFailover` operationId).
+func (c *Client) ReplicationRecoveryPlansTestFailoverWithBody(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansTestFailoverParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReplicationRecoveryPlansTestFailoverRequestWithBody(c.Server, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReplicationRecoveryPlansTestFailover Drill a plan on an isolated network.
+//
+// The operation has succeeded once all test machines are up and all actions are done; the drill stays open until its cleanup. Nothing at the primary side is touched.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/testFailover (the `ReplicationRecoveryPlansTestFailover` operationId).
+func (c *Client) ReplicationRecoveryPlansTestFailover(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansTestFailoverParams, body ReplicationRecoveryPlansTestFailoverJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReplicationRecoveryPlansTestFailoverRequest(c.Server, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReplicationRecoveryPlansTestFailoverCleanupWithBody End a drill of a plan and remove what it made.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/testFailoverCleanup (the `ReplicationRecoveryPlansTestFailoverCleanup` operationId).
+func (c *Client) ReplicationRecoveryPlansTestFailoverCleanupWithBody(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansTestFailoverCleanupParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReplicationRecoveryPlansTestFailoverCleanupRequestWithBody(c.Server, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReplicationRecoveryPlansTestFailoverCleanup End a drill of a plan and remove what it made.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/testFailoverCleanup (the `ReplicationRecoveryPlansTestFailoverCleanup` operationId).
+func (c *Client) ReplicationRecoveryPlansTestFailoverCleanup(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansTestFailoverCleanupParams, body ReplicationRecoveryPlansTestFailoverCleanupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReplicationRecoveryPlansTestFailoverCleanupRequest(c.Server, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReplicationRecoveryPlansUnplannedFailoverWithBody Start the machines of a plan at the other side from their points.
+//
+// A manual action suspends the job until replicationJobs/{jobName}/resume; the operation stays in progress meanwhile.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/unplannedFailover (the `ReplicationRecoveryPlansUnplannedFailover` operationId).
+func (c *Client) ReplicationRecoveryPlansUnplannedFailoverWithBody(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansUnplannedFailoverParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReplicationRecoveryPlansUnplannedFailoverRequestWithBody(c.Server, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReplicationRecoveryPlansUnplannedFailover Start the machines of a plan at the other side from their points.
+//
+// A manual action suspends the job until replicationJobs/{jobName}/resume; the operation stays in progress meanwhile.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/unplannedFailover (the `ReplicationRecoveryPlansUnplannedFailover` operationId).
+func (c *Client) ReplicationRecoveryPlansUnplannedFailover(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansUnplannedFailoverParams, body ReplicationRecoveryPlansUnplannedFailoverJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReplicationRecoveryPlansUnplannedFailoverRequest(c.Server, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -24121,6 +25795,1106 @@ func NewReplicationProtectionContainersListRequest(server string, subscriptionId
 	return req, nil
 }
 
+// NewReplicationRecoveryPlansListRequest constructs an http.Request for the ReplicationRecoveryPlansList method
+func NewReplicationRecoveryPlansListRequest(server string, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params *ReplicationRecoveryPlansListParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "subscriptionId", subscriptionId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "resourceGroupName", resourceGroupName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "resourceName", resourceName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/subscriptions/%s/resourceGroups/%s/providers/Microsoft.RecoveryServices/vaults/%s/replicationRecoveryPlans", pathParam0, pathParam1, pathParam2)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "skipToken", params.SkipToken, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "api-version", params.ApiVersion, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewReplicationRecoveryPlansDeleteRequest constructs an http.Request for the ReplicationRecoveryPlansDelete method
+func NewReplicationRecoveryPlansDeleteRequest(server string, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansDeleteParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "subscriptionId", subscriptionId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "resourceGroupName", resourceGroupName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "resourceName", resourceName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam3 string
+
+	pathParam3, err = runtime.StyleParamWithOptions("simple", false, "recoveryPlanName", recoveryPlanName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/subscriptions/%s/resourceGroups/%s/providers/Microsoft.RecoveryServices/vaults/%s/replicationRecoveryPlans/%s", pathParam0, pathParam1, pathParam2, pathParam3)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "api-version", params.ApiVersion, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewReplicationRecoveryPlansGetRequest constructs an http.Request for the ReplicationRecoveryPlansGet method
+func NewReplicationRecoveryPlansGetRequest(server string, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansGetParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "subscriptionId", subscriptionId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "resourceGroupName", resourceGroupName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "resourceName", resourceName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam3 string
+
+	pathParam3, err = runtime.StyleParamWithOptions("simple", false, "recoveryPlanName", recoveryPlanName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/subscriptions/%s/resourceGroups/%s/providers/Microsoft.RecoveryServices/vaults/%s/replicationRecoveryPlans/%s", pathParam0, pathParam1, pathParam2, pathParam3)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "api-version", params.ApiVersion, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewReplicationRecoveryPlansUpdateRequest calls the generic ReplicationRecoveryPlansUpdate builder with application/json body
+func NewReplicationRecoveryPlansUpdateRequest(server string, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansUpdateParams, body ReplicationRecoveryPlansUpdateJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewReplicationRecoveryPlansUpdateRequestWithBody(server, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, "application/json", bodyReader)
+}
+
+// NewReplicationRecoveryPlansUpdateRequestWithBody constructs an http.Request for the ReplicationRecoveryPlansUpdate method, with any body, and a specified content type
+func NewReplicationRecoveryPlansUpdateRequestWithBody(server string, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansUpdateParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "subscriptionId", subscriptionId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "resourceGroupName", resourceGroupName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "resourceName", resourceName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam3 string
+
+	pathParam3, err = runtime.StyleParamWithOptions("simple", false, "recoveryPlanName", recoveryPlanName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/subscriptions/%s/resourceGroups/%s/providers/Microsoft.RecoveryServices/vaults/%s/replicationRecoveryPlans/%s", pathParam0, pathParam1, pathParam2, pathParam3)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "api-version", params.ApiVersion, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewReplicationRecoveryPlansCreateRequest calls the generic ReplicationRecoveryPlansCreate builder with application/json body
+func NewReplicationRecoveryPlansCreateRequest(server string, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansCreateParams, body ReplicationRecoveryPlansCreateJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewReplicationRecoveryPlansCreateRequestWithBody(server, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, "application/json", bodyReader)
+}
+
+// NewReplicationRecoveryPlansCreateRequestWithBody constructs an http.Request for the ReplicationRecoveryPlansCreate method, with any body, and a specified content type
+func NewReplicationRecoveryPlansCreateRequestWithBody(server string, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansCreateParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "subscriptionId", subscriptionId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "resourceGroupName", resourceGroupName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "resourceName", resourceName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam3 string
+
+	pathParam3, err = runtime.StyleParamWithOptions("simple", false, "recoveryPlanName", recoveryPlanName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/subscriptions/%s/resourceGroups/%s/providers/Microsoft.RecoveryServices/vaults/%s/replicationRecoveryPlans/%s", pathParam0, pathParam1, pathParam2, pathParam3)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "api-version", params.ApiVersion, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewReplicationRecoveryPlansFailoverCancelRequest constructs an http.Request for the ReplicationRecoveryPlansFailoverCancel method
+func NewReplicationRecoveryPlansFailoverCancelRequest(server string, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansFailoverCancelParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "subscriptionId", subscriptionId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "resourceGroupName", resourceGroupName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "resourceName", resourceName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam3 string
+
+	pathParam3, err = runtime.StyleParamWithOptions("simple", false, "recoveryPlanName", recoveryPlanName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/subscriptions/%s/resourceGroups/%s/providers/Microsoft.RecoveryServices/vaults/%s/replicationRecoveryPlans/%s/failoverCancel", pathParam0, pathParam1, pathParam2, pathParam3)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "api-version", params.ApiVersion, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewReplicationRecoveryPlansFailoverCommitRequest constructs an http.Request for the ReplicationRecoveryPlansFailoverCommit method
+func NewReplicationRecoveryPlansFailoverCommitRequest(server string, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansFailoverCommitParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "subscriptionId", subscriptionId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "resourceGroupName", resourceGroupName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "resourceName", resourceName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam3 string
+
+	pathParam3, err = runtime.StyleParamWithOptions("simple", false, "recoveryPlanName", recoveryPlanName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/subscriptions/%s/resourceGroups/%s/providers/Microsoft.RecoveryServices/vaults/%s/replicationRecoveryPlans/%s/failoverCommit", pathParam0, pathParam1, pathParam2, pathParam3)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "api-version", params.ApiVersion, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewReplicationRecoveryPlansOperationResultRequest constructs an http.Request for the ReplicationRecoveryPlansOperationResult method
+func NewReplicationRecoveryPlansOperationResultRequest(server string, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, jobId JobId, params *ReplicationRecoveryPlansOperationResultParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "subscriptionId", subscriptionId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "resourceGroupName", resourceGroupName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "resourceName", resourceName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam3 string
+
+	pathParam3, err = runtime.StyleParamWithOptions("simple", false, "recoveryPlanName", recoveryPlanName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam4 string
+
+	pathParam4, err = runtime.StyleParamWithOptions("simple", false, "jobId", jobId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/subscriptions/%s/resourceGroups/%s/providers/Microsoft.RecoveryServices/vaults/%s/replicationRecoveryPlans/%s/operationresults/%s", pathParam0, pathParam1, pathParam2, pathParam3, pathParam4)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "api-version", params.ApiVersion, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewReplicationRecoveryPlansPlannedFailoverRequest calls the generic ReplicationRecoveryPlansPlannedFailover builder with application/json body
+func NewReplicationRecoveryPlansPlannedFailoverRequest(server string, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansPlannedFailoverParams, body ReplicationRecoveryPlansPlannedFailoverJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewReplicationRecoveryPlansPlannedFailoverRequestWithBody(server, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, "application/json", bodyReader)
+}
+
+// NewReplicationRecoveryPlansPlannedFailoverRequestWithBody constructs an http.Request for the ReplicationRecoveryPlansPlannedFailover method, with any body, and a specified content type
+func NewReplicationRecoveryPlansPlannedFailoverRequestWithBody(server string, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansPlannedFailoverParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "subscriptionId", subscriptionId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "resourceGroupName", resourceGroupName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "resourceName", resourceName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam3 string
+
+	pathParam3, err = runtime.StyleParamWithOptions("simple", false, "recoveryPlanName", recoveryPlanName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/subscriptions/%s/resourceGroups/%s/providers/Microsoft.RecoveryServices/vaults/%s/replicationRecoveryPlans/%s/plannedFailover", pathParam0, pathParam1, pathParam2, pathParam3)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "api-version", params.ApiVersion, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewReplicationRecoveryPlansReprotectRequest constructs an http.Request for the ReplicationRecoveryPlansReprotect method
+func NewReplicationRecoveryPlansReprotectRequest(server string, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansReprotectParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "subscriptionId", subscriptionId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "resourceGroupName", resourceGroupName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "resourceName", resourceName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam3 string
+
+	pathParam3, err = runtime.StyleParamWithOptions("simple", false, "recoveryPlanName", recoveryPlanName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/subscriptions/%s/resourceGroups/%s/providers/Microsoft.RecoveryServices/vaults/%s/replicationRecoveryPlans/%s/reProtect", pathParam0, pathParam1, pathParam2, pathParam3)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "api-version", params.ApiVersion, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewReplicationRecoveryPlansTestFailoverRequest calls the generic ReplicationRecoveryPlansTestFailover builder with application/json body
+func NewReplicationRecoveryPlansTestFailoverRequest(server string, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansTestFailoverParams, body ReplicationRecoveryPlansTestFailoverJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewReplicationRecoveryPlansTestFailoverRequestWithBody(server, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, "application/json", bodyReader)
+}
+
+// NewReplicationRecoveryPlansTestFailoverRequestWithBody constructs an http.Request for the ReplicationRecoveryPlansTestFailover method, with any body, and a specified content type
+func NewReplicationRecoveryPlansTestFailoverRequestWithBody(server string, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansTestFailoverParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "subscriptionId", subscriptionId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "resourceGroupName", resourceGroupName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "resourceName", resourceName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam3 string
+
+	pathParam3, err = runtime.StyleParamWithOptions("simple", false, "recoveryPlanName", recoveryPlanName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/subscriptions/%s/resourceGroups/%s/providers/Microsoft.RecoveryServices/vaults/%s/replicationRecoveryPlans/%s/testFailover", pathParam0, pathParam1, pathParam2, pathParam3)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "api-version", params.ApiVersion, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewReplicationRecoveryPlansTestFailoverCleanupRequest calls the generic ReplicationRecoveryPlansTestFailoverCleanup builder with application/json body
+func NewReplicationRecoveryPlansTestFailoverCleanupRequest(server string, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansTestFailoverCleanupParams, body ReplicationRecoveryPlansTestFailoverCleanupJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewReplicationRecoveryPlansTestFailoverCleanupRequestWithBody(server, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, "application/json", bodyReader)
+}
+
+// NewReplicationRecoveryPlansTestFailoverCleanupRequestWithBody constructs an http.Request for the ReplicationRecoveryPlansTestFailoverCleanup method, with any body, and a specified content type
+func NewReplicationRecoveryPlansTestFailoverCleanupRequestWithBody(server string, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansTestFailoverCleanupParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "subscriptionId", subscriptionId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "resourceGroupName", resourceGroupName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "resourceName", resourceName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam3 string
+
+	pathParam3, err = runtime.StyleParamWithOptions("simple", false, "recoveryPlanName", recoveryPlanName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/subscriptions/%s/resourceGroups/%s/providers/Microsoft.RecoveryServices/vaults/%s/replicationRecoveryPlans/%s/testFailoverCleanup", pathParam0, pathParam1, pathParam2, pathParam3)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "api-version", params.ApiVersion, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewReplicationRecoveryPlansUnplannedFailoverRequest calls the generic ReplicationRecoveryPlansUnplannedFailover builder with application/json body
+func NewReplicationRecoveryPlansUnplannedFailoverRequest(server string, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansUnplannedFailoverParams, body ReplicationRecoveryPlansUnplannedFailoverJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewReplicationRecoveryPlansUnplannedFailoverRequestWithBody(server, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, "application/json", bodyReader)
+}
+
+// NewReplicationRecoveryPlansUnplannedFailoverRequestWithBody constructs an http.Request for the ReplicationRecoveryPlansUnplannedFailover method, with any body, and a specified content type
+func NewReplicationRecoveryPlansUnplannedFailoverRequestWithBody(server string, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansUnplannedFailoverParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "subscriptionId", subscriptionId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "resourceGroupName", resourceGroupName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "resourceName", resourceName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam3 string
+
+	pathParam3, err = runtime.StyleParamWithOptions("simple", false, "recoveryPlanName", recoveryPlanName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/subscriptions/%s/resourceGroups/%s/providers/Microsoft.RecoveryServices/vaults/%s/replicationRecoveryPlans/%s/unplannedFailover", pathParam0, pathParam1, pathParam2, pathParam3)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "api-version", params.ApiVersion, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewReplicationRecoveryServicesProvidersListRequest constructs an http.Request for the ReplicationRecoveryServicesProvidersList method
 func NewReplicationRecoveryServicesProvidersListRequest(server string, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params *ReplicationRecoveryServicesProvidersListParams) (*http.Request, error) {
 	var err error
@@ -25826,6 +28600,163 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectionContainers (the `ReplicationProtectionContainersList` operationId).
 	ReplicationProtectionContainersListWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params *ReplicationProtectionContainersListParams, reqEditors ...RequestEditorFn) (*ReplicationProtectionContainersListResponse, error)
+
+	// ReplicationRecoveryPlansListWithResponse List the recovery plans of a vault.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans (the `ReplicationRecoveryPlansList` operationId).
+	ReplicationRecoveryPlansListWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params *ReplicationRecoveryPlansListParams, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansListResponse, error)
+
+	// ReplicationRecoveryPlansDeleteWithResponse Delete a recovery plan.
+	//
+	// Its machines stay protected. Refused with 409 while an operation of the plan runs.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName} (the `ReplicationRecoveryPlansDelete` operationId).
+	ReplicationRecoveryPlansDeleteWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansDeleteParams, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansDeleteResponse, error)
+
+	// ReplicationRecoveryPlansGetWithResponse Get a recovery plan.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName} (the `ReplicationRecoveryPlansGet` operationId).
+	ReplicationRecoveryPlansGetWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansGetParams, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansGetResponse, error)
+
+	// ReplicationRecoveryPlansUpdateWithBodyWithResponse Replace the groups of a recovery plan.
+	//
+	// Refused with 409 while an operation of the plan runs.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName} (the `ReplicationRecoveryPlansUpdate` operationId).
+	ReplicationRecoveryPlansUpdateWithBodyWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansUpdateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansUpdateResponse, error)
+
+	// ReplicationRecoveryPlansUpdateWithResponse Replace the groups of a recovery plan.
+	//
+	// Refused with 409 while an operation of the plan runs.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName} (the `ReplicationRecoveryPlansUpdate` operationId).
+	ReplicationRecoveryPlansUpdateWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansUpdateParams, body ReplicationRecoveryPlansUpdateJSONRequestBody, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansUpdateResponse, error)
+
+	// ReplicationRecoveryPlansCreateWithBodyWithResponse Create a recovery plan, or replace it.
+	//
+	// Refused with 409 while an operation of the plan runs. Groups Shutdown and Failover are added in front when they are left out.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName} (the `ReplicationRecoveryPlansCreate` operationId).
+	ReplicationRecoveryPlansCreateWithBodyWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansCreateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansCreateResponse, error)
+
+	// ReplicationRecoveryPlansCreateWithResponse Create a recovery plan, or replace it.
+	//
+	// Refused with 409 while an operation of the plan runs. Groups Shutdown and Failover are added in front when they are left out.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName} (the `ReplicationRecoveryPlansCreate` operationId).
+	ReplicationRecoveryPlansCreateWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansCreateParams, body ReplicationRecoveryPlansCreateJSONRequestBody, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansCreateResponse, error)
+
+	// ReplicationRecoveryPlansFailoverCancelWithResponse Take the planned failover of all machines of a plan back.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/failoverCancel (the `ReplicationRecoveryPlansFailoverCancel` operationId).
+	ReplicationRecoveryPlansFailoverCancelWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansFailoverCancelParams, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansFailoverCancelResponse, error)
+
+	// ReplicationRecoveryPlansFailoverCommitWithResponse Accept the failover of all machines of a plan.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/failoverCommit (the `ReplicationRecoveryPlansFailoverCommit` operationId).
+	ReplicationRecoveryPlansFailoverCommitWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansFailoverCommitParams, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansFailoverCommitResponse, error)
+
+	// ReplicationRecoveryPlansOperationResultWithResponse Result of an operation: 202 while it runs, then the resource, or 204 after a removal or when the resource is gone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/operationresults/{jobId} (the `ReplicationRecoveryPlansOperationResult` operationId).
+	ReplicationRecoveryPlansOperationResultWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, jobId JobId, params *ReplicationRecoveryPlansOperationResultParams, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansOperationResultResponse, error)
+
+	// ReplicationRecoveryPlansPlannedFailoverWithBodyWithResponse Move the machines of a plan without loss.
+	//
+	// A manual action suspends the job until replicationJobs/{jobName}/resume; the operation stays in progress meanwhile.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/plannedFailover (the `ReplicationRecoveryPlansPlannedFailover` operationId).
+	ReplicationRecoveryPlansPlannedFailoverWithBodyWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansPlannedFailoverParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansPlannedFailoverResponse, error)
+
+	// ReplicationRecoveryPlansPlannedFailoverWithResponse Move the machines of a plan without loss.
+	//
+	// A manual action suspends the job until replicationJobs/{jobName}/resume; the operation stays in progress meanwhile.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/plannedFailover (the `ReplicationRecoveryPlansPlannedFailover` operationId).
+	ReplicationRecoveryPlansPlannedFailoverWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansPlannedFailoverParams, body ReplicationRecoveryPlansPlannedFailoverJSONRequestBody, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansPlannedFailoverResponse, error)
+
+	// ReplicationRecoveryPlansReprotectWithResponse Replicate all machines of a plan in the other direction.
+	//
+	// There is no input; what a single machine is asked for is chosen: homewards the master target that sees the machine, forwards the policy used before.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/reProtect (the `ReplicationRecoveryPlansReprotect` operationId).
+	ReplicationRecoveryPlansReprotectWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansReprotectParams, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansReprotectResponse, error)
+
+	// ReplicationRecoveryPlansTestFailoverWithBodyWithResponse Drill a plan on an isolated network.
+	//
+	// The operation has succeeded once all test machines are up and all actions are done; the drill stays open until its cleanup. Nothing at the primary side is touched.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/testFailover (the `ReplicationRecoveryPlansTestFailover` operationId).
+	ReplicationRecoveryPlansTestFailoverWithBodyWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansTestFailoverParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansTestFailoverResponse, error)
+
+	// ReplicationRecoveryPlansTestFailoverWithResponse Drill a plan on an isolated network.
+	//
+	// The operation has succeeded once all test machines are up and all actions are done; the drill stays open until its cleanup. Nothing at the primary side is touched.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/testFailover (the `ReplicationRecoveryPlansTestFailover` operationId).
+	ReplicationRecoveryPlansTestFailoverWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansTestFailoverParams, body ReplicationRecoveryPlansTestFailoverJSONRequestBody, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansTestFailoverResponse, error)
+
+	// ReplicationRecoveryPlansTestFailoverCleanupWithBodyWithResponse End a drill of a plan and remove what it made.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/testFailoverCleanup (the `ReplicationRecoveryPlansTestFailoverCleanup` operationId).
+	ReplicationRecoveryPlansTestFailoverCleanupWithBodyWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansTestFailoverCleanupParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansTestFailoverCleanupResponse, error)
+
+	// ReplicationRecoveryPlansTestFailoverCleanupWithResponse End a drill of a plan and remove what it made.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/testFailoverCleanup (the `ReplicationRecoveryPlansTestFailoverCleanup` operationId).
+	ReplicationRecoveryPlansTestFailoverCleanupWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansTestFailoverCleanupParams, body ReplicationRecoveryPlansTestFailoverCleanupJSONRequestBody, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansTestFailoverCleanupResponse, error)
+
+	// ReplicationRecoveryPlansUnplannedFailoverWithBodyWithResponse Start the machines of a plan at the other side from their points.
+	//
+	// A manual action suspends the job until replicationJobs/{jobName}/resume; the operation stays in progress meanwhile.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/unplannedFailover (the `ReplicationRecoveryPlansUnplannedFailover` operationId).
+	ReplicationRecoveryPlansUnplannedFailoverWithBodyWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansUnplannedFailoverParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansUnplannedFailoverResponse, error)
+
+	// ReplicationRecoveryPlansUnplannedFailoverWithResponse Start the machines of a plan at the other side from their points.
+	//
+	// A manual action suspends the job until replicationJobs/{jobName}/resume; the operation stays in progress meanwhile.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/unplannedFailover (the `ReplicationRecoveryPlansUnplannedFailover` operationId).
+	ReplicationRecoveryPlansUnplannedFailoverWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansUnplannedFailoverParams, body ReplicationRecoveryPlansUnplannedFailoverJSONRequestBody, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansUnplannedFailoverResponse, error)
 
 	// ReplicationRecoveryServicesProvidersListWithResponse List the providers of a vault.
 	//
@@ -31286,6 +34217,822 @@ func (r ReplicationProtectionContainersListResponse) ContentType() string {
 	return ""
 }
 
+// ReplicationRecoveryPlansListResponseDefaultHeaders the declared response headers of an HTTP default response for ReplicationRecoveryPlansList
+type ReplicationRecoveryPlansListResponseDefaultHeaders struct {
+	XMsErrorCode string
+}
+
+type ReplicationRecoveryPlansListResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RecoveryPlanCollection
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Refused
+	// HeadersDefault the parsed response headers for an HTTP default response
+	HeadersDefault *ReplicationRecoveryPlansListResponseDefaultHeaders
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ReplicationRecoveryPlansListResponse) GetJSON200() *RecoveryPlanCollection {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ReplicationRecoveryPlansListResponse) GetJSONDefault() *Refused {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ReplicationRecoveryPlansListResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ReplicationRecoveryPlansListResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReplicationRecoveryPlansListResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReplicationRecoveryPlansListResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ReplicationRecoveryPlansDeleteResponse202Headers the declared response headers of an HTTP 202 response for ReplicationRecoveryPlansDelete
+type ReplicationRecoveryPlansDeleteResponse202Headers struct {
+	AzureAsyncOperation string
+	Location            string
+	RetryAfter          int
+	XMsRequestId        string
+}
+
+// ReplicationRecoveryPlansDeleteResponseDefaultHeaders the declared response headers of an HTTP default response for ReplicationRecoveryPlansDelete
+type ReplicationRecoveryPlansDeleteResponseDefaultHeaders struct {
+	XMsErrorCode string
+}
+
+type ReplicationRecoveryPlansDeleteResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Refused
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *ReplicationRecoveryPlansDeleteResponse202Headers
+	// HeadersDefault the parsed response headers for an HTTP default response
+	HeadersDefault *ReplicationRecoveryPlansDeleteResponseDefaultHeaders
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ReplicationRecoveryPlansDeleteResponse) GetJSONDefault() *Refused {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ReplicationRecoveryPlansDeleteResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ReplicationRecoveryPlansDeleteResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReplicationRecoveryPlansDeleteResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReplicationRecoveryPlansDeleteResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ReplicationRecoveryPlansGetResponseDefaultHeaders the declared response headers of an HTTP default response for ReplicationRecoveryPlansGet
+type ReplicationRecoveryPlansGetResponseDefaultHeaders struct {
+	XMsErrorCode string
+}
+
+type ReplicationRecoveryPlansGetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RecoveryPlan
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Refused
+	// HeadersDefault the parsed response headers for an HTTP default response
+	HeadersDefault *ReplicationRecoveryPlansGetResponseDefaultHeaders
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ReplicationRecoveryPlansGetResponse) GetJSON200() *RecoveryPlan {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ReplicationRecoveryPlansGetResponse) GetJSONDefault() *Refused {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ReplicationRecoveryPlansGetResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ReplicationRecoveryPlansGetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReplicationRecoveryPlansGetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReplicationRecoveryPlansGetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ReplicationRecoveryPlansUpdateResponse202Headers the declared response headers of an HTTP 202 response for ReplicationRecoveryPlansUpdate
+type ReplicationRecoveryPlansUpdateResponse202Headers struct {
+	AzureAsyncOperation string
+	Location            string
+	RetryAfter          int
+	XMsRequestId        string
+}
+
+// ReplicationRecoveryPlansUpdateResponseDefaultHeaders the declared response headers of an HTTP default response for ReplicationRecoveryPlansUpdate
+type ReplicationRecoveryPlansUpdateResponseDefaultHeaders struct {
+	XMsErrorCode string
+}
+
+type ReplicationRecoveryPlansUpdateResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RecoveryPlan
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Refused
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *ReplicationRecoveryPlansUpdateResponse202Headers
+	// HeadersDefault the parsed response headers for an HTTP default response
+	HeadersDefault *ReplicationRecoveryPlansUpdateResponseDefaultHeaders
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ReplicationRecoveryPlansUpdateResponse) GetJSON200() *RecoveryPlan {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ReplicationRecoveryPlansUpdateResponse) GetJSONDefault() *Refused {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ReplicationRecoveryPlansUpdateResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ReplicationRecoveryPlansUpdateResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReplicationRecoveryPlansUpdateResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReplicationRecoveryPlansUpdateResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ReplicationRecoveryPlansCreateResponse202Headers the declared response headers of an HTTP 202 response for ReplicationRecoveryPlansCreate
+type ReplicationRecoveryPlansCreateResponse202Headers struct {
+	AzureAsyncOperation string
+	Location            string
+	RetryAfter          int
+	XMsRequestId        string
+}
+
+// ReplicationRecoveryPlansCreateResponseDefaultHeaders the declared response headers of an HTTP default response for ReplicationRecoveryPlansCreate
+type ReplicationRecoveryPlansCreateResponseDefaultHeaders struct {
+	XMsErrorCode string
+}
+
+type ReplicationRecoveryPlansCreateResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RecoveryPlan
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Refused
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *ReplicationRecoveryPlansCreateResponse202Headers
+	// HeadersDefault the parsed response headers for an HTTP default response
+	HeadersDefault *ReplicationRecoveryPlansCreateResponseDefaultHeaders
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ReplicationRecoveryPlansCreateResponse) GetJSON200() *RecoveryPlan {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ReplicationRecoveryPlansCreateResponse) GetJSONDefault() *Refused {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ReplicationRecoveryPlansCreateResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ReplicationRecoveryPlansCreateResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReplicationRecoveryPlansCreateResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReplicationRecoveryPlansCreateResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ReplicationRecoveryPlansFailoverCancelResponse202Headers the declared response headers of an HTTP 202 response for ReplicationRecoveryPlansFailoverCancel
+type ReplicationRecoveryPlansFailoverCancelResponse202Headers struct {
+	AzureAsyncOperation string
+	Location            string
+	RetryAfter          int
+	XMsRequestId        string
+}
+
+// ReplicationRecoveryPlansFailoverCancelResponseDefaultHeaders the declared response headers of an HTTP default response for ReplicationRecoveryPlansFailoverCancel
+type ReplicationRecoveryPlansFailoverCancelResponseDefaultHeaders struct {
+	XMsErrorCode string
+}
+
+type ReplicationRecoveryPlansFailoverCancelResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RecoveryPlan
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Refused
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *ReplicationRecoveryPlansFailoverCancelResponse202Headers
+	// HeadersDefault the parsed response headers for an HTTP default response
+	HeadersDefault *ReplicationRecoveryPlansFailoverCancelResponseDefaultHeaders
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ReplicationRecoveryPlansFailoverCancelResponse) GetJSON200() *RecoveryPlan {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ReplicationRecoveryPlansFailoverCancelResponse) GetJSONDefault() *Refused {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ReplicationRecoveryPlansFailoverCancelResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ReplicationRecoveryPlansFailoverCancelResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReplicationRecoveryPlansFailoverCancelResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReplicationRecoveryPlansFailoverCancelResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ReplicationRecoveryPlansFailoverCommitResponse202Headers the declared response headers of an HTTP 202 response for ReplicationRecoveryPlansFailoverCommit
+type ReplicationRecoveryPlansFailoverCommitResponse202Headers struct {
+	AzureAsyncOperation string
+	Location            string
+	RetryAfter          int
+	XMsRequestId        string
+}
+
+// ReplicationRecoveryPlansFailoverCommitResponseDefaultHeaders the declared response headers of an HTTP default response for ReplicationRecoveryPlansFailoverCommit
+type ReplicationRecoveryPlansFailoverCommitResponseDefaultHeaders struct {
+	XMsErrorCode string
+}
+
+type ReplicationRecoveryPlansFailoverCommitResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RecoveryPlan
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Refused
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *ReplicationRecoveryPlansFailoverCommitResponse202Headers
+	// HeadersDefault the parsed response headers for an HTTP default response
+	HeadersDefault *ReplicationRecoveryPlansFailoverCommitResponseDefaultHeaders
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ReplicationRecoveryPlansFailoverCommitResponse) GetJSON200() *RecoveryPlan {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ReplicationRecoveryPlansFailoverCommitResponse) GetJSONDefault() *Refused {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ReplicationRecoveryPlansFailoverCommitResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ReplicationRecoveryPlansFailoverCommitResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReplicationRecoveryPlansFailoverCommitResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReplicationRecoveryPlansFailoverCommitResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ReplicationRecoveryPlansOperationResultResponse202Headers the declared response headers of an HTTP 202 response for ReplicationRecoveryPlansOperationResult
+type ReplicationRecoveryPlansOperationResultResponse202Headers struct {
+	Location   string
+	RetryAfter int
+}
+
+// ReplicationRecoveryPlansOperationResultResponseDefaultHeaders the declared response headers of an HTTP default response for ReplicationRecoveryPlansOperationResult
+type ReplicationRecoveryPlansOperationResultResponseDefaultHeaders struct {
+	XMsErrorCode string
+}
+
+type ReplicationRecoveryPlansOperationResultResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RecoveryPlan
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Refused
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *ReplicationRecoveryPlansOperationResultResponse202Headers
+	// HeadersDefault the parsed response headers for an HTTP default response
+	HeadersDefault *ReplicationRecoveryPlansOperationResultResponseDefaultHeaders
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ReplicationRecoveryPlansOperationResultResponse) GetJSON200() *RecoveryPlan {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ReplicationRecoveryPlansOperationResultResponse) GetJSONDefault() *Refused {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ReplicationRecoveryPlansOperationResultResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ReplicationRecoveryPlansOperationResultResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReplicationRecoveryPlansOperationResultResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReplicationRecoveryPlansOperationResultResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ReplicationRecoveryPlansPlannedFailoverResponse202Headers the declared response headers of an HTTP 202 response for ReplicationRecoveryPlansPlannedFailover
+type ReplicationRecoveryPlansPlannedFailoverResponse202Headers struct {
+	AzureAsyncOperation string
+	Location            string
+	RetryAfter          int
+	XMsRequestId        string
+}
+
+// ReplicationRecoveryPlansPlannedFailoverResponseDefaultHeaders the declared response headers of an HTTP default response for ReplicationRecoveryPlansPlannedFailover
+type ReplicationRecoveryPlansPlannedFailoverResponseDefaultHeaders struct {
+	XMsErrorCode string
+}
+
+type ReplicationRecoveryPlansPlannedFailoverResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RecoveryPlan
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Refused
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *ReplicationRecoveryPlansPlannedFailoverResponse202Headers
+	// HeadersDefault the parsed response headers for an HTTP default response
+	HeadersDefault *ReplicationRecoveryPlansPlannedFailoverResponseDefaultHeaders
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ReplicationRecoveryPlansPlannedFailoverResponse) GetJSON200() *RecoveryPlan {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ReplicationRecoveryPlansPlannedFailoverResponse) GetJSONDefault() *Refused {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ReplicationRecoveryPlansPlannedFailoverResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ReplicationRecoveryPlansPlannedFailoverResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReplicationRecoveryPlansPlannedFailoverResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReplicationRecoveryPlansPlannedFailoverResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ReplicationRecoveryPlansReprotectResponse202Headers the declared response headers of an HTTP 202 response for ReplicationRecoveryPlansReprotect
+type ReplicationRecoveryPlansReprotectResponse202Headers struct {
+	AzureAsyncOperation string
+	Location            string
+	RetryAfter          int
+	XMsRequestId        string
+}
+
+// ReplicationRecoveryPlansReprotectResponseDefaultHeaders the declared response headers of an HTTP default response for ReplicationRecoveryPlansReprotect
+type ReplicationRecoveryPlansReprotectResponseDefaultHeaders struct {
+	XMsErrorCode string
+}
+
+type ReplicationRecoveryPlansReprotectResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RecoveryPlan
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Refused
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *ReplicationRecoveryPlansReprotectResponse202Headers
+	// HeadersDefault the parsed response headers for an HTTP default response
+	HeadersDefault *ReplicationRecoveryPlansReprotectResponseDefaultHeaders
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ReplicationRecoveryPlansReprotectResponse) GetJSON200() *RecoveryPlan {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ReplicationRecoveryPlansReprotectResponse) GetJSONDefault() *Refused {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ReplicationRecoveryPlansReprotectResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ReplicationRecoveryPlansReprotectResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReplicationRecoveryPlansReprotectResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReplicationRecoveryPlansReprotectResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ReplicationRecoveryPlansTestFailoverResponse202Headers the declared response headers of an HTTP 202 response for ReplicationRecoveryPlansTestFailover
+type ReplicationRecoveryPlansTestFailoverResponse202Headers struct {
+	AzureAsyncOperation string
+	Location            string
+	RetryAfter          int
+	XMsRequestId        string
+}
+
+// ReplicationRecoveryPlansTestFailoverResponseDefaultHeaders the declared response headers of an HTTP default response for ReplicationRecoveryPlansTestFailover
+type ReplicationRecoveryPlansTestFailoverResponseDefaultHeaders struct {
+	XMsErrorCode string
+}
+
+type ReplicationRecoveryPlansTestFailoverResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RecoveryPlan
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Refused
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *ReplicationRecoveryPlansTestFailoverResponse202Headers
+	// HeadersDefault the parsed response headers for an HTTP default response
+	HeadersDefault *ReplicationRecoveryPlansTestFailoverResponseDefaultHeaders
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ReplicationRecoveryPlansTestFailoverResponse) GetJSON200() *RecoveryPlan {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ReplicationRecoveryPlansTestFailoverResponse) GetJSONDefault() *Refused {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ReplicationRecoveryPlansTestFailoverResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ReplicationRecoveryPlansTestFailoverResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReplicationRecoveryPlansTestFailoverResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReplicationRecoveryPlansTestFailoverResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ReplicationRecoveryPlansTestFailoverCleanupResponse202Headers the declared response headers of an HTTP 202 response for ReplicationRecoveryPlansTestFailoverCleanup
+type ReplicationRecoveryPlansTestFailoverCleanupResponse202Headers struct {
+	AzureAsyncOperation string
+	Location            string
+	RetryAfter          int
+	XMsRequestId        string
+}
+
+// ReplicationRecoveryPlansTestFailoverCleanupResponseDefaultHeaders the declared response headers of an HTTP default response for ReplicationRecoveryPlansTestFailoverCleanup
+type ReplicationRecoveryPlansTestFailoverCleanupResponseDefaultHeaders struct {
+	XMsErrorCode string
+}
+
+type ReplicationRecoveryPlansTestFailoverCleanupResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RecoveryPlan
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Refused
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *ReplicationRecoveryPlansTestFailoverCleanupResponse202Headers
+	// HeadersDefault the parsed response headers for an HTTP default response
+	HeadersDefault *ReplicationRecoveryPlansTestFailoverCleanupResponseDefaultHeaders
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ReplicationRecoveryPlansTestFailoverCleanupResponse) GetJSON200() *RecoveryPlan {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ReplicationRecoveryPlansTestFailoverCleanupResponse) GetJSONDefault() *Refused {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ReplicationRecoveryPlansTestFailoverCleanupResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ReplicationRecoveryPlansTestFailoverCleanupResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReplicationRecoveryPlansTestFailoverCleanupResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReplicationRecoveryPlansTestFailoverCleanupResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ReplicationRecoveryPlansUnplannedFailoverResponse202Headers the declared response headers of an HTTP 202 response for ReplicationRecoveryPlansUnplannedFailover
+type ReplicationRecoveryPlansUnplannedFailoverResponse202Headers struct {
+	AzureAsyncOperation string
+	Location            string
+	RetryAfter          int
+	XMsRequestId        string
+}
+
+// ReplicationRecoveryPlansUnplannedFailoverResponseDefaultHeaders the declared response headers of an HTTP default response for ReplicationRecoveryPlansUnplannedFailover
+type ReplicationRecoveryPlansUnplannedFailoverResponseDefaultHeaders struct {
+	XMsErrorCode string
+}
+
+type ReplicationRecoveryPlansUnplannedFailoverResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RecoveryPlan
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Refused
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *ReplicationRecoveryPlansUnplannedFailoverResponse202Headers
+	// HeadersDefault the parsed response headers for an HTTP default response
+	HeadersDefault *ReplicationRecoveryPlansUnplannedFailoverResponseDefaultHeaders
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ReplicationRecoveryPlansUnplannedFailoverResponse) GetJSON200() *RecoveryPlan {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ReplicationRecoveryPlansUnplannedFailoverResponse) GetJSONDefault() *Refused {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ReplicationRecoveryPlansUnplannedFailoverResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ReplicationRecoveryPlansUnplannedFailoverResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReplicationRecoveryPlansUnplannedFailoverResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReplicationRecoveryPlansUnplannedFailoverResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // ReplicationRecoveryServicesProvidersListResponseDefaultHeaders the declared response headers of an HTTP default response for ReplicationRecoveryServicesProvidersList
 type ReplicationRecoveryServicesProvidersListResponseDefaultHeaders struct {
 	XMsErrorCode string
@@ -33497,6 +37244,277 @@ func (c *ClientWithResponses) ReplicationProtectionContainersListWithResponse(ct
 		return nil, err
 	}
 	return ParseReplicationProtectionContainersListResponse(rsp)
+}
+
+// ReplicationRecoveryPlansListWithResponse List the recovery plans of a vault.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans (the `ReplicationRecoveryPlansList` operationId).
+func (c *ClientWithResponses) ReplicationRecoveryPlansListWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params *ReplicationRecoveryPlansListParams, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansListResponse, error) {
+	rsp, err := c.ReplicationRecoveryPlansList(ctx, subscriptionId, resourceGroupName, resourceName, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReplicationRecoveryPlansListResponse(rsp)
+}
+
+// ReplicationRecoveryPlansDeleteWithResponse Delete a recovery plan.
+//
+// Its machines stay protected. Refused with 409 while an operation of the plan runs.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName} (the `ReplicationRecoveryPlansDelete` operationId).
+func (c *ClientWithResponses) ReplicationRecoveryPlansDeleteWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansDeleteParams, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansDeleteResponse, error) {
+	rsp, err := c.ReplicationRecoveryPlansDelete(ctx, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReplicationRecoveryPlansDeleteResponse(rsp)
+}
+
+// ReplicationRecoveryPlansGetWithResponse Get a recovery plan.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName} (the `ReplicationRecoveryPlansGet` operationId).
+func (c *ClientWithResponses) ReplicationRecoveryPlansGetWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansGetParams, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansGetResponse, error) {
+	rsp, err := c.ReplicationRecoveryPlansGet(ctx, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReplicationRecoveryPlansGetResponse(rsp)
+}
+
+// ReplicationRecoveryPlansUpdateWithBodyWithResponse Replace the groups of a recovery plan.
+//
+// Refused with 409 while an operation of the plan runs.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName} (the `ReplicationRecoveryPlansUpdate` operationId).
+func (c *ClientWithResponses) ReplicationRecoveryPlansUpdateWithBodyWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansUpdateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansUpdateResponse, error) {
+	rsp, err := c.ReplicationRecoveryPlansUpdateWithBody(ctx, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReplicationRecoveryPlansUpdateResponse(rsp)
+}
+
+// ReplicationRecoveryPlansUpdateWithResponse Replace the groups of a recovery plan.
+//
+// Refused with 409 while an operation of the plan runs.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName} (the `ReplicationRecoveryPlansUpdate` operationId).
+func (c *ClientWithResponses) ReplicationRecoveryPlansUpdateWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansUpdateParams, body ReplicationRecoveryPlansUpdateJSONRequestBody, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansUpdateResponse, error) {
+	rsp, err := c.ReplicationRecoveryPlansUpdate(ctx, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReplicationRecoveryPlansUpdateResponse(rsp)
+}
+
+// ReplicationRecoveryPlansCreateWithBodyWithResponse Create a recovery plan, or replace it.
+//
+// Refused with 409 while an operation of the plan runs. Groups Shutdown and Failover are added in front when they are left out.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName} (the `ReplicationRecoveryPlansCreate` operationId).
+func (c *ClientWithResponses) ReplicationRecoveryPlansCreateWithBodyWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansCreateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansCreateResponse, error) {
+	rsp, err := c.ReplicationRecoveryPlansCreateWithBody(ctx, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReplicationRecoveryPlansCreateResponse(rsp)
+}
+
+// ReplicationRecoveryPlansCreateWithResponse Create a recovery plan, or replace it.
+//
+// Refused with 409 while an operation of the plan runs. Groups Shutdown and Failover are added in front when they are left out.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName} (the `ReplicationRecoveryPlansCreate` operationId).
+func (c *ClientWithResponses) ReplicationRecoveryPlansCreateWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansCreateParams, body ReplicationRecoveryPlansCreateJSONRequestBody, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansCreateResponse, error) {
+	rsp, err := c.ReplicationRecoveryPlansCreate(ctx, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReplicationRecoveryPlansCreateResponse(rsp)
+}
+
+// ReplicationRecoveryPlansFailoverCancelWithResponse Take the planned failover of all machines of a plan back.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/failoverCancel (the `ReplicationRecoveryPlansFailoverCancel` operationId).
+func (c *ClientWithResponses) ReplicationRecoveryPlansFailoverCancelWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansFailoverCancelParams, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansFailoverCancelResponse, error) {
+	rsp, err := c.ReplicationRecoveryPlansFailoverCancel(ctx, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReplicationRecoveryPlansFailoverCancelResponse(rsp)
+}
+
+// ReplicationRecoveryPlansFailoverCommitWithResponse Accept the failover of all machines of a plan.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/failoverCommit (the `ReplicationRecoveryPlansFailoverCommit` operationId).
+func (c *ClientWithResponses) ReplicationRecoveryPlansFailoverCommitWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansFailoverCommitParams, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansFailoverCommitResponse, error) {
+	rsp, err := c.ReplicationRecoveryPlansFailoverCommit(ctx, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReplicationRecoveryPlansFailoverCommitResponse(rsp)
+}
+
+// ReplicationRecoveryPlansOperationResultWithResponse Result of an operation: 202 while it runs, then the resource, or 204 after a removal or when the resource is gone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/operationresults/{jobId} (the `ReplicationRecoveryPlansOperationResult` operationId).
+func (c *ClientWithResponses) ReplicationRecoveryPlansOperationResultWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, jobId JobId, params *ReplicationRecoveryPlansOperationResultParams, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansOperationResultResponse, error) {
+	rsp, err := c.ReplicationRecoveryPlansOperationResult(ctx, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, jobId, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReplicationRecoveryPlansOperationResultResponse(rsp)
+}
+
+// ReplicationRecoveryPlansPlannedFailoverWithBodyWithResponse Move the machines of a plan without loss.
+//
+// A manual action suspends the job until replicationJobs/{jobName}/resume; the operation stays in progress meanwhile.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/plannedFailover (the `ReplicationRecoveryPlansPlannedFailover` operationId).
+func (c *ClientWithResponses) ReplicationRecoveryPlansPlannedFailoverWithBodyWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansPlannedFailoverParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansPlannedFailoverResponse, error) {
+	rsp, err := c.ReplicationRecoveryPlansPlannedFailoverWithBody(ctx, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReplicationRecoveryPlansPlannedFailoverResponse(rsp)
+}
+
+// ReplicationRecoveryPlansPlannedFailoverWithResponse Move the machines of a plan without loss.
+//
+// A manual action suspends the job until replicationJobs/{jobName}/resume; the operation stays in progress meanwhile.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/plannedFailover (the `ReplicationRecoveryPlansPlannedFailover` operationId).
+func (c *ClientWithResponses) ReplicationRecoveryPlansPlannedFailoverWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansPlannedFailoverParams, body ReplicationRecoveryPlansPlannedFailoverJSONRequestBody, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansPlannedFailoverResponse, error) {
+	rsp, err := c.ReplicationRecoveryPlansPlannedFailover(ctx, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReplicationRecoveryPlansPlannedFailoverResponse(rsp)
+}
+
+// ReplicationRecoveryPlansReprotectWithResponse Replicate all machines of a plan in the other direction.
+//
+// There is no input; what a single machine is asked for is chosen: homewards the master target that sees the machine, forwards the policy used before.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/reProtect (the `ReplicationRecoveryPlansReprotect` operationId).
+func (c *ClientWithResponses) ReplicationRecoveryPlansReprotectWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansReprotectParams, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansReprotectResponse, error) {
+	rsp, err := c.ReplicationRecoveryPlansReprotect(ctx, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReplicationRecoveryPlansReprotectResponse(rsp)
+}
+
+// ReplicationRecoveryPlansTestFailoverWithBodyWithResponse Drill a plan on an isolated network.
+//
+// The operation has succeeded once all test machines are up and all actions are done; the drill stays open until its cleanup. Nothing at the primary side is touched.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/testFailover (the `ReplicationRecoveryPlansTestFailover` operationId).
+func (c *ClientWithResponses) ReplicationRecoveryPlansTestFailoverWithBodyWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansTestFailoverParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansTestFailoverResponse, error) {
+	rsp, err := c.ReplicationRecoveryPlansTestFailoverWithBody(ctx, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReplicationRecoveryPlansTestFailoverResponse(rsp)
+}
+
+// ReplicationRecoveryPlansTestFailoverWithResponse Drill a plan on an isolated network.
+//
+// The operation has succeeded once all test machines are up and all actions are done; the drill stays open until its cleanup. Nothing at the primary side is touched.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/testFailover (the `ReplicationRecoveryPlansTestFailover` operationId).
+func (c *ClientWithResponses) ReplicationRecoveryPlansTestFailoverWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansTestFailoverParams, body ReplicationRecoveryPlansTestFailoverJSONRequestBody, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansTestFailoverResponse, error) {
+	rsp, err := c.ReplicationRecoveryPlansTestFailover(ctx, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReplicationRecoveryPlansTestFailoverResponse(rsp)
+}
+
+// ReplicationRecoveryPlansTestFailoverCleanupWithBodyWithResponse End a drill of a plan and remove what it made.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/testFailoverCleanup (the `ReplicationRecoveryPlansTestFailoverCleanup` operationId).
+func (c *ClientWithResponses) ReplicationRecoveryPlansTestFailoverCleanupWithBodyWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansTestFailoverCleanupParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansTestFailoverCleanupResponse, error) {
+	rsp, err := c.ReplicationRecoveryPlansTestFailoverCleanupWithBody(ctx, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReplicationRecoveryPlansTestFailoverCleanupResponse(rsp)
+}
+
+// ReplicationRecoveryPlansTestFailoverCleanupWithResponse End a drill of a plan and remove what it made.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/testFailoverCleanup (the `ReplicationRecoveryPlansTestFailoverCleanup` operationId).
+func (c *ClientWithResponses) ReplicationRecoveryPlansTestFailoverCleanupWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansTestFailoverCleanupParams, body ReplicationRecoveryPlansTestFailoverCleanupJSONRequestBody, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansTestFailoverCleanupResponse, error) {
+	rsp, err := c.ReplicationRecoveryPlansTestFailoverCleanup(ctx, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReplicationRecoveryPlansTestFailoverCleanupResponse(rsp)
+}
+
+// ReplicationRecoveryPlansUnplannedFailoverWithBodyWithResponse Start the machines of a plan at the other side from their points.
+//
+// A manual action suspends the job until replicationJobs/{jobName}/resume; the operation stays in progress meanwhile.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/unplannedFailover (the `ReplicationRecoveryPlansUnplannedFailover` operationId).
+func (c *ClientWithResponses) ReplicationRecoveryPlansUnplannedFailoverWithBodyWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansUnplannedFailoverParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansUnplannedFailoverResponse, error) {
+	rsp, err := c.ReplicationRecoveryPlansUnplannedFailoverWithBody(ctx, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReplicationRecoveryPlansUnplannedFailoverResponse(rsp)
+}
+
+// ReplicationRecoveryPlansUnplannedFailoverWithResponse Start the machines of a plan at the other side from their points.
+//
+// A manual action suspends the job until replicationJobs/{jobName}/resume; the operation stays in progress meanwhile.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans/{recoveryPlanName}/unplannedFailover (the `ReplicationRecoveryPlansUnplannedFailover` operationId).
+func (c *ClientWithResponses) ReplicationRecoveryPlansUnplannedFailoverWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, recoveryPlanName RecoveryPlanName, params *ReplicationRecoveryPlansUnplannedFailoverParams, body ReplicationRecoveryPlansUnplannedFailoverJSONRequestBody, reqEditors ...RequestEditorFn) (*ReplicationRecoveryPlansUnplannedFailoverResponse, error) {
+	rsp, err := c.ReplicationRecoveryPlansUnplannedFailover(ctx, subscriptionId, resourceGroupName, resourceName, recoveryPlanName, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReplicationRecoveryPlansUnplannedFailoverResponse(rsp)
 }
 
 // ReplicationRecoveryServicesProvidersListWithResponse List the providers of a vault.
@@ -39568,6 +43586,963 @@ func ParseReplicationProtectionContainersListResponse(rsp *http.Response) (*Repl
 	switch {
 	case true:
 		var headers ReplicationProtectionContainersListResponseDefaultHeaders
+		if values := rsp.Header.Values("x-ms-error-code"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "x-ms-error-code", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XMsErrorCode = value
+		}
+		response.HeadersDefault = &headers
+	}
+
+	return response, nil
+}
+
+// ParseReplicationRecoveryPlansListResponse parses an HTTP response from a ReplicationRecoveryPlansListWithResponse call
+func ParseReplicationRecoveryPlansListResponse(rsp *http.Response) (*ReplicationRecoveryPlansListResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReplicationRecoveryPlansListResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RecoveryPlanCollection
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Refused
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case true:
+		var headers ReplicationRecoveryPlansListResponseDefaultHeaders
+		if values := rsp.Header.Values("x-ms-error-code"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "x-ms-error-code", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XMsErrorCode = value
+		}
+		response.HeadersDefault = &headers
+	}
+
+	return response, nil
+}
+
+// ParseReplicationRecoveryPlansDeleteResponse parses an HTTP response from a ReplicationRecoveryPlansDeleteWithResponse call
+func ParseReplicationRecoveryPlansDeleteResponse(rsp *http.Response) (*ReplicationRecoveryPlansDeleteResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReplicationRecoveryPlansDeleteResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		break // No content-type
+
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Refused
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		var headers ReplicationRecoveryPlansDeleteResponse202Headers
+		if values := rsp.Header.Values("Azure-AsyncOperation"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Azure-AsyncOperation", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AzureAsyncOperation = value
+		}
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		if values := rsp.Header.Values("x-ms-request-id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "x-ms-request-id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XMsRequestId = value
+		}
+		response.Headers202 = &headers
+	case true:
+		var headers ReplicationRecoveryPlansDeleteResponseDefaultHeaders
+		if values := rsp.Header.Values("x-ms-error-code"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "x-ms-error-code", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XMsErrorCode = value
+		}
+		response.HeadersDefault = &headers
+	}
+
+	return response, nil
+}
+
+// ParseReplicationRecoveryPlansGetResponse parses an HTTP response from a ReplicationRecoveryPlansGetWithResponse call
+func ParseReplicationRecoveryPlansGetResponse(rsp *http.Response) (*ReplicationRecoveryPlansGetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReplicationRecoveryPlansGetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RecoveryPlan
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Refused
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case true:
+		var headers ReplicationRecoveryPlansGetResponseDefaultHeaders
+		if values := rsp.Header.Values("x-ms-error-code"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "x-ms-error-code", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XMsErrorCode = value
+		}
+		response.HeadersDefault = &headers
+	}
+
+	return response, nil
+}
+
+// ParseReplicationRecoveryPlansUpdateResponse parses an HTTP response from a ReplicationRecoveryPlansUpdateWithResponse call
+func ParseReplicationRecoveryPlansUpdateResponse(rsp *http.Response) (*ReplicationRecoveryPlansUpdateResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReplicationRecoveryPlansUpdateResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RecoveryPlan
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case rsp.StatusCode == 202:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Refused
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		var headers ReplicationRecoveryPlansUpdateResponse202Headers
+		if values := rsp.Header.Values("Azure-AsyncOperation"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Azure-AsyncOperation", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AzureAsyncOperation = value
+		}
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		if values := rsp.Header.Values("x-ms-request-id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "x-ms-request-id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XMsRequestId = value
+		}
+		response.Headers202 = &headers
+	case true:
+		var headers ReplicationRecoveryPlansUpdateResponseDefaultHeaders
+		if values := rsp.Header.Values("x-ms-error-code"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "x-ms-error-code", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XMsErrorCode = value
+		}
+		response.HeadersDefault = &headers
+	}
+
+	return response, nil
+}
+
+// ParseReplicationRecoveryPlansCreateResponse parses an HTTP response from a ReplicationRecoveryPlansCreateWithResponse call
+func ParseReplicationRecoveryPlansCreateResponse(rsp *http.Response) (*ReplicationRecoveryPlansCreateResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReplicationRecoveryPlansCreateResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RecoveryPlan
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case rsp.StatusCode == 202:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Refused
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		var headers ReplicationRecoveryPlansCreateResponse202Headers
+		if values := rsp.Header.Values("Azure-AsyncOperation"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Azure-AsyncOperation", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AzureAsyncOperation = value
+		}
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		if values := rsp.Header.Values("x-ms-request-id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "x-ms-request-id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XMsRequestId = value
+		}
+		response.Headers202 = &headers
+	case true:
+		var headers ReplicationRecoveryPlansCreateResponseDefaultHeaders
+		if values := rsp.Header.Values("x-ms-error-code"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "x-ms-error-code", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XMsErrorCode = value
+		}
+		response.HeadersDefault = &headers
+	}
+
+	return response, nil
+}
+
+// ParseReplicationRecoveryPlansFailoverCancelResponse parses an HTTP response from a ReplicationRecoveryPlansFailoverCancelWithResponse call
+func ParseReplicationRecoveryPlansFailoverCancelResponse(rsp *http.Response) (*ReplicationRecoveryPlansFailoverCancelResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReplicationRecoveryPlansFailoverCancelResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RecoveryPlan
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case rsp.StatusCode == 202:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Refused
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		var headers ReplicationRecoveryPlansFailoverCancelResponse202Headers
+		if values := rsp.Header.Values("Azure-AsyncOperation"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Azure-AsyncOperation", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AzureAsyncOperation = value
+		}
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		if values := rsp.Header.Values("x-ms-request-id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "x-ms-request-id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XMsRequestId = value
+		}
+		response.Headers202 = &headers
+	case true:
+		var headers ReplicationRecoveryPlansFailoverCancelResponseDefaultHeaders
+		if values := rsp.Header.Values("x-ms-error-code"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "x-ms-error-code", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XMsErrorCode = value
+		}
+		response.HeadersDefault = &headers
+	}
+
+	return response, nil
+}
+
+// ParseReplicationRecoveryPlansFailoverCommitResponse parses an HTTP response from a ReplicationRecoveryPlansFailoverCommitWithResponse call
+func ParseReplicationRecoveryPlansFailoverCommitResponse(rsp *http.Response) (*ReplicationRecoveryPlansFailoverCommitResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReplicationRecoveryPlansFailoverCommitResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RecoveryPlan
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case rsp.StatusCode == 202:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Refused
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		var headers ReplicationRecoveryPlansFailoverCommitResponse202Headers
+		if values := rsp.Header.Values("Azure-AsyncOperation"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Azure-AsyncOperation", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AzureAsyncOperation = value
+		}
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		if values := rsp.Header.Values("x-ms-request-id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "x-ms-request-id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XMsRequestId = value
+		}
+		response.Headers202 = &headers
+	case true:
+		var headers ReplicationRecoveryPlansFailoverCommitResponseDefaultHeaders
+		if values := rsp.Header.Values("x-ms-error-code"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "x-ms-error-code", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XMsErrorCode = value
+		}
+		response.HeadersDefault = &headers
+	}
+
+	return response, nil
+}
+
+// ParseReplicationRecoveryPlansOperationResultResponse parses an HTTP response from a ReplicationRecoveryPlansOperationResultWithResponse call
+func ParseReplicationRecoveryPlansOperationResultResponse(rsp *http.Response) (*ReplicationRecoveryPlansOperationResultResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReplicationRecoveryPlansOperationResultResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RecoveryPlan
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case rsp.StatusCode == 202:
+		break // No content-type
+
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Refused
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		var headers ReplicationRecoveryPlansOperationResultResponse202Headers
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers202 = &headers
+	case true:
+		var headers ReplicationRecoveryPlansOperationResultResponseDefaultHeaders
+		if values := rsp.Header.Values("x-ms-error-code"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "x-ms-error-code", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XMsErrorCode = value
+		}
+		response.HeadersDefault = &headers
+	}
+
+	return response, nil
+}
+
+// ParseReplicationRecoveryPlansPlannedFailoverResponse parses an HTTP response from a ReplicationRecoveryPlansPlannedFailoverWithResponse call
+func ParseReplicationRecoveryPlansPlannedFailoverResponse(rsp *http.Response) (*ReplicationRecoveryPlansPlannedFailoverResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReplicationRecoveryPlansPlannedFailoverResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RecoveryPlan
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case rsp.StatusCode == 202:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Refused
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		var headers ReplicationRecoveryPlansPlannedFailoverResponse202Headers
+		if values := rsp.Header.Values("Azure-AsyncOperation"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Azure-AsyncOperation", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AzureAsyncOperation = value
+		}
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		if values := rsp.Header.Values("x-ms-request-id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "x-ms-request-id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XMsRequestId = value
+		}
+		response.Headers202 = &headers
+	case true:
+		var headers ReplicationRecoveryPlansPlannedFailoverResponseDefaultHeaders
+		if values := rsp.Header.Values("x-ms-error-code"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "x-ms-error-code", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XMsErrorCode = value
+		}
+		response.HeadersDefault = &headers
+	}
+
+	return response, nil
+}
+
+// ParseReplicationRecoveryPlansReprotectResponse parses an HTTP response from a ReplicationRecoveryPlansReprotectWithResponse call
+func ParseReplicationRecoveryPlansReprotectResponse(rsp *http.Response) (*ReplicationRecoveryPlansReprotectResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReplicationRecoveryPlansReprotectResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RecoveryPlan
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case rsp.StatusCode == 202:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Refused
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		var headers ReplicationRecoveryPlansReprotectResponse202Headers
+		if values := rsp.Header.Values("Azure-AsyncOperation"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Azure-AsyncOperation", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AzureAsyncOperation = value
+		}
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		if values := rsp.Header.Values("x-ms-request-id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "x-ms-request-id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XMsRequestId = value
+		}
+		response.Headers202 = &headers
+	case true:
+		var headers ReplicationRecoveryPlansReprotectResponseDefaultHeaders
+		if values := rsp.Header.Values("x-ms-error-code"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "x-ms-error-code", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XMsErrorCode = value
+		}
+		response.HeadersDefault = &headers
+	}
+
+	return response, nil
+}
+
+// ParseReplicationRecoveryPlansTestFailoverResponse parses an HTTP response from a ReplicationRecoveryPlansTestFailoverWithResponse call
+func ParseReplicationRecoveryPlansTestFailoverResponse(rsp *http.Response) (*ReplicationRecoveryPlansTestFailoverResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReplicationRecoveryPlansTestFailoverResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RecoveryPlan
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case rsp.StatusCode == 202:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Refused
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		var headers ReplicationRecoveryPlansTestFailoverResponse202Headers
+		if values := rsp.Header.Values("Azure-AsyncOperation"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Azure-AsyncOperation", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AzureAsyncOperation = value
+		}
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		if values := rsp.Header.Values("x-ms-request-id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "x-ms-request-id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XMsRequestId = value
+		}
+		response.Headers202 = &headers
+	case true:
+		var headers ReplicationRecoveryPlansTestFailoverResponseDefaultHeaders
+		if values := rsp.Header.Values("x-ms-error-code"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "x-ms-error-code", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XMsErrorCode = value
+		}
+		response.HeadersDefault = &headers
+	}
+
+	return response, nil
+}
+
+// ParseReplicationRecoveryPlansTestFailoverCleanupResponse parses an HTTP response from a ReplicationRecoveryPlansTestFailoverCleanupWithResponse call
+func ParseReplicationRecoveryPlansTestFailoverCleanupResponse(rsp *http.Response) (*ReplicationRecoveryPlansTestFailoverCleanupResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReplicationRecoveryPlansTestFailoverCleanupResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RecoveryPlan
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case rsp.StatusCode == 202:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Refused
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		var headers ReplicationRecoveryPlansTestFailoverCleanupResponse202Headers
+		if values := rsp.Header.Values("Azure-AsyncOperation"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Azure-AsyncOperation", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AzureAsyncOperation = value
+		}
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		if values := rsp.Header.Values("x-ms-request-id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "x-ms-request-id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XMsRequestId = value
+		}
+		response.Headers202 = &headers
+	case true:
+		var headers ReplicationRecoveryPlansTestFailoverCleanupResponseDefaultHeaders
+		if values := rsp.Header.Values("x-ms-error-code"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "x-ms-error-code", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XMsErrorCode = value
+		}
+		response.HeadersDefault = &headers
+	}
+
+	return response, nil
+}
+
+// ParseReplicationRecoveryPlansUnplannedFailoverResponse parses an HTTP response from a ReplicationRecoveryPlansUnplannedFailoverWithResponse call
+func ParseReplicationRecoveryPlansUnplannedFailoverResponse(rsp *http.Response) (*ReplicationRecoveryPlansUnplannedFailoverResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReplicationRecoveryPlansUnplannedFailoverResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RecoveryPlan
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case rsp.StatusCode == 202:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Refused
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		var headers ReplicationRecoveryPlansUnplannedFailoverResponse202Headers
+		if values := rsp.Header.Values("Azure-AsyncOperation"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Azure-AsyncOperation", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AzureAsyncOperation = value
+		}
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		if values := rsp.Header.Values("x-ms-request-id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "x-ms-request-id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XMsRequestId = value
+		}
+		response.Headers202 = &headers
+	case true:
+		var headers ReplicationRecoveryPlansUnplannedFailoverResponseDefaultHeaders
 		if values := rsp.Header.Values("x-ms-error-code"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "x-ms-error-code", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {

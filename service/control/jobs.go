@@ -83,6 +83,11 @@ func (s *Service) Job(ctx context.Context, vaultID, jobID string) (v JobView, er
 
 func jobView(tx store.Tx, j job.Job) (JobView, error) {
 	v := JobView{Job: j, AllowedActions: allowedActions(&j), Description: describe(j.State, j.Description), Affected: map[string]string{}}
+	if j.RecoveryPlan != "" {
+		var err error
+		v.Machines, err = machineViews(tx, &j)
+		return v, err
+	}
 	if j.Item == "" {
 		return v, nil
 	}

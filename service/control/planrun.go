@@ -250,6 +250,35 @@ func placeOf(p *dr.RecoveryPlan, st dr.Stage) job.Stage {
 	return at
 }
 
+// machineViews are the jobs of the plan's machines, in the order of the plan.
+func machineViews(tx store.Tx, j *job.Job) (out []JobView, err error) {
+	seen := map[string]bool{"": true}
+	for _, t := range j.Tasks {
+		if t.Stage == nil {
+			continue
+		}
+		for _, m := range t.Stage.Machines {
+			if seen[m.Job] {
+				continue
+			}
+			seen[m.Job] = true
+			part, err := LoadJob(tx, j.Vault, m.Job)
+			if dr.CodeOf(err) == dr.CodeNotFound {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			v, err := jobView(tx, part)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, v)
+		}
+	}
+	return out, nil
+}
+
 // endPlanJob frees the plan for its next operation.
 func endPlanJob(tx store.Tx, j *job.Job, now time.Time) error {
 	p, ok, err := find[dr.RecoveryPlan](tx, KindRecoveryPlan, fold(j.Vault, j.RecoveryPlan))

@@ -98,6 +98,8 @@ type JobView struct {
 	Affected map[string]string
 	Item     *dr.Item  // nil when the job is not about an item, or it is gone
 	Point    *dr.Point // the point a failover or drill uses
+	// Machines are the jobs of the machines that an operation on a recovery plan works on, as far as they were made.
+	Machines []JobView
 }
 
 // OperationStatus is what a poller of a long-running operation sees.

@@ -3,7 +3,6 @@ package api
 import (
 	"encoding/json"
 	"net/http"
-	"time"
 
 	"github.com/lifeboat-dr/lifeboat/api/oas"
 	"github.com/lifeboat-dr/lifeboat/service/control"
@@ -13,49 +12,6 @@ import (
 func policyBody(c *scope, p dr.Policy) oas.Policy {
 	return oas.Policy{Id: c.policy(p.Name), Name: p.Name, Type: typePolicy,
 		Properties: oas.PolicyProperties{FriendlyName: p.Name, ProviderSpecificDetails: policyDetails(p)}}
-}
-
-func minutes(d time.Duration) *int32 { return ptr(int32(d / time.Minute)) }
-
-// policyDetails shows a policy. Providers with a data plane are shown from what the domain understood; the others from what the
-// client sent, under the names that answers use.
-func policyDetails(p dr.Policy) (out oas.PolicyProviderSpecificDetails) {
-	switch p.Provider {
-	case dr.ProviderInMageRcm:
-		must(out.FromInMageRcmPolicyDetails(oas.InMageRcmPolicyDetails{InstanceType: string(p.Provider), RecoveryPointHistoryInMinutes: minutes(p.Retention),
-			AppConsistentFrequencyInMinutes: minutes(p.AppConsistentEvery), CrashConsistentFrequencyInMinutes: minutes(p.CrashConsistentEvery),
-			EnableMultiVmSync: boolText(p.MultiVMSync)}))
-	case dr.ProviderInMageRcmFailback:
-		must(out.FromInMageRcmFailbackPolicyDetails(oas.InMageRcmFailbackPolicyDetails{InstanceType: string(p.Provider),
-			AppConsistentFrequencyInMinutes: minutes(p.AppConsistentEvery), CrashConsistentFrequencyInMinutes: minutes(p.CrashConsistentEvery)}))
-	default:
-		must(out.UnmarshalJSON(renamed(p)))
-	}
-	return out
-}
-
-// detailNames maps fields of policy inputs that answers spell differently (ref 5.2).
-var detailNames = map[string]string{"recoveryPointHistoryDuration": "recoveryPointHistoryDurationInHours", "replicaDeletion": "replicaDeletionOption"}
-
-func renamed(p dr.Policy) []byte {
-	in := map[string]any{}
-	_ = json.Unmarshal(p.ProviderSpecificInput, &in) // was validated when it came in
-	for from, to := range detailNames {
-		if v, ok := in[from]; ok {
-			in[to] = v
-			delete(in, from)
-		}
-	}
-	if accounts, ok := in["storageAccounts"].([]any); ok {
-		delete(in, "storageAccounts")
-		if len(accounts) > 0 {
-			in["activeStorageAccountId"] = accounts[0]
-		}
-	}
-	in["instanceType"] = string(p.Provider)
-	raw, err := json.Marshal(in)
-	must(err)
-	return raw
 }
 
 func (s *server) policy(r *http.Request) func(c *scope) (any, error) {
@@ -115,7 +71,8 @@ func union(v json.Marshaler) json.RawMessage {
 	}
 	switch dr.ProviderType(instanceType(raw)) {
 	case dr.ProviderInMageAzureV2, dr.ProviderInMage, dr.ProviderInMageRcm, dr.ProviderInMageRcmFailback, dr.ProviderHyperVReplicaAzure,
-		dr.ProviderHyperVReplicaAzureFailback, dr.ProviderHyperVReplica2012, dr.ProviderHyperVReplica2012R2, dr.ProviderA2A:
+		dr.ProviderHyperVReplicaAzureFailback, dr.ProviderHyperVReplica2012, dr.ProviderHyperVReplica2012R2, dr.ProviderA2A,
+		"VMwareCbt", "A2ACrossClusterMigration": // refused by name where they come to
 		return raw
 	}
 	return nil

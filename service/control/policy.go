@@ -40,9 +40,33 @@ func (s *Service) PutPolicy(ctx context.Context, ref Ref, in PolicyInput) (strin
 		parsed.Meta = dr.Meta{Name: ref.Name}
 		parsed.ID, parsed.Vault = policyTarget(ref).id, ref.Vault
 		p := parsed
-		return save(tx, KindPolicy, fold(ref.Vault, ref.Name), &p, now)
+		if err := save(tx, KindPolicy, fold(ref.Vault, ref.Name), &p, now); err != nil {
+			return err
+		}
+		return ensureFailbackPolicy(tx, p, now)
 	})
 }
+
+// ensureFailbackPolicy makes the policy for the way home that the classic provider's policies come with (ref 5.3). One that a
+// client made under the name is left alone.
+func ensureFailbackPolicy(tx store.Tx, p dr.Policy, now time.Time) error {
+	if p.Provider != dr.ProviderInMageAzureV2 {
+		return nil
+	}
+	ref := Ref{Vault: p.Vault, Name: p.Name + failbackSuffix}
+	key := fold(ref.Vault, ref.Name)
+	if _, ok, err := find[dr.Policy](tx, KindPolicy, key); ok || err != nil || checkName("replication policy", ref.Name) != nil {
+		return err
+	}
+	back, refusal := dr.ParsePolicy(json.RawMessage(`{"instanceType":"InMage","recoveryPointThresholdInMinutes":15,"recoveryPointHistory":1440,"appConsistentFrequencyInMinutes":60,"multiVmSyncStatus":"Enable"}`))
+	if refusal != nil {
+		return refusal
+	}
+	back.Meta, back.ID, back.Vault, back.DerivedFrom = dr.Meta{Name: ref.Name}, policyTarget(ref).id, p.Vault, p.Name
+	return save(tx, KindPolicy, key, &back, now)
+}
+
+const failbackSuffix = "-failback"
 
 // PatchPolicy changes a policy: fields left out keep their values.
 func (s *Service) PatchPolicy(ctx context.Context, ref Ref, in PolicyInput) (string, error) {
@@ -50,6 +74,10 @@ func (s *Service) PatchPolicy(ctx context.Context, ref Ref, in PolicyInput) (str
 		old, err := load[dr.Policy](tx, KindPolicy, fold(ref.Vault, ref.Name))
 		if err != nil {
 			return err
+		}
+		if old.DerivedFrom != "" {
+			return &dr.Error{Code: dr.CodeConflict, Message: fmt.Sprintf("policy %s was made beside %s and cannot be changed", old.Name, old.DerivedFrom),
+				PossibleCauses: "the classic provider's failback policies have fixed settings", RecommendedAction: "create an InMage policy of your own and name it in the reprotect"}
 		}
 		merged, err := mergeObjects(old.ProviderSpecificInput, in.ProviderSpecificInput)
 		if err != nil {
@@ -116,28 +144,53 @@ func (s *Service) DeletePolicy(ctx context.Context, ref Ref) (string, error) {
 		if err != nil {
 			return err
 		}
-		var in []string
-		mappings, err := all[dr.Mapping](tx, KindMapping, ref.Vault+"/")
+		in, err := policyUsers(tx, p)
 		if err != nil {
 			return err
-		}
-		for _, m := range mappings {
-			if strings.EqualFold(m.PolicyName, p.Name) {
-				in = append(in, "protection container mapping "+m.Name)
-			}
-		}
-		items, err := all[dr.Item](tx, KindItem, ref.Vault+"/")
-		if err != nil {
-			return err
-		}
-		for _, it := range items {
-			if strings.EqualFold(it.PolicyName, p.Name) {
-				in = append(in, "protected item "+it.Name)
-			}
 		}
 		if len(in) > 0 {
 			return inUse("policy", p.Name, in, "remove the protected items and the mappings that use it, then the policy")
 		}
+		if err := dropFailbackPolicy(tx, p); err != nil {
+			return err
+		}
 		return tx.Delete(KindPolicy, fold(ref.Vault, ref.Name), p.Version)
 	})
+}
+
+// dropFailbackPolicy removes the policy that was made beside p, unless something uses it.
+func dropFailbackPolicy(tx store.Tx, p dr.Policy) error {
+	key := fold(p.Vault, p.Name+failbackSuffix)
+	back, ok, err := find[dr.Policy](tx, KindPolicy, key)
+	if err != nil || !ok || !strings.EqualFold(back.DerivedFrom, p.Name) {
+		return err
+	}
+	in, err := policyUsers(tx, back)
+	if err != nil || len(in) > 0 {
+		return err
+	}
+	return tx.Delete(KindPolicy, key, back.Version)
+}
+
+// policyUsers lists the mappings and items that use a policy.
+func policyUsers(tx store.Tx, p dr.Policy) (in []string, err error) {
+	mappings, err := all[dr.Mapping](tx, KindMapping, p.Vault+"/")
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range mappings {
+		if strings.EqualFold(m.PolicyName, p.Name) {
+			in = append(in, "protection container mapping "+m.Name)
+		}
+	}
+	items, err := all[dr.Item](tx, KindItem, p.Vault+"/")
+	if err != nil {
+		return nil, err
+	}
+	for _, it := range items {
+		if strings.EqualFold(it.PolicyName, p.Name) {
+			in = append(in, "protected item "+it.Name)
+		}
+	}
+	return in, nil
 }

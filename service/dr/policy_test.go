@@ -1,6 +1,7 @@
 package dr
 
 import (
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -100,5 +101,59 @@ func TestJudge(t *testing.T) {
 		if !ok {
 			t.Errorf("%s: got %s %+v, want %s %v", c.name, health, errs, c.health, c.codes)
 		}
+	}
+}
+
+func TestPolicySettingsOfEveryProvider(t *testing.T) {
+	cases := []struct {
+		name, input string
+		numbers     map[string]int64
+		words       map[string]string
+		refused     string
+	}{
+		{"failback of RCM has two intervals", `{"instanceType":"InMageRcmFailback"}`, map[string]int64{"appConsistentFrequencyInMinutes": 60, "crashConsistentFrequencyInMinutes": 5}, nil, ""},
+		{"classic VMware", `{"instanceType":"InMageAzureV2"}`, map[string]int64{"recoveryPointHistory": 1440, "appConsistentFrequencyInMinutes": 60, "crashConsistentFrequencyInMinutes": 5,
+			"recoveryPointThresholdInMinutes": 15}, map[string]string{"multiVmSyncStatus": "Enable"}, ""},
+		{"classic VMware keeps three days at most", `{"instanceType":"InMageAzureV2","recoveryPointHistory":4321}`, nil, nil, "recoveryPointHistory is 4321"},
+		{"Scout has no crash-consistent interval", `{"instanceType":"InMage","multiVmSyncStatus":"disable"}`, map[string]int64{"recoveryPointHistory": 1440, "appConsistentFrequencyInMinutes": 60,
+			"recoveryPointThresholdInMinutes": 15}, map[string]string{"multiVmSyncStatus": "Disable"}, ""},
+		{"Hyper-V to Azure in hours", `{"instanceType":"HyperVReplicaAzure"}`, map[string]int64{"recoveryPointHistoryDuration": 2, "applicationConsistentSnapshotFrequencyInHours": 1, "replicationInterval": 300},
+			map[string]string{"onlineReplicationStartTime": ""}, ""},
+		{"Hyper-V to Azure keeps a day at most", `{"instanceType":"HyperVReplicaAzure","recoveryPointHistoryDuration":25}`, nil, nil, "recoveryPointHistoryDuration is 25"},
+		{"Hyper-V to Azure has one account", `{"instanceType":"HyperVReplicaAzure","storageAccounts":["a","b"]}`, nil, nil, "at most one"},
+		{"Hyper-V 2012", `{"instanceType":"HyperVReplica2012"}`, map[string]int64{"recoveryPoints": 0, "applicationConsistentSnapshotFrequencyInHours": 0, "allowedAuthenticationType": 1, "replicationPort": 8083},
+			map[string]string{"compression": "Disable", "initialReplicationMethod": "OverNetwork", "replicaDeletion": "NotRequired", "onlineReplicationStartTime": "", "offlineReplicationExportPath": "", "offlineReplicationImportPath": ""}, ""},
+		{"Hyper-V 2012 R2 with certificates", `{"instanceType":"HyperVReplica2012R2","allowedAuthenticationType":2,"recoveryPoints":4,"applicationConsistentSnapshotFrequencyInHours":3,"compression":"enable"}`,
+			map[string]int64{"recoveryPoints": 4, "applicationConsistentSnapshotFrequencyInHours": 3, "allowedAuthenticationType": 2, "replicationPort": 8084, "replicationFrequencyInSeconds": 300}, nil, ""},
+		{"Hyper-V 2012 R2 copies every 30 seconds, 5 or 15 minutes", `{"instanceType":"HyperVReplica2012R2","replicationFrequencyInSeconds":60}`, nil, nil, "replicationFrequencyInSeconds is 60"},
+		{"as many hours as points", `{"instanceType":"HyperVReplica2012","recoveryPoints":2,"applicationConsistentSnapshotFrequencyInHours":2}`, nil, nil, "only 2 hourly points are kept"},
+		{"a method Hyper-V has not", `{"instanceType":"HyperVReplica2012","initialReplicationMethod":"Pigeon"}`, nil, nil, `initialReplicationMethod is "Pigeon"`},
+		{"regions", `{"instanceType":"A2A","recoveryPointHistory":1440,"appConsistentFrequencyInMinutes":240}`, map[string]int64{"recoveryPointHistory": 1440, "appConsistentFrequencyInMinutes": 240,
+			"crashConsistentFrequencyInMinutes": 5}, map[string]string{"multiVmSyncStatus": "Enable"}, ""},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			p, err := ParsePolicy([]byte(c.input))
+			if c.refused != "" {
+				if err == nil || err.Code != CodeInvalid || !strings.Contains(err.Message, c.refused) || err.RecommendedAction == "" {
+					t.Fatalf("got %v, want a refusal with %q and a remedy", err, c.refused)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := p.Settings()
+			if c.numbers != nil && !maps.Equal(got.Numbers, c.numbers) || c.words != nil && !maps.Equal(got.Words, c.words) {
+				t.Errorf("got %+v, want %v and %v", got, c.numbers, c.words)
+			}
+		})
+	}
+}
+
+func TestMigrationPoliciesNameWhatToUseInstead(t *testing.T) {
+	_, err := ParsePolicy([]byte(`{"instanceType":"VMwareCbt"}`))
+	if err == nil || err.Code != CodeUnimplemented || !strings.Contains(err.RecommendedAction, "InMageRcm") {
+		t.Errorf("got %v, want unimplemented and InMageRcm", err)
 	}
 }

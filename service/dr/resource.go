@@ -125,6 +125,8 @@ type Policy struct {
 	RPOThreshold          time.Duration
 	MultiVMSync           bool
 	ProviderSpecificInput json.RawMessage
+	// DerivedFrom is the policy beside which this one was made for the way back; empty for one that a client made.
+	DerivedFrom string
 }
 
 // Mapping pairs a source container with a target under a policy.

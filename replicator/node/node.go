@@ -72,6 +72,9 @@ type Config struct {
 	Compute    Compute
 	Datastores map[string]string
 
+	// Scripts makes the node a runner of recovery plans' scripts; nil: it runs none.
+	Scripts *worker.Scripts
+
 	// OpenQueue reaches the task queue at an address that lifeboatd told. It fails when the queue does not answer: tasks are
 	// then leased from lifeboatd. nil: always.
 	OpenQueue func(ctx context.Context, address string) (worker.Queue, io.Closer, error)
@@ -121,7 +124,7 @@ func New(cfg Config) (*Node, error) {
 			return nil, err
 		}
 	}
-	tasks := &worker.Tasks{Vaults: n.vaults, Index: n.index, Artifacts: artifacts{cfg.Client}, SpoolDir: cfg.StateDir}
+	tasks := &worker.Tasks{Vaults: n.vaults, Index: n.index, Artifacts: artifacts{cfg.Client}, SpoolDir: cfg.StateDir, Scripts: cfg.Scripts}
 	if cfg.Compute != nil {
 		tasks.Compute, tasks.Home = cfg.Compute, cfg.Compute
 	}
@@ -191,6 +194,12 @@ func (n *Node) capabilities() []string {
 	}
 	for _, c := range slices.Clone(out) {
 		out = append(out, job.At(c, n.cfg.Identity.ID()))
+	}
+	if has(RoleProcessServer) || has(RoleMasterTarget) {
+		out = append(out, job.CapabilityWebhook)
+	}
+	if s := n.cfg.Scripts; s != nil {
+		out = append(out, job.CapabilityScript, job.At(job.CapabilityScript, strings.ToLower(s.Runner)))
 	}
 	return out
 }
@@ -270,7 +279,7 @@ func (n *Node) awaitQueueChange(ctx context.Context, address string, retry time.
 
 // slots is how many tasks of a capability run at once. Repository tasks are short or wait for the bucket; those that start or
 // write machines are long and heavy.
-var slots = map[string]int{capabilityRepository: 4, capabilityCompute: 4, capabilityWriteback: 2}
+var slots = map[string]int{capabilityRepository: 4, capabilityCompute: 4, capabilityWriteback: 2, job.CapabilityScript: 2, job.CapabilityWebhook: 2}
 
 func (n *Node) lanes() []worker.Lane {
 	var out []worker.Lane

@@ -39,8 +39,8 @@ type Artifacts interface {
 	PutArtifact(ctx context.Context, jobID, name string, content []byte) error
 }
 
-// Tasks does every kind of task of service/job. Compute and Home may be nil where there is no hypervisor: such tasks are then
-// refused as unimplemented.
+// Tasks does every kind of task of service/job. Compute and Home may be nil where there is no hypervisor, and Scripts where no
+// scripts are run: such tasks are then refused as unimplemented.
 type Tasks struct {
 	Vaults    Vaults
 	Index     Index
@@ -48,6 +48,7 @@ type Tasks struct {
 	Compute   compute.Driver
 	Home      compute.Home
 	SpoolDir  string // captures of instances spool below it
+	Scripts   *Scripts
 }
 
 // Handlers returns the handler of each kind that can be done here.
@@ -62,6 +63,10 @@ func (t *Tasks) Handlers() map[string]Handler {
 		job.KindMachineDelete:    t.machineDelete,
 		job.KindRepositoryReport: t.report,
 		job.KindPointExport:      t.export,
+		job.KindWebhookCall:      t.webhookCall,
+	}
+	if t.Scripts != nil {
+		h[job.KindScriptRun] = t.scriptRun
 	}
 	if t.Compute != nil {
 		h[job.KindInstanceStart] = t.instanceStart

@@ -31,6 +31,8 @@ type config struct {
 	SpoolLimit          int64             `koanf:"spool-limit"`
 	Datastores          map[string]string `koanf:"datastores"`
 	StateDir            string            `koanf:"state-dir"`
+	Runner              string            `koanf:"runner-name"`
+	Scripts             string            `koanf:"scripts-dir"`
 	ForwardPort         int               `koanf:"forward-port"`
 	Compression         string            `koanf:"compression"`
 	Hostname            string            `koanf:"hostname"`
@@ -58,6 +60,7 @@ func (c *config) flags(cmd *cobra.Command) {
 	f.Int64Var(&c.SpoolLimit, "spool-limit", 0, "bytes taken in and not yet in the bucket (default 2 GiB)")
 	f.StringToStringVar(&c.Datastores, "datastore", nil, "name=directory of machines that can be written back to; may be given again")
 	f.StringVar(&c.StateDir, "state-dir", "/var/lib/lifeboat-replicator", "directory of the replicator's state")
+	program.RunnerFlags(cmd, &c.Runner, &c.Scripts)
 	f.IntVar(&c.ForwardPort, "forward-port", 0, "TCP port of recovered machines to make reachable on a free loopback port")
 	f.StringVar(&c.Compression, "compression", "zstd", "of stored data: zstd (smaller) or s2 (less processor time)")
 	f.StringVar(&c.Hostname, "hostname", "", "name shown to people (default: the host's)")
@@ -105,8 +108,11 @@ func (c *config) complete() error {
 		}
 	}
 	if c.Hostname == "" {
-		c.Hostname, err = os.Hostname()
+		if c.Hostname, err = os.Hostname(); err != nil {
+			return err
+		}
 	}
+	_, err = program.Scripts(c.Runner, c.Scripts)
 	return err
 }
 

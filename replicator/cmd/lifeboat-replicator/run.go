@@ -89,6 +89,9 @@ func run(ctx context.Context, c config) (err error) {
 	if slices.Contains(c.Roles, node.RoleMasterTarget) {
 		cfg.Compute = program.Compute(c.StateDir, c.Datastores, c.ForwardPort, log)
 	}
+	if cfg.Scripts, err = program.Scripts(c.Runner, c.Scripts); err != nil {
+		return err
+	}
 	n, err := node.New(cfg)
 	if err != nil {
 		return err

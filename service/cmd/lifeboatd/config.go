@@ -26,6 +26,8 @@ type config struct {
 	Datastores         map[string]string `koanf:"datastores"`
 	NoReplicator       bool              `koanf:"no-replicator"`
 	ForwardPort        int               `koanf:"forward-port"`
+	Runner             string            `koanf:"runner-name"`
+	Scripts            string            `koanf:"scripts-dir"`
 	PruneEvery         time.Duration     `koanf:"prune-every"`
 	Compression        string            `koanf:"compression"`
 	Log                string            `koanf:"log"`
@@ -46,6 +48,7 @@ func (c *config) flags(cmd *cobra.Command) {
 	f.StringVar(&c.Bucket, "bucket", "", "URL of the bucket new vaults are put in (default: file://DATA-DIR/bucket)")
 	f.StringToStringVar(&c.Datastores, "datastore", nil, "name=directory of production machines that can be written back to; may be given again")
 	f.BoolVar(&c.NoReplicator, "no-replicator", false, "run no replicator in this process")
+	program.RunnerFlags(cmd, &c.Runner, &c.Scripts)
 	f.IntVar(&c.ForwardPort, "forward-port", 0, "TCP port of recovered machines to make reachable on a free loopback port")
 	f.StringVar(&c.Compression, "compression", "zstd", "of stored data: zstd (smaller) or s2 (less processor time)")
 	f.DurationVar(&c.PruneEvery, "prune-every", 15*time.Minute, "how often recovery points that the policy does not keep are dropped")
@@ -92,5 +95,6 @@ func (c *config) complete() error {
 	if c.Log != "text" && c.Log != "json" {
 		return fmt.Errorf("--log is text or json, not %q", c.Log)
 	}
-	return nil
+	_, err = program.Scripts(c.Runner, c.Scripts)
+	return err
 }

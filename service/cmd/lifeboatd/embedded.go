@@ -68,6 +68,9 @@ func embeddedNode(ctx context.Context, c config, svc *fleet.Service, dial node.D
 	}
 	cfg := node.Config{Client: client, Identity: identity, StateDir: state, Hostname: hostname, Site: dr.SiteRecovery, Roles: node.Roles, Version: version,
 		Data: data, DataAddress: strings.Join(addresses, ","), Datastores: c.Datastores, Codec: codec, Compute: program.Compute(state, c.Datastores, c.ForwardPort, log), OpenQueue: program.OpenQueue, Log: log}
+	if cfg.Scripts, err = program.Scripts(c.Runner, c.Scripts); err != nil {
+		return nil, nil, errors.Join(err, data.Close())
+	}
 	n, err := node.New(cfg)
 	if err != nil {
 		return nil, nil, errors.Join(err, data.Close())

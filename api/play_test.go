@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -26,12 +27,24 @@ type stage struct {
 	points    map[string]map[int64]int64
 	closed    map[string]map[int64]bool
 	instances map[string]job.Hardware // those that run
+	owner     map[string]string       // machine of an instance
 	homeRuns  bool
 	agent     string
 	captured  string // the last capture that was asked for and made
+	more      []*other
+}
+
+// other is a machine at home beside the first.
+type other struct {
+	machine dr.Machine
+	agent   string
+	item    dr.ItemID
+	runs    bool
 }
 
 const (
+	runnerName = "cellar"
+
 	mainReplicator = "replicator-main"
 	homeReplicator = "replicator-home"
 	datastore      = "store1"
@@ -45,7 +58,7 @@ func newStage(t *testing.T) (*site, *stage) {
 		t.Fatal(err)
 	}
 	st := &stage{queue: redisqueue.New(srv.Client(), redisqueue.Options{Lease: 2 * time.Second}), points: map[string]map[int64]int64{}, closed: map[string]map[int64]bool{},
-		instances: map[string]job.Hardware{}, homeRuns: true}
+		instances: map[string]job.Hardware{}, owner: map[string]string{}, homeRuns: true}
 	t.Cleanup(func() {
 		if err := srv.Close(); err != nil {
 			t.Error(err)
@@ -78,7 +91,7 @@ func (st *stage) live(ctx context.Context) {
 func (st *stage) round(ctx context.Context) error {
 	st.mu.Lock()
 	main := dr.Replicator{ID: mainReplicator, Hostname: "main", Site: dr.SiteRecovery, AgentVersion: "0.1.0", Roles: []string{dr.RoleProcessServer, dr.RoleConfigurationServer},
-		Capabilities: []string{job.CapabilityRepository, job.CapabilityCompute}, DataAddress: "192.0.2.1:9443"}
+		Capabilities: []string{job.CapabilityRepository, job.CapabilityCompute, job.CapabilityWebhook, job.At(job.CapabilityScript, runnerName)}, DataAddress: "192.0.2.1:9443"}
 	uuids := []string{}
 	for id, h := range st.instances {
 		main.Instances = append(main.Instances, dr.InstanceReport{ID: id, State: "running", HydratedPercent: 100})
@@ -90,11 +103,23 @@ func (st *stage) round(ctx context.Context) error {
 		uuids = append(uuids, testMachine.ProductUUID)
 	}
 	agent := st.agent
+	others := st.voices()
 	st.mu.Unlock()
 	home := dr.Replicator{ID: homeReplicator, Hostname: "home", Site: dr.SiteHome, AgentVersion: "0.1.0", Roles: []string{dr.RoleMasterTarget}, Capabilities: []string{job.CapabilityWriteback},
 		Datastores: []dr.Datastore{{Name: datastore}}, VMs: []dr.VM{{UUID: testMachine.ProductUUID, Name: "web01", Datastore: datastore}}}
+	for _, o := range others {
+		home.VMs = append(home.VMs, dr.VM{UUID: o.home, Name: o.machine.Hostname, Datastore: datastore})
+	}
 	for _, r := range []dr.Replicator{main, home} {
 		if err := errors.Join(st.site.control.EnsureReplicator(ctx, r), st.site.control.ReplicatorSeen(ctx, r)); err != nil {
+			return err
+		}
+	}
+	for _, o := range others {
+		if o.machine.ProductUUID == "" {
+			continue
+		}
+		if err := st.report(ctx, o.agent, o.machine); err != nil {
 			return err
 		}
 	}
@@ -102,15 +127,43 @@ func (st *stage) round(ctx context.Context) error {
 		return nil
 	}
 	for _, uuid := range uuids {
-		if err := st.report(ctx, agent, uuid); err != nil {
+		if slices.ContainsFunc(others, func(v voice) bool { return v.machine.ProductUUID == uuid }) {
+			continue
+		}
+		m := testMachine
+		m.ProductUUID = uuid
+		if err := st.report(ctx, agent, m); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// report is one poll of the agent in the machine with the UUID.
-func (st *stage) report(ctx context.Context, agent, uuid string) error {
+// voice is an agent of another machine, in whichever machine runs on a network that it can report from; without an SMBIOS UUID
+// none does.
+type voice struct {
+	agent, home string
+	machine     dr.Machine
+}
+
+func (st *stage) voices() (out []voice) {
+	for _, o := range st.more {
+		v := voice{agent: o.agent, home: o.machine.ProductUUID, machine: o.machine}
+		if !o.runs {
+			v.machine.ProductUUID = ""
+		}
+		for id, h := range st.instances {
+			if h.Network == job.NetworkProduction && st.owner[id] == string(o.item) {
+				v.machine.ProductUUID = h.UUID
+			}
+		}
+		out = append(out, v)
+	}
+	return out
+}
+
+// report is one poll of the agent in the machine.
+func (st *stage) report(ctx context.Context, agent string, m dr.Machine) error {
 	items, err := st.site.control.AgentItems(ctx, agent)
 	if err != nil {
 		return err
@@ -118,7 +171,7 @@ func (st *stage) report(ctx context.Context, agent, uuid string) error {
 	observed := []dr.Observed{}
 	for _, it := range items {
 		i := it.Item
-		if i.Generation == 0 || !i.MayShip(uuid) {
+		if i.Generation == 0 || !i.MayShip(m.ProductUUID) {
 			continue
 		}
 		o := dr.Observed{Item: i.ID, Generation: i.Generation, Phase: "delta", ProgressPercent: 100, LastCaptureID: i.CaptureID}
@@ -129,8 +182,6 @@ func (st *stage) report(ctx context.Context, agent, uuid string) error {
 		}
 		observed = append(observed, o)
 	}
-	m := testMachine
-	m.ProductUUID = uuid
 	return st.site.control.AgentSeen(ctx, agent, "0.1.0", m, observed)
 }
 
@@ -149,7 +200,8 @@ func (st *stage) ship(machine string, gen int64, capture string) (dr.Point, bool
 
 // work answers tasks until ctx ends.
 func (st *stage) work(ctx context.Context) {
-	routes := []queue.Route{{Site: dr.SiteRecovery, Capability: job.CapabilityRepository}, {Site: dr.SiteRecovery, Capability: job.CapabilityCompute}, {Site: dr.SiteHome, Capability: job.CapabilityWriteback}}
+	routes := []queue.Route{{Site: dr.SiteRecovery, Capability: job.CapabilityRepository}, {Site: dr.SiteRecovery, Capability: job.CapabilityCompute}, {Site: dr.SiteHome, Capability: job.CapabilityWriteback},
+		{Site: dr.SiteRecovery, Capability: job.CapabilityWebhook}, {Site: dr.SiteRecovery, Capability: job.At(job.CapabilityScript, runnerName)}}
 	for ctx.Err() == nil {
 		d, err := st.queue.Lease(ctx, "worker", routes, 100*time.Millisecond)
 		if err != nil || d == nil {
@@ -204,7 +256,7 @@ func (st *stage) do(m queue.Message) any {
 		return job.GenerationClosed{}
 	case job.KindInstanceStart:
 		p := decode[job.InstanceStart](st, m)
-		st.instances[p.InstanceID] = p.Hardware
+		st.instances[p.InstanceID], st.owner[p.InstanceID] = p.Hardware, p.MachineID
 		return job.InstanceStarted{InstanceID: p.InstanceID, Accelerator: "tcg"}
 	case job.KindInstanceStop:
 		delete(st.instances, decode[job.InstanceStop](st, m).InstanceID)
@@ -215,11 +267,15 @@ func (st *stage) do(m queue.Message) any {
 		st.points[p.MachineID][p.Generation]++
 		return job.Captured{Point: job.PointRef{Generation: p.Generation, Sequence: st.points[p.MachineID][p.Generation]}, Time: time.Now().UTC()}
 	case job.KindHomeStop:
-		st.homeRuns = false
+		*st.homeOf(decode[job.HomeMachine](st, m).UUID) = false
+	case job.KindScriptRun:
+		return job.ScriptRan{Output: "opened", Runner: runnerName}
+	case job.KindWebhookCall:
+		return job.WebhookCalled{Status: 202, Output: "thanks", Tries: 1}
 	case job.KindHomeWriteback:
 		return job.WrittenBack{ComparedBytes: 100, WrittenBytes: 1}
 	case job.KindHomeStart:
-		st.homeRuns = true
+		*st.homeOf(decode[job.HomeMachine](st, m).UUID) = true
 		return job.InstanceStarted{Accelerator: "tcg"}
 	case job.KindPointVerify:
 		return job.PointVerified{Bytes: 1 << 20}
@@ -241,4 +297,34 @@ func (st *stage) lose() {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.homeRuns = false
+	for _, o := range st.more {
+		o.runs = false
+	}
+}
+
+// homeOf tells whether the home machine with the UUID runs.
+func (st *stage) homeOf(uuid string) *bool {
+	for _, o := range st.more {
+		if o.machine.ProductUUID == uuid {
+			return &o.runs
+		}
+	}
+	return &st.homeRuns
+}
+
+// another enrols one more machine, which runs at home, and returns the name of its protectable item.
+func (st *stage) another(name, uuid string) *other {
+	st.site.t.Helper()
+	key := st.site.must(200, "POST", fabricURL+"/generateRegistrationKey", `{"properties":{"role":"agent"}}`)
+	o := &other{machine: testMachine, runs: true}
+	o.machine.Hostname, o.machine.ProductUUID = name, uuid
+	e, err := st.site.control.EnrolAgent(st.site.t.Context(), key.at("registrationKey").(string), "fingerprint-"+name, o.machine)
+	if err != nil {
+		st.site.t.Fatal(err)
+	}
+	o.agent = e.ID
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.more = append(st.more, o)
+	return o
 }

@@ -27,7 +27,14 @@ func itemBody(c *scope, v control.ItemView) oas.ReplicationProtectedItem {
 		ReplicationHealth: v.Health, FailoverHealth: v.FailoverHealth, HealthErrors: healthErrors(v.HealthErrors),
 		LastSuccessfulFailoverTime: i.LastFailover, LastSuccessfulTestFailoverTime: i.LastTestFailover, CurrentScenario: scenario(c, i.CurrentScenario),
 		EventCorrelationId: i.CorrelationID, ProviderSpecificDetails: itemDetails(c, v)}
-	if p.Provider == dr.ProviderInMageRcmFailback {
+	if i.RecoveryContainer != "" {
+		props.RecoveryFabricFriendlyName, props.RecoveryFabricId = i.RecoveryFabric, c.fabric(i.RecoveryFabric)
+		props.RecoveryProtectionContainerFriendlyName, props.RecoveryContainerId = v.TargetContainer.FriendlyName, c.container(i.RecoveryFabric, i.RecoveryContainer)
+	}
+	switch p.Provider {
+	case dr.ProviderHyperVReplicaAzure, dr.ProviderHyperVReplica2012, dr.ProviderHyperVReplica2012R2:
+		props.ProtectedItemType = "HyperVVirtualMachine"
+	case dr.ProviderInMageRcmFailback:
 		// On the way home the primary side is this server's (ref 6.7).
 		props.PrimaryFabricFriendlyName, props.PrimaryFabricProvider, props.PrimaryProtectionContainerFriendlyName = azure, "AzureFabric", azure
 		props.RecoveryFabricFriendlyName, props.RecoveryFabricId = i.Fabric, home
@@ -68,20 +75,23 @@ func itemDetails(c *scope, v control.ItemView) (out oas.ReplicationProviderSpeci
 		must(out.FromInMageRcmReplicationDetails(rcmDetails(c, v)))
 	case dr.ProviderInMageRcmFailback:
 		must(out.FromInMageRcmFailbackReplicationDetails(failbackDetails(c, v)))
-	case "":
-		return out
-	default:
-		must(out.FromOtherReplicationDetails(oas.OtherReplicationDetails{InstanceType: string(v.Projection.Provider)}))
+	case dr.ProviderInMageAzureV2:
+		must(out.FromInMageAzureV2ReplicationDetails(classicDetails(v)))
+	case dr.ProviderInMage:
+		must(out.FromInMageReplicationDetails(scoutDetails(v)))
+	case dr.ProviderHyperVReplicaAzure:
+		must(out.FromHyperVReplicaAzureReplicationDetails(hyperVAzureDetails(v)))
+	case dr.ProviderHyperVReplica2012, dr.ProviderHyperVReplica2012R2:
+		must(out.FromHyperVReplicaReplicationDetails(hyperVDetails(v)))
+	case dr.ProviderA2A:
+		must(out.FromA2AReplicationDetails(regionDetails(v)))
 	}
 	return out
 }
 
-// settings are what the user asked for, the last update over the enable request.
-func settings(i dr.Item) (in oas.InMageRcmEnableProtectionInput) {
-	for _, raw := range []json.RawMessage{i.EnableInput, i.UpdateInput} {
-		_ = json.Unmarshal(raw, &in) // both were validated when they came in, and share their names
-	}
-	return in
+// settings are what the user asked for, the updates over the enable request.
+func settings(i dr.Item) oas.InMageRcmEnableProtectionInput {
+	return read[oas.InMageRcmEnableProtectionInput](i.EnableInput, i.UpdateInput)
 }
 
 func rcmDetails(c *scope, v control.ItemView) oas.InMageRcmReplicationDetails {

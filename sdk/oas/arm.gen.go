@@ -571,7 +571,7 @@ type A2AProtectedDiskDetails struct {
 // A2AProtectedManagedDiskDetails A protected managed disk.
 type A2AProtectedManagedDiskDetails struct {
 	// AllowedDiskLevelOperation Operations that one disk alone may be given now.
-	AllowedDiskLevelOperation []string `json:"allowedDiskLevelOperation,omitempty,omitzero"`
+	AllowedDiskLevelOperation []string `json:"allowedDiskLevelOperation"`
 
 	// DataPendingAtSourceAgentInMB MiB written at the source and not yet sent.
 	DataPendingAtSourceAgentInMB *float64 `json:"dataPendingAtSourceAgentInMB,omitempty"`
@@ -794,10 +794,10 @@ type A2AReplicationDetails struct {
 	PrimaryFabricLocation string `json:"primaryFabricLocation,omitempty,omitzero"`
 
 	// ProtectedDisks Disks that are replicated.
-	ProtectedDisks []A2AProtectedDiskDetails `json:"protectedDisks,omitempty,omitzero"`
+	ProtectedDisks []A2AProtectedDiskDetails `json:"protectedDisks"`
 
 	// ProtectedManagedDisks Disks that are replicated to managed disks.
-	ProtectedManagedDisks []A2AProtectedManagedDiskDetails `json:"protectedManagedDisks,omitempty,omitzero"`
+	ProtectedManagedDisks []A2AProtectedManagedDiskDetails `json:"protectedManagedDisks"`
 
 	// ProtectionClusterId Path of the shared-disk cluster; refused here unless empty.
 	ProtectionClusterId string `json:"protectionClusterId,omitempty,omitzero"`
@@ -866,13 +866,13 @@ type A2AReplicationDetails struct {
 	TfoAzureVMName string `json:"tfoAzureVMName,omitempty,omitzero"`
 
 	// UnprotectedDisks Disks of the machine that are not replicated.
-	UnprotectedDisks []A2AUnprotectedDiskDetails `json:"unprotectedDisks,omitempty,omitzero"`
+	UnprotectedDisks []A2AUnprotectedDiskDetails `json:"unprotectedDisks"`
 
 	// VmEncryptionType NotEncrypted, OnePassEncrypted or TwoPassEncrypted.
 	VmEncryptionType string `json:"vmEncryptionType,omitempty,omitzero"`
 
 	// VmNics Adapters of the machine.
-	VmNics []VMNicDetails `json:"vmNics,omitempty,omitzero"`
+	VmNics []VMNicDetails `json:"vmNics"`
 
 	// VmProtectionState State of this machine's replication alone.
 	VmProtectionState string `json:"vmProtectionState,omitempty,omitzero"`
@@ -2249,7 +2249,7 @@ type HyperVReplicaAzurePolicyDetails struct {
 	// ApplicationConsistentSnapshotFrequencyInHours Hours between application-consistent points; 0 turns them off.
 	ApplicationConsistentSnapshotFrequencyInHours *int32 `json:"applicationConsistentSnapshotFrequencyInHours,omitempty"`
 
-	// Encryption Whether the replica is encrypted at rest. Points always are.
+	// Encryption Whether the cloud's own encryption of replicas is on: Disabled. Points are encrypted with the vault's key.
 	Encryption   string `json:"encryption,omitempty,omitzero"`
 	InstanceType string `json:"instanceType"`
 
@@ -2288,12 +2288,12 @@ type HyperVReplicaAzureReplicationDetails struct {
 	AllAvailableOSUpgradeConfigurations []OSUpgradeSupportedVersions `json:"allAvailableOSUpgradeConfigurations,omitempty,omitzero"`
 
 	// AzureVmDiskDetails Disks the recovered machine gets, in the spelling of Hyper-V.
-	AzureVmDiskDetails []AzureVMDiskDetails `json:"azureVmDiskDetails,omitempty,omitzero"`
+	AzureVmDiskDetails []AzureVMDiskDetails `json:"azureVmDiskDetails"`
 
 	// EnableRdpOnTargetOption Never, OnlyOnTestFailover or Always. Kept; the guest is not changed here.
 	EnableRdpOnTargetOption string `json:"enableRdpOnTargetOption,omitempty,omitzero"`
 
-	// Encryption Whether the replica is encrypted at rest. Points always are.
+	// Encryption Whether the cloud's own encryption of replicas is on: Disabled. Points are encrypted with the vault's key.
 	Encryption string `json:"encryption,omitempty,omitzero"`
 
 	// InitialReplicationDetails How far a copy is.
@@ -2319,7 +2319,7 @@ type HyperVReplicaAzureReplicationDetails struct {
 	OSDetails OSDetails `json:"oSDetails,omitempty,omitzero"`
 
 	// ProtectedManagedDisks Disks that are replicated to managed disks.
-	ProtectedManagedDisks []HyperVReplicaAzureManagedDiskDetails `json:"protectedManagedDisks,omitempty,omitzero"`
+	ProtectedManagedDisks []HyperVReplicaAzureManagedDiskDetails `json:"protectedManagedDisks"`
 
 	// RecoveryAvailabilitySetId Availability set of the recovered machine. Kept and shown.
 	RecoveryAvailabilitySetId string `json:"recoveryAvailabilitySetId,omitempty,omitzero"`
@@ -2388,7 +2388,7 @@ type HyperVReplicaAzureReplicationDetails struct {
 	VmId string `json:"vmId,omitempty,omitzero"`
 
 	// VmNics Adapters of the machine.
-	VmNics []VMNicDetails `json:"vmNics,omitempty,omitzero"`
+	VmNics []VMNicDetails `json:"vmNics"`
 
 	// VmProtectionState State of this machine's replication alone.
 	VmProtectionState string `json:"vmProtectionState,omitempty,omitzero"`
@@ -2664,13 +2664,13 @@ type HyperVReplicaReplicationDetails struct {
 	LastReplicatedTime time.Time `json:"lastReplicatedTime,omitempty,omitzero"`
 
 	// VMDiskDetails Disks of the VM. The spelling is the field's.
-	VMDiskDetails []DiskDetails `json:"vMDiskDetails,omitempty,omitzero"`
+	VMDiskDetails []DiskDetails `json:"vMDiskDetails"`
 
 	// VmId Id of the machine.
 	VmId string `json:"vmId,omitempty,omitzero"`
 
 	// VmNics Adapters of the machine.
-	VmNics []VMNicDetails `json:"vmNics,omitempty,omitzero"`
+	VmNics []VMNicDetails `json:"vmNics"`
 
 	// VmProtectionState State of this machine's replication alone.
 	VmProtectionState string `json:"vmProtectionState,omitempty,omitzero"`
@@ -3114,7 +3114,7 @@ type InMageAzureV2ReplicationDetails struct {
 	AllAvailableOSUpgradeConfigurations []OSUpgradeSupportedVersions `json:"allAvailableOSUpgradeConfigurations,omitempty,omitzero"`
 
 	// AzureVMDiskDetails Disks the recovered machine gets, in the spelling of InMageAzureV2.
-	AzureVMDiskDetails []AzureVMDiskDetails `json:"azureVMDiskDetails,omitempty,omitzero"`
+	AzureVMDiskDetails []AzureVMDiskDetails `json:"azureVMDiskDetails"`
 
 	// AzureVmGeneration 1 boots with a BIOS, 2 with UEFI.
 	AzureVmGeneration string `json:"azureVmGeneration,omitempty,omitzero"`
@@ -3123,7 +3123,7 @@ type InMageAzureV2ReplicationDetails struct {
 	CompressedDataRateInMB *float64 `json:"compressedDataRateInMB,omitempty"`
 
 	// Datastores Where the hypervisor keeps the machine's disks.
-	Datastores []string `json:"datastores,omitempty,omitzero"`
+	Datastores []string `json:"datastores"`
 
 	// DiscoveryType vCenter or physical: who reported the machine.
 	DiscoveryType string `json:"discoveryType,omitempty,omitzero"`
@@ -3199,10 +3199,10 @@ type InMageAzureV2ReplicationDetails struct {
 	ProcessServerName string `json:"processServerName,omitempty,omitzero"`
 
 	// ProtectedDisks Disks that are replicated.
-	ProtectedDisks []InMageAzureV2ProtectedDiskDetails `json:"protectedDisks,omitempty,omitzero"`
+	ProtectedDisks []InMageAzureV2ProtectedDiskDetails `json:"protectedDisks"`
 
 	// ProtectedManagedDisks Disks that are replicated to managed disks.
-	ProtectedManagedDisks []InMageAzureV2ManagedDiskDetails `json:"protectedManagedDisks,omitempty,omitzero"`
+	ProtectedManagedDisks []InMageAzureV2ManagedDiskDetails `json:"protectedManagedDisks"`
 
 	// ProtectionStage Step that replication is in.
 	ProtectionStage string `json:"protectionStage,omitempty,omitzero"`
@@ -3259,7 +3259,7 @@ type InMageAzureV2ReplicationDetails struct {
 	SupportedOSVersions []string `json:"supportedOSVersions,omitempty,omitzero"`
 
 	// SwitchProviderBlockingErrorDetails Why the provider cannot be switched now; empty when it can.
-	SwitchProviderBlockingErrorDetails []RcmErrorDetails `json:"switchProviderBlockingErrorDetails,omitempty,omitzero"`
+	SwitchProviderBlockingErrorDetails []RcmErrorDetails `json:"switchProviderBlockingErrorDetails"`
 
 	// SwitchProviderDetails Where a switch of provider leads to.
 	SwitchProviderDetails InMageAzureV2SwitchProviderDetails `json:"switchProviderDetails,omitempty,omitzero"`
@@ -3298,7 +3298,7 @@ type InMageAzureV2ReplicationDetails struct {
 	VCenterInfrastructureId string `json:"vCenterInfrastructureId,omitempty,omitzero"`
 
 	// ValidationErrors Why the machine cannot be protected as it is; empty when it can.
-	ValidationErrors []HealthError `json:"validationErrors,omitempty,omitzero"`
+	ValidationErrors []HealthError `json:"validationErrors"`
 
 	// VhdName Name of the disk.
 	VhdName string `json:"vhdName,omitempty,omitzero"`
@@ -3307,7 +3307,7 @@ type InMageAzureV2ReplicationDetails struct {
 	VmId string `json:"vmId,omitempty,omitzero"`
 
 	// VmNics Adapters of the machine.
-	VmNics []VMNicDetails `json:"vmNics,omitempty,omitzero"`
+	VmNics []VMNicDetails `json:"vmNics"`
 
 	// VmProtectionState State of this machine's replication alone.
 	VmProtectionState string `json:"vmProtectionState,omitempty,omitzero"`
@@ -4787,7 +4787,7 @@ type InMageReplicationDetails struct {
 	ConsistencyPoints map[string]time.Time `json:"consistencyPoints,omitempty,omitzero"`
 
 	// Datastores Where the hypervisor keeps the machine's disks.
-	Datastores []string `json:"datastores,omitempty,omitzero"`
+	Datastores []string `json:"datastores"`
 
 	// DiscoveryType vCenter or physical: who reported the machine.
 	DiscoveryType string `json:"discoveryType,omitempty,omitzero"`
@@ -4836,7 +4836,7 @@ type InMageReplicationDetails struct {
 	ProcessServerId string `json:"processServerId,omitempty,omitzero"`
 
 	// ProtectedDisks Disks that are replicated.
-	ProtectedDisks []InMageProtectedDiskDetails `json:"protectedDisks,omitempty,omitzero"`
+	ProtectedDisks []InMageProtectedDiskDetails `json:"protectedDisks"`
 
 	// ProtectionStage Step that replication is in.
 	ProtectionStage string `json:"protectionStage,omitempty,omitzero"`
@@ -4878,13 +4878,13 @@ type InMageReplicationDetails struct {
 	VCenterInfrastructureId string `json:"vCenterInfrastructureId,omitempty,omitzero"`
 
 	// ValidationErrors Why the machine cannot be protected as it is; empty when it can.
-	ValidationErrors []HealthError `json:"validationErrors,omitempty,omitzero"`
+	ValidationErrors []HealthError `json:"validationErrors"`
 
 	// VmId Id of the machine.
 	VmId string `json:"vmId,omitempty,omitzero"`
 
 	// VmNics Adapters of the machine.
-	VmNics []VMNicDetails `json:"vmNics,omitempty,omitzero"`
+	VmNics []VMNicDetails `json:"vmNics"`
 
 	// VmProtectionState State of this machine's replication alone.
 	VmProtectionState string `json:"vmProtectionState,omitempty,omitzero"`
@@ -7218,7 +7218,7 @@ type VMNicDetails struct {
 	EnableAcceleratedNetworkingOnTfo *bool `json:"enableAcceleratedNetworkingOnTfo,omitempty"`
 
 	// IpConfigs Addresses of the adapter.
-	IpConfigs []IPConfigDetails `json:"ipConfigs,omitempty,omitzero"`
+	IpConfigs []IPConfigDetails `json:"ipConfigs"`
 
 	// NicId Id of the adapter, as in the item's details.
 	NicId string `json:"nicId,omitempty,omitzero"`

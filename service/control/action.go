@@ -259,9 +259,27 @@ func (s *Service) UpdateItem(ctx context.Context, ref Ref, in UpdateInput) (stri
 		it.TargetName = or(or(jsonField(in.ProviderInput, "targetVmName"), jsonField(in.Properties, "recoveryAzureVMName")), it.TargetName)
 		it.TargetNetwork = or(or(jsonField(in.ProviderInput, "targetNetworkId"), jsonField(in.Properties, "selectedRecoveryAzureNetworkId")), it.TargetNetwork)
 		it.TestNetwork = or(or(jsonField(in.ProviderInput, "testNetworkId"), jsonField(in.Properties, "selectedTfoAzureNetworkId")), it.TestNetwork)
-		if len(in.ProviderInput) > 0 {
-			it.UpdateInput = in.ProviderInput
+		if it.UpdateInput, err = overlay(it.UpdateInput, in.ProviderInput); err != nil {
+			return err
+		}
+		if it.UpdateCommon, err = overlay(it.UpdateCommon, in.Properties); err != nil {
+			return err
 		}
 		return SaveItem(tx, &it, now)
 	})
+}
+
+// overlay lays what an update says over what earlier ones said.
+func overlay(old, latest json.RawMessage) (json.RawMessage, error) {
+	if len(latest) == 0 {
+		return old, nil
+	}
+	if len(old) == 0 {
+		return latest, nil
+	}
+	out, err := mergeObjects(old, latest)
+	if err != nil {
+		return nil, &dr.Error{Code: dr.CodeInvalid, Message: "the update is not an object", PossibleCauses: "the body is malformed", RecommendedAction: "send an object with the properties to change", Err: err}
+	}
+	return out, nil
 }

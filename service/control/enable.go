@@ -37,7 +37,14 @@ func (s *Service) Enable(ctx context.Context, ref Ref, in EnableInput) (string, 
 			id = it.EnableJob
 			return nil
 		}
-		policy, err := s.enablePolicy(tx, container, in)
+		policy, mapping, err := enablePolicy(tx, container, in)
+		if err != nil {
+			return err
+		}
+		if err := checkEnable(policy.Provider, in); err != nil {
+			return err
+		}
+		target, err := recoveryContainer(tx, policy, mapping, in)
 		if err != nil {
 			return err
 		}
@@ -59,11 +66,12 @@ func (s *Service) Enable(ctx context.Context, ref Ref, in EnableInput) (string, 
 			return refusal
 		}
 		it.State, it.EnableRequest, it.EnableJob = next, input, j.ID
+		it.RecoveryFabric, it.RecoveryContainer = target.Fabric, target.Name
 		it.FriendlyName, it.ProtectableItem, it.AgentID, it.Physical = machine.FriendlyName, machine.Name, agent.ID, machine.Physical
 		it.PolicyName, it.EnableInput = policy.Name, in.ProviderInput
 		it.HomeUUID, it.ActiveUUID, it.Hardware = agent.Machine.ProductUUID, agent.Machine.ProductUUID, agent.Machine.Hardware()
-		it.TargetName = or(jsonField(in.ProviderInput, "targetVmName"), machine.FriendlyName)
-		it.TestNetwork, it.TargetNetwork = jsonField(in.ProviderInput, "testNetworkId"), jsonField(in.ProviderInput, "targetNetworkId")
+		it.TargetName = or(firstField(in.ProviderInput, "targetVmName", "targetAzureVmName"), machine.FriendlyName)
+		it.TestNetwork, it.TargetNetwork = jsonField(in.ProviderInput, "testNetworkId"), firstField(in.ProviderInput, "targetNetworkId", "targetAzureNetworkId", "recoveryAzureNetworkId")
 		it.MultiVMGroup = jsonField(in.ProviderInput, "multiVmGroupName")
 		if it.ProcessServer, err = chosenServer(tx, in); err != nil {
 			return err
@@ -118,34 +126,61 @@ func compact(in EnableInput) ([]byte, error) {
 	return json.Marshal([]any{strings.ToLower(in.PolicyID), strings.ToLower(in.ProtectableItemID), provider})
 }
 
-func (s *Service) enablePolicy(tx store.Tx, c dr.Container, in EnableInput) (dr.Policy, error) {
+// enablePolicy finds the policy that the request names, and the mapping that puts the container under it.
+func enablePolicy(tx store.Tx, c dr.Container, in EnableInput) (dr.Policy, dr.Mapping, error) {
 	if in.PolicyID == "" {
-		return dr.Policy{}, &dr.Error{Code: dr.CodeInvalid, Message: "policyId is missing", PossibleCauses: "the request names no policy", RecommendedAction: "send the ARM id of a replication policy"}
+		return dr.Policy{}, dr.Mapping{}, &dr.Error{Code: dr.CodeInvalid, Message: "policyId is missing", PossibleCauses: "the request names no policy", RecommendedAction: "send the ARM id of a replication policy"}
 	}
 	policy, err := requirePolicy(tx, c.Vault, in.PolicyID)
 	if err != nil {
-		return policy, err
+		return policy, dr.Mapping{}, err
 	}
 	provider := jsonField(in.ProviderInput, "instanceType")
 	if !strings.EqualFold(provider, string(policy.Provider)) {
-		return policy, &dr.Error{Code: dr.CodeInvalid, Message: fmt.Sprintf("providerSpecificDetails.instanceType is %q, but policy %s is for %s", provider, policy.Name, policy.Provider),
+		return policy, dr.Mapping{}, &dr.Error{Code: dr.CodeInvalid, Message: fmt.Sprintf("providerSpecificDetails.instanceType is %q, but policy %s is for %s", provider, policy.Name, policy.Provider),
 			PossibleCauses: "policy and input are for different providers", RecommendedAction: "use a policy of the same provider"}
 	}
 	if dr.FirstLeg(policy.Provider) == nil {
-		return policy, &dr.Error{Code: dr.CodeInvalid, Message: fmt.Sprintf("protection cannot begin with %s", policy.Provider), PossibleCauses: "the provider is the way back of another",
+		return policy, dr.Mapping{}, &dr.Error{Code: dr.CodeInvalid, Message: fmt.Sprintf("protection cannot begin with %s", policy.Provider), PossibleCauses: "the provider is the way back of another",
 			RecommendedAction: "enable with the forward provider; reprotect switches to this one"}
 	}
 	mappings, err := all[dr.Mapping](tx, KindMapping, under(c.Vault, c.Fabric, c.Name))
 	if err != nil {
-		return policy, err
+		return policy, dr.Mapping{}, err
 	}
 	for _, m := range mappings {
 		if strings.EqualFold(m.PolicyName, policy.Name) {
-			return policy, nil
+			return policy, m, nil
 		}
 	}
-	return policy, &dr.Error{Code: dr.CodeConflict, Message: fmt.Sprintf("policy %s is not associated with container %s", policy.Name, c.Name),
+	return policy, dr.Mapping{}, &dr.Error{Code: dr.CodeConflict, Message: fmt.Sprintf("policy %s is not associated with container %s", policy.Name, c.Name),
 		PossibleCauses: "no container mapping pairs them", RecommendedAction: "create a replicationProtectionContainerMapping for the container with this policy"}
+}
+
+// checkEnable refuses what no machine of the provider could be protected with here, before the machine is looked for.
+func checkEnable(p dr.ProviderType, in EnableInput) error {
+	if !dr.FirstLeg(p).Driver {
+		return &dr.Error{Code: dr.CodeUnimplemented, Message: fmt.Sprintf("machines cannot be protected with %s yet", p), PossibleCauses: "this server has no driver for the provider",
+			RecommendedAction: "install lifeboat-agent on the machine and protect it with InMageRcm"}
+	}
+	if jsonField(in.ProviderInput, "protectionClusterId") != "" {
+		return &dr.Error{Code: dr.CodeUnimplemented, Message: "machines of a shared-disk cluster cannot be protected together", PossibleCauses: "this server has no driver for shared disks",
+			RecommendedAction: "protect the machines one by one without their shared disks, and leave protectionClusterId out"}
+	}
+	return nil
+}
+
+// recoveryContainer is the container of this vault that the machine replicates to: what the request names, or the target of the
+// mapping. The zero value is this server's recovery site.
+func recoveryContainer(tx store.Tx, p dr.Policy, m dr.Mapping, in EnableInput) (dr.Container, error) {
+	id := m.TargetContainerID
+	if p.Provider == dr.ProviderA2A {
+		id = or(jsonField(in.ProviderInput, "recoveryContainerId"), id)
+	}
+	if !betweenSites(p.Provider) {
+		return dr.Container{}, nil
+	}
+	return requireContainer(tx, m.Vault, id)
 }
 
 // protectableFor finds the machine that the request names, and its agent.

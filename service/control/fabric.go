@@ -380,6 +380,16 @@ func (s *Service) DiscoverProtectable(ctx context.Context, ref Ref, in DiscoverI
 	})
 }
 
+// firstField reads the first of the fields that is not empty: providers name the same thing differently.
+func firstField(obj json.RawMessage, names ...string) string {
+	for _, n := range names {
+		if v := jsonField(obj, n); v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
 // jsonField reads one text field of an object; empty when it is not there. Booleans and numbers come as their text.
 func jsonField(obj json.RawMessage, name string) string {
 	var m map[string]json.RawMessage

@@ -76,6 +76,14 @@ func (s *Service) itemView(tx store.Tx, it dr.Item) (ItemView, error) {
 	if v.Container, err = load[dr.Container](tx, KindContainer, fold(it.Vault, it.Fabric, it.Container)); err != nil {
 		return v, err
 	}
+	if it.RecoveryContainer != "" {
+		if v.TargetFabric, _, err = find[dr.Fabric](tx, KindFabric, fold(it.Vault, it.RecoveryFabric)); err != nil {
+			return v, err
+		}
+		if v.TargetContainer, _, err = find[dr.Container](tx, KindContainer, fold(it.Vault, it.RecoveryFabric, it.RecoveryContainer)); err != nil {
+			return v, err
+		}
+	}
 	e, err := EvidenceFor(tx, &it)
 	if err != nil {
 		return v, err

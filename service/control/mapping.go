@@ -60,6 +60,11 @@ func (s *Service) PutMapping(ctx context.Context, ref Ref, in MappingInput) (str
 		if !ok {
 			m = dr.Mapping{Meta: dr.Meta{Name: ref.Name}, Vault: ref.Vault, Fabric: c.Fabric, Container: c.Name}
 		}
+		if betweenSites(policy.Provider) {
+			if _, err := requireContainer(tx, ref.Vault, in.TargetContainerID); err != nil {
+				return err
+			}
+		}
 		m.PolicyID, m.PolicyName, m.TargetContainerID = in.PolicyID, policy.Name, or(in.TargetContainerID, "Microsoft Azure")
 		m.ProviderSpecificInput = in.ProviderSpecificInput
 		return save(tx, KindMapping, key, &m, now)
@@ -77,6 +82,24 @@ func requirePolicy(tx store.Tx, vault, id string) (dr.Policy, error) {
 			RecommendedAction: "create the policy first, or list replicationPolicies"}
 	}
 	return p, nil
+}
+
+// betweenSites tells whether both sides of the provider's replication are sites of the vault.
+func betweenSites(p dr.ProviderType) bool {
+	return p == dr.ProviderA2A || p == dr.ProviderHyperVReplica2012 || p == dr.ProviderHyperVReplica2012R2
+}
+
+// requireContainer finds the container of the vault that an ARM id names.
+func requireContainer(tx store.Tx, vault, id string) (dr.Container, error) {
+	parts := strings.Split(strings.Trim(id, "/"), "/")
+	if n := len(parts); n >= 4 && strings.EqualFold(parts[n-4], "replicationFabrics") && strings.EqualFold(parts[n-2], "replicationProtectionContainers") {
+		c, ok, err := find[dr.Container](tx, KindContainer, fold(vault, parts[n-3], parts[n-1]))
+		if ok || err != nil {
+			return c, err
+		}
+	}
+	return dr.Container{}, &dr.Error{Code: dr.CodeInvalid, Message: fmt.Sprintf("%q names no protection container of this vault", id), PossibleCauses: "the container was not created, or the path is misspelled",
+		RecommendedAction: "create the recovery side's fabric and container first, and send the container's id"}
 }
 
 // mappingUsers lists the items of the mapping's container that use its policy.

@@ -62,16 +62,19 @@ type MappingView struct {
 
 // ItemView is a protected item and everything that clients see of it.
 type ItemView struct {
-	Item        dr.Item
-	Projection  dr.Projection
-	Observed    dr.Observed
-	Policy      dr.Policy // zero when it is gone
-	Fabric      dr.Fabric
-	Container   dr.Container
-	Agent       *dr.Agent
-	Protectable *dr.ProtectableItem
-	LatestPoint *dr.Point
-	Points      int
+	Item       dr.Item
+	Projection dr.Projection
+	Observed   dr.Observed
+	Policy     dr.Policy // zero when it is gone
+	Fabric     dr.Fabric
+	Container  dr.Container
+	// TargetFabric and TargetContainer are the other side when it is a site of this vault; zero when it is this server's.
+	TargetFabric    dr.Fabric
+	TargetContainer dr.Container
+	Agent           *dr.Agent
+	Protectable     *dr.ProtectableItem
+	LatestPoint     *dr.Point
+	Points          int
 	// RPO is now minus the capture time of the newest point; Valid only when there is a point and the leg replicates.
 	RPO      time.Duration
 	RPOValid bool

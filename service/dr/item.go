@@ -13,8 +13,11 @@ type Item struct {
 	Vault, Fabric, Container string
 	FriendlyName             string
 	ProtectableItem          string // name of the protectable item
-	AgentID                  string
-	Physical                 bool
+	// RecoveryFabric and RecoveryContainer name the site of this vault that the machine replicates to; empty: this server's
+	// recovery site.
+	RecoveryFabric, RecoveryContainer string
+	AgentID                           string
+	Physical                          bool
 
 	State State
 
@@ -22,7 +25,8 @@ type Item struct {
 	Disks          []Disk // protected disks, OS disk first
 	Hardware       Hardware
 	EnableInput    json.RawMessage // providerSpecificDetails of the enable request, echoed in details
-	UpdateInput    json.RawMessage // providerSpecificDetails of the last update
+	UpdateInput    json.RawMessage // providerSpecificDetails of all updates, the last one over the others
+	UpdateCommon   json.RawMessage // the other properties of all updates, likewise
 	TargetName     string
 	TestNetwork    string
 	TargetNetwork  string

@@ -89,8 +89,13 @@ func ending() []Rule {
 	}
 }
 
-func repair(always bool) Rule {
-	return Rule{Op: OpRepair, From: replicating, Word: wordRepair, OnResync: !always}
+// repair is listed while the item needs it; always lists it whenever the item is protected, too.
+func repair(always bool) []Rule {
+	if !always {
+		return []Rule{{Op: OpRepair, From: replicating, Word: wordRepair, OnResync: true}}
+	}
+	return []Rule{{Op: OpRepair, From: []Phase{PhaseProtected}, Word: wordRepair},
+		{Op: OpRepair, From: []Phase{PhaseInitialReplication, PhaseFirstPointPending}, Word: wordRepair, OnResync: true}}
 }
 
 func update() Rule { return Rule{Op: OpUpdate, From: slices.Concat(replicating, failedOver)} }

@@ -22,6 +22,8 @@ type (
 	Policy = oas.Policy
 	// Mapping puts the machines of a container under a policy.
 	Mapping = oas.ProtectionContainerMapping
+	// RecoveryPlan is an ordered list of groups of machines, with actions between them.
+	RecoveryPlan = oas.RecoveryPlan
 	// Item is a protected machine.
 	Item = oas.ReplicationProtectedItem
 	// Point is a recovery point.

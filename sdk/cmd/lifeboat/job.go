@@ -59,7 +59,7 @@ func failedOver(j sdk.Job) (d oas.FailoverReplicationProtectedItemDetails, ok bo
 		return d, false
 	}
 	f, err := j.Properties.CustomDetails.AsFailoverJobDetails() // both have these details under the same name
-	if err != nil || len(f.ProtectedItemDetails) == 0 {
+	if err != nil || len(f.ProtectedItemDetails) != 1 {         // a recovery plan's machines have jobs of their own to show it
 		return d, false
 	}
 	return f.ProtectedItemDetails[0], true
@@ -71,7 +71,7 @@ func (a *app) showJob(j sdk.Job) error {
 		return err
 	}
 	rows := [][]string{{"TASK", "STATE", "TOOK", "PROGRESS"}}
-	for _, t := range j.Properties.Tasks {
+	for _, t := range allTasks(j.Properties.Tasks, 0) {
 		took := ""
 		if !t.EndTime.IsZero() && !t.StartTime.IsZero() {
 			took = t.EndTime.Sub(t.StartTime).Round(time.Millisecond).String()
@@ -81,7 +81,7 @@ func (a *app) showJob(j sdk.Job) error {
 		if p.TotalBytes != nil && *p.TotalBytes > 0 {
 			progress = strings.TrimSpace(fmt.Sprintf("%s of %s %s", name(sizeOf(p.DoneBytes), "0 B"), sizeOf(p.TotalBytes), note(p.Note)))
 		}
-		rows = append(rows, []string{name(t.FriendlyName, t.Name), t.State, dash(took), dash(progress)})
+		rows = append(rows, []string{strings.Repeat("  ", t.depth) + name(t.FriendlyName, t.Name), t.State, dash(took), dash(progress)})
 	}
 	if len(rows) > 1 {
 		fmt.Fprintln(a.out)
@@ -95,6 +95,23 @@ func (a *app) showJob(j sdk.Job) error {
 		explain(a.out, &sdk.Error{PossibleCauses: s.PossibleCauses, RecommendedAction: s.RecommendedAction})
 	}
 	return nil
+}
+
+// nested is a task with how deep it lies in groups of a recovery plan.
+type nested struct {
+	oas.ASRTask
+	depth int
+}
+
+// allTasks are tasks with those inside them, each after the one that it is in.
+func allTasks(list []oas.ASRTask, depth int) (out []nested) {
+	for _, t := range list {
+		out = append(out, nested{t, depth})
+		if g, err := t.GroupTaskCustomDetails.AsRecoveryPlanGroupTaskDetails(); err == nil {
+			out = append(out, allTasks(g.ChildTasks, depth+1)...)
+		}
+	}
+	return out
 }
 
 func (a *app) jobCommand() *cobra.Command {

@@ -81,7 +81,7 @@ func (a *app) command() *cobra.Command {
 	f.StringVar(&a.query, "query", "", "JMESPath over the JSON of the answer")
 	a.token = os.Getenv("LIFEBOAT_TOKEN")
 	root.AddCommand(a.vaultCommand(), a.fabricCommand(), a.keyCommand(), a.policyCommand(), a.machineCommand(), a.itemCommand(), a.pointCommand(),
-		a.failoverCommand(), a.jobCommand(), a.eventCommand())
+		a.failoverCommand(), a.planCommand(), a.jobCommand(), a.eventCommand())
 	each(root, func(c *cobra.Command) {
 		if c.HasSubCommands() && c != root {
 			c.Args = cobra.NoArgs

@@ -124,7 +124,7 @@ func (st *stage) live() {
 func (st *stage) round() error {
 	st.mu.Lock()
 	replicator := dr.Replicator{ID: "main", Hostname: "main", Site: dr.SiteRecovery, Roles: []string{dr.RoleProcessServer}, DataAddress: "192.0.2.1:9443",
-		Capabilities: []string{job.CapabilityRepository, job.CapabilityCompute}}
+		Capabilities: []string{job.CapabilityRepository, job.CapabilityCompute, job.CapabilityWebhook, job.At(job.CapabilityScript, "cellar")}}
 	for id := range st.started {
 		replicator.Instances = append(replicator.Instances, dr.InstanceReport{ID: id, State: "running", HydratedPercent: 100})
 	}
@@ -183,7 +183,8 @@ func (st *stage) ship(gen int64) (dr.Point, bool) {
 
 // work answers tasks until the stage ends.
 func (st *stage) work() {
-	routes := []queue.Route{{Site: dr.SiteRecovery, Capability: job.CapabilityRepository}, {Site: dr.SiteRecovery, Capability: job.CapabilityCompute}, {Site: dr.SiteHome, Capability: job.CapabilityWriteback}}
+	routes := []queue.Route{{Site: dr.SiteRecovery, Capability: job.CapabilityRepository}, {Site: dr.SiteRecovery, Capability: job.CapabilityCompute}, {Site: dr.SiteHome, Capability: job.CapabilityWriteback},
+		{Site: dr.SiteRecovery, Capability: job.CapabilityWebhook}, {Site: dr.SiteRecovery, Capability: job.At(job.CapabilityScript, "cellar")}}
 	for st.ctx.Err() == nil {
 		d, err := st.queue.Lease(st.ctx, "worker", routes, 100*time.Millisecond)
 		if err != nil || d == nil {
@@ -244,6 +245,10 @@ func (st *stage) do(m queue.Message) (any, *queue.Failure) {
 	case job.KindHomeStart:
 		st.running[homeUUID] = true
 		return job.InstanceStarted{Accelerator: "tcg"}, nil
+	case job.KindScriptRun:
+		return job.ScriptRan{Output: "opened", Runner: "cellar"}, nil
+	case job.KindWebhookCall:
+		return job.WebhookCalled{Status: 200, Tries: 1}, nil
 	case job.KindPointVerify:
 		if st.corrupt {
 			return nil, &queue.Failure{Code: "corrupt", Message: "disk vda has a bad byte at 4096", PossibleCauses: "the bucket changed what it holds", RecommendedAction: "use the point before"}

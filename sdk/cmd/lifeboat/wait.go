@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
@@ -100,7 +101,7 @@ func (l *lines) show(j sdk.Job) {
 		l.state = s
 		fmt.Fprintf(l.w, "%s  %s: %s\n", now, name(j.Properties.FriendlyName, j.Properties.ScenarioName), s)
 	}
-	for _, t := range j.Properties.Tasks {
+	for _, t := range allTasks(j.Properties.Tasks, 0) {
 		if t.State == l.tasks[t.TaskId] || t.State == "NotStarted" {
 			continue
 		}
@@ -109,7 +110,10 @@ func (l *lines) show(j sdk.Job) {
 		if p := t.Progress; t.State == "Succeeded" && p.DoneBytes != nil && *p.DoneBytes > 0 {
 			moved = ", " + sizeOf(p.DoneBytes)
 		}
-		fmt.Fprintf(l.w, "%s  task %s: %s%s\n", now, name(t.FriendlyName, t.Name), t.State, moved)
+		fmt.Fprintf(l.w, "%s  %stask %s: %s%s\n", now, strings.Repeat("  ", t.depth), name(t.FriendlyName, t.Name), t.State, moved)
+		if d, err := t.CustomDetails.AsManualActionTaskDetails(); err == nil && t.State == "Suspended" && t.TaskType == d.InstanceType && d.Instructions != "" {
+			fmt.Fprintf(l.w, "%s  %swaits for you: %s; then: lifeboat job resume %s\n", now, strings.Repeat("  ", t.depth), d.Instructions, j.Name)
+		}
 	}
 }
 

@@ -40,6 +40,25 @@ const (
 	KindAgent           store.Kind = "agent"           // agent ID
 	KindReplicator      store.Kind = "replicator"      // replicator ID
 	KindRegistrationKey store.Kind = "registrationKey" // key ID
+
+	KindVCenter               store.Kind = "vcenter"               // v/fabric/name
+	KindNetwork               store.Kind = "network"               // v/fabric/name
+	KindNetworkMapping        store.Kind = "networkMapping"        // v/fabric/network/name
+	KindLogicalNetwork        store.Kind = "logicalNetwork"        // v/fabric/name
+	KindStorageClassification store.Kind = "storageClassification" // v/fabric/name
+	KindStorageMapping        store.Kind = "storageMapping"        // v/fabric/classification/name
+	KindAlertSetting          store.Kind = "alertSetting"          // v/name
+	KindAlert                 store.Kind = "alert"                 // event ID, oldest first, while somebody is to be told
+	KindIntent                store.Kind = "intent"                // v/name
+	KindVaultExtended         store.Kind = "vaultExtendedInfo"     // v/
+	KindVaultCredential       store.Kind = "vaultCredential"       // v/name
+)
+
+// belowFabric are the kinds that vanish with their fabric, belowVault those that vanish with their vault besides what the vault's
+// removal names.
+var (
+	belowFabric = []store.Kind{KindVCenter, KindNetworkMapping, KindNetwork, KindLogicalNetwork, KindStorageMapping, KindStorageClassification}
+	belowVault  = []store.Kind{KindAlertSetting, KindIntent, KindVaultExtended, KindVaultCredential}
 )
 
 // resource is what embeds dr.Meta.
@@ -192,6 +211,8 @@ var kindWords = map[store.Kind]string{
 	KindProtectable: "protectable item", KindPolicy: "replication policy", KindRecoveryPlan: "recovery plan", KindMapping: "protection container mapping", KindItem: "protected item",
 	KindItemKey: "protected item", KindPoint: "recovery point", KindPointID: "recovery point", KindJob: "job", KindEvent: "event", KindArtifact: "artifact",
 	KindAgent: "agent", KindReplicator: "replicator", KindRegistrationKey: "registration key", KindVaultSetting: "vault setting",
+	KindVCenter: "vCenter server", KindNetwork: "network", KindNetworkMapping: "network mapping", KindLogicalNetwork: "logical network", KindStorageClassification: "storage classification",
+	KindStorageMapping: "storage classification mapping", KindAlertSetting: "alert setting", KindIntent: "protection intent", KindVaultExtended: "vault extended information", KindVaultCredential: "vault credential",
 }
 
 func notFound(kind store.Kind, key string) error {
@@ -420,5 +441,8 @@ func SaveEvent(tx store.Tx, e *dr.Event, now time.Time) error {
 		}
 		e.Name = fmt.Sprintf("%s;%d_%s", kind, e.Time.UnixNano(), e.ID)
 	}
-	return save(tx, KindEvent, e.Vault+"/"+newestFirst(e.ID), e, now)
+	if err := save(tx, KindEvent, e.Vault+"/"+newestFirst(e.ID), e, now); err != nil {
+		return err
+	}
+	return queueAlert(tx, e, now)
 }

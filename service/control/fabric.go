@@ -173,7 +173,7 @@ func (s *Service) RemoveFabric(ctx context.Context, ref Ref) (string, error) {
 		if err := unregisterAgents(tx, f, now); err != nil {
 			return err
 		}
-		for _, k := range []store.Kind{KindProtectable, KindContainer, KindProvider} {
+		for _, k := range append([]store.Kind{KindProtectable, KindContainer, KindProvider}, belowFabric...) {
 			if err := deleteUnder(tx, k, prefix); err != nil {
 				return err
 			}

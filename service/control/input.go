@@ -13,12 +13,18 @@ type VaultInput struct {
 	Location     string
 	Tags         map[string]string
 	SKU, SKUTier string
+	// Identity and Properties are kept as they were sent and shown again; nil leaves a vault's as they are.
+	Identity, Properties json.RawMessage
+	If                   Precondition
 }
 
 // VaultPatch changes what is not nil.
 type VaultPatch struct {
 	Tags         map[string]string
 	SKU, SKUTier *string
+	Identity     json.RawMessage
+	Properties   json.RawMessage // its fields replace those of the same name
+	If           Precondition
 }
 
 // FabricInput is the body of a fabric PUT. Kind empty means a Hyper-V site.

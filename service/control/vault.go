@@ -32,6 +32,9 @@ func (s *Service) PutVault(ctx context.Context, key dr.VaultKey, in VaultInput) 
 			return err
 		}
 		out = PutVault{}
+		if err := in.If.check(ok, v.Version); err != nil {
+			return err
+		}
 		if !ok {
 			v = dr.Vault{Meta: dr.Meta{Name: key.Name}, Key: key, ID: newID()}
 			if out.RecoveryKey, err = s.makeSecrets(tx, &v); err != nil {
@@ -48,6 +51,12 @@ func (s *Service) PutVault(ctx context.Context, key dr.VaultKey, in VaultInput) 
 		}
 		v.Location, v.Tags = in.Location, maps.Clone(in.Tags)
 		v.SKU, v.SKUTier = or(in.SKU, or(v.SKU, "RS0")), or(in.SKUTier, or(v.SKUTier, "Standard"))
+		if in.Identity != nil {
+			v.Identity = in.Identity
+		}
+		if in.Properties != nil {
+			v.Properties = in.Properties
+		}
 		if err := save(tx, KindVault, vaultKey(key), &v, now); err != nil {
 			return err
 		}
@@ -124,8 +133,21 @@ func (s *Service) PatchVault(ctx context.Context, key dr.VaultKey, in VaultPatch
 		if v, err = load[dr.Vault](tx, KindVault, vaultKey(key)); err != nil {
 			return err
 		}
+		if err := in.If.check(true, v.Version); err != nil {
+			return err
+		}
 		if in.Tags != nil {
 			v.Tags = maps.Clone(in.Tags)
+		}
+		if in.Identity != nil {
+			v.Identity = in.Identity
+		}
+		if len(v.Properties) == 0 {
+			v.Properties = in.Properties
+		} else if len(in.Properties) > 0 {
+			if v.Properties, err = mergeObjects(v.Properties, in.Properties); err != nil {
+				return err
+			}
 		}
 		if in.SKU != nil {
 			v.SKU = *in.SKU
@@ -140,9 +162,17 @@ func (s *Service) PatchVault(ctx context.Context, key dr.VaultKey, in VaultPatch
 
 // DeleteVault removes a vault that holds nothing; deleting one that does not exist is not an error.
 func (s *Service) DeleteVault(ctx context.Context, key dr.VaultKey) error {
+	return s.DeleteVaultIf(ctx, key, Precondition{})
+}
+
+// DeleteVaultIf is DeleteVault for a vault in the version that the caller has read.
+func (s *Service) DeleteVaultIf(ctx context.Context, key dr.VaultKey, want Precondition) error {
 	return s.store.Update(ctx, func(tx store.Tx) error {
 		v, ok, err := find[dr.Vault](tx, KindVault, vaultKey(key))
 		if err != nil || !ok {
+			return err
+		}
+		if err := want.check(true, v.Version); err != nil {
 			return err
 		}
 		var in []string
@@ -159,7 +189,7 @@ func (s *Service) DeleteVault(ctx context.Context, key dr.VaultKey) error {
 		if err := deleteJobs(tx, v.ID); err != nil {
 			return err
 		}
-		for _, k := range []store.Kind{KindPolicy, KindRecoveryPlan, KindMapping, KindContainer, KindProtectable, KindProvider, KindVaultSetting, KindJob, KindEvent, KindRequest} {
+		for _, k := range append([]store.Kind{KindPolicy, KindRecoveryPlan, KindMapping, KindContainer, KindProtectable, KindProvider, KindVaultSetting, KindJob, KindEvent, KindRequest}, belowVault...) {
 			if err := deleteUnder(tx, k, v.ID+"/"); err != nil {
 				return err
 			}

@@ -37,6 +37,8 @@ type Vault struct {
 	// RecoveryKeyHash lets a recovery key be checked without being kept.
 	RecoveryKeyHash []byte
 	Settings        map[string]string
+	// Identity and Properties are what a client asked for, for its own use.
+	Identity, Properties json.RawMessage
 }
 
 // FabricKind is the fabric's customDetails.instanceType.

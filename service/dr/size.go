@@ -2,6 +2,7 @@ package dr
 
 import (
 	"encoding/json"
+	"fmt"
 	"regexp"
 	"strconv"
 )
@@ -29,4 +30,30 @@ func (i *Item) TargetHardware() Hardware {
 		break
 	}
 	return h
+}
+
+// Size is a target size of ours.
+type Size struct {
+	Name     string // as targetVmSize takes it
+	CPUs     int
+	MemoryMB int64
+}
+
+// TargetSizes are the sizes that are offered for a machine: its own hardware first, then a ladder of round ones, smallest first.
+// Any other may be spelled out.
+func TargetSizes(source Hardware) []Size {
+	var out []Size
+	add := func(cpus int, mb int64) {
+		s := Size{Name: fmt.Sprintf("%dcpu-%dMB", cpus, mb), CPUs: cpus, MemoryMB: mb}
+		if size.MatchString(s.Name) && (len(out) == 0 || out[0].Name != s.Name) {
+			out = append(out, s)
+		}
+	}
+	add(source.CPUs, source.MemoryBytes>>20)
+	for cpus := 1; cpus <= 64; cpus *= 2 {
+		for _, each := range []int64{1024, 2048, 4096, 8192} {
+			add(cpus, int64(cpus)*each)
+		}
+	}
+	return out
 }

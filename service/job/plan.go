@@ -79,6 +79,14 @@ const (
 	PlanRenewCertificate = "renewCertificate"
 	PlanCreateContainer  = "createContainer"
 	PlanRemoveContainer  = "removeContainer"
+	PlanAddVCenter       = "addVCenter"
+	PlanUpdateVCenter    = "updateVCenter"
+	PlanDeleteVCenter    = "deleteVCenter"
+	PlanMapNetwork       = "mapNetwork"
+	PlanRemapNetwork     = "remapNetwork"
+	PlanUnmapNetwork     = "unmapNetwork"
+	PlanMapStorage       = "mapStorage"
+	PlanUnmapStorage     = "unmapStorage"
 )
 
 // Ids of steps that code refers to.
@@ -277,6 +285,14 @@ var Plans = []Plan{
 	done(PlanCreateRecoveryPlan, "CreateRecoveryPlan", "Create a recovery plan"),
 	done(PlanUpdateRecoveryPlan, "UpdateRecoveryPlan", "Update a recovery plan"),
 	done(PlanDeleteRecoveryPlan, "DeleteRecoveryPlan", "Delete a recovery plan"),
+	done(PlanAddVCenter, "AddVCenter", "Add a vCenter server"),
+	done(PlanUpdateVCenter, "UpdateVCenter", "Update a vCenter server"),
+	done(PlanDeleteVCenter, "DeleteVCenter", "Delete a vCenter server"),
+	done(PlanMapNetwork, "MapNetwork", "Map a network"),
+	done(PlanRemapNetwork, "UpdateNetworkMapping", "Update a network mapping"),
+	done(PlanUnmapNetwork, "UnmapNetwork", "Delete a network mapping"),
+	done(PlanMapStorage, "MapStorageClassification", "Map a storage classification"),
+	done(PlanUnmapStorage, "UnmapStorageClassification", "Delete a storage classification mapping"),
 	done(PlanExportJobs, "ExportJobs", "Export jobs"),
 	done(PlanUpdateAppliance, "UpdateAppliance", "Update the appliance of the virtual machine"),
 	done(PlanResolveHealth, "ResolveHealthErrors", "Resolve health errors"),

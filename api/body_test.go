@@ -49,6 +49,9 @@ func FuzzBodies(f *testing.F) {
 			r.Header.Set("Authorization", "Bearer a")
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, r)
+			if w.Code == http.StatusOK && strings.HasSuffix(path, "/capabilities") {
+				continue // needs nothing of a vault
+			}
 			if w.Code < 400 || w.Code > 499 || !strings.HasPrefix(w.Body.String(), `{"error":{`) {
 				t.Errorf("%s with %q: got %d %s", key, body, w.Code, w.Body)
 			}

@@ -14,7 +14,7 @@ import (
 type Control interface {
 	PutVault(ctx context.Context, key dr.VaultKey, in control.VaultInput) (control.PutVault, error)
 	PatchVault(ctx context.Context, key dr.VaultKey, in control.VaultPatch) (dr.Vault, error)
-	DeleteVault(ctx context.Context, key dr.VaultKey) error
+	DeleteVaultIf(ctx context.Context, key dr.VaultKey, want control.Precondition) error
 	Vault(ctx context.Context, key dr.VaultKey) (dr.Vault, error)
 	Vaults(ctx context.Context, subscription, resourceGroup string, p control.Paging) (control.Page[dr.Vault], error)
 	VaultHealth(ctx context.Context, vaultID string) (control.VaultHealth, error)
@@ -108,4 +108,55 @@ type Control interface {
 
 	Event(ctx context.Context, vaultID, name string) (dr.Event, error)
 	Events(ctx context.Context, vaultID string, f control.EventFilter, p control.Paging) (control.Page[dr.Event], error)
+
+	Sites
+	VaultExtras
+}
+
+// Sites is what sites consist of besides machines. The network, or class of storage, that a mapping belongs to is named beside
+// the mapping's Ref.
+type Sites interface {
+	PutVCenter(ctx context.Context, ref control.Ref, in control.VCenterInput) (string, error)
+	PatchVCenter(ctx context.Context, ref control.Ref, in control.VCenterInput) (string, error)
+	VCenter(ctx context.Context, ref control.Ref) (control.VCenterView, error)
+	VCenters(ctx context.Context, ref control.Ref, p control.Paging) (control.Page[control.VCenterView], error)
+	RemoveVCenter(ctx context.Context, ref control.Ref) (string, error)
+
+	Network(ctx context.Context, ref control.Ref) (control.NetworkView, error)
+	Networks(ctx context.Context, ref control.Ref, p control.Paging) (control.Page[control.NetworkView], error)
+	LogicalNetwork(ctx context.Context, ref control.Ref) (dr.LogicalNetwork, error)
+	LogicalNetworks(ctx context.Context, ref control.Ref, p control.Paging) (control.Page[dr.LogicalNetwork], error)
+	PutNetworkMapping(ctx context.Context, ref control.Ref, network string, in control.NetworkMappingInput) (string, error)
+	PatchNetworkMapping(ctx context.Context, ref control.Ref, network string, in control.NetworkMappingInput) (string, error)
+	NetworkMapping(ctx context.Context, ref control.Ref, network string) (control.NetworkMappingView, error)
+	NetworkMappings(ctx context.Context, ref control.Ref, network string, p control.Paging) (control.Page[control.NetworkMappingView], error)
+	RemoveNetworkMapping(ctx context.Context, ref control.Ref, network string) (string, error)
+
+	StorageClassification(ctx context.Context, ref control.Ref) (dr.StorageClassification, error)
+	StorageClassifications(ctx context.Context, ref control.Ref, p control.Paging) (control.Page[dr.StorageClassification], error)
+	PutStorageMapping(ctx context.Context, ref control.Ref, class, targetID string) (string, error)
+	StorageMapping(ctx context.Context, ref control.Ref, class string) (dr.StorageMapping, error)
+	StorageMappings(ctx context.Context, ref control.Ref, class string, p control.Paging) (control.Page[dr.StorageMapping], error)
+	RemoveStorageMapping(ctx context.Context, ref control.Ref, class string) (string, error)
+}
+
+// VaultExtras is what hangs on a vault besides its fabrics, items and jobs. None of it makes jobs of its own.
+type VaultExtras interface {
+	PutAlertSetting(ctx context.Context, vaultID, name string, in control.AlertInput) (dr.AlertSetting, error)
+	AlertSetting(ctx context.Context, vaultID, name string) (dr.AlertSetting, error)
+	PutVaultSetting(ctx context.Context, vaultID, name string, in control.VaultSetting) (control.VaultSetting, error)
+	VaultSetting(ctx context.Context, vaultID, name string) (control.VaultSetting, error)
+	VaultSettings(ctx context.Context, vaultID string) ([]control.VaultSetting, error)
+
+	PutIntent(ctx context.Context, vaultID, name string, in control.IntentInput) (control.IntentView, error)
+	Intent(ctx context.Context, vaultID, name string) (control.IntentView, error)
+	Intents(ctx context.Context, vaultID string, p control.Paging) (control.Page[control.IntentView], error)
+	Eligibility(ctx context.Context, subscription, resourceGroup, machine string) ([]dr.Obstacle, error)
+
+	VaultUsage(ctx context.Context, vaultID string) (control.VaultUsage, error)
+	PutExtendedInfo(ctx context.Context, vaultID string, in control.ExtendedInfo, merge bool) (control.ExtendedInfo, int64, error)
+	ExtendedInfo(ctx context.Context, vaultID string) (control.ExtendedInfo, int64, error)
+	PutCredential(ctx context.Context, vaultID, name string, certificate []byte) error
+	Unregister(ctx context.Context, vaultID, name string) error
+	VaultNameFree(ctx context.Context, key dr.VaultKey) (free bool, reason, message string, err error)
 }

@@ -22,3 +22,11 @@ func (nowhere) PutVault(context.Context, dr.VaultKey, control.VaultInput) (contr
 func (nowhere) PatchVault(context.Context, dr.VaultKey, control.VaultPatch) (dr.Vault, error) {
 	return dr.Vault{}, errNowhere
 }
+
+func (nowhere) Eligibility(context.Context, string, string, string) ([]dr.Obstacle, error) {
+	return nil, errNowhere
+}
+
+func (nowhere) VaultNameFree(context.Context, dr.VaultKey) (bool, string, string, error) {
+	return false, "", "", errNowhere
+}

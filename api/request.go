@@ -129,7 +129,7 @@ func (s *server) fold(next http.Handler) http.Handler {
 	})
 }
 
-var queryNames = []string{"api-version", "$filter", "skipToken", "$skipToken", "$take"}
+var queryNames = []string{"api-version", "$filter", "skipToken", "$skipToken", "takeToken", "$take", "deleteOption", "instanceType"}
 
 func foldQuery(in url.Values) url.Values {
 	for name, v := range in {

@@ -187,11 +187,15 @@ func (s *server) paging(r *http.Request) (control.Paging, error) {
 		}
 		p.After = string(after)
 	}
-	if take := q.Get("$take"); take != "" {
+	for _, name := range []string{"$take", "takeToken"} {
+		take := q.Get(name)
+		if take == "" {
+			continue
+		}
 		n, err := strconv.Atoi(take)
 		if err != nil || n < 1 {
-			return p, &refusalError{refusal{Status: http.StatusBadRequest, Code: "InvalidParameter", Target: "$take", Message: "$take is not a positive number",
-				Causes: fmt.Sprintf("$take is %q", printable(take)), Action: "send a number such as 100"}}
+			return p, &refusalError{refusal{Status: http.StatusBadRequest, Code: "InvalidParameter", Target: name, Message: name + " is not a positive number",
+				Causes: fmt.Sprintf("%s is %q", name, printable(take)), Action: "send a number such as 100"}}
 		}
 		p.Limit = min(n, control.MaxPage)
 	}

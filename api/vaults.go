@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strconv"
+	"strings"
 
 	"github.com/lifeboat-dr/lifeboat/api/oas"
 	"github.com/lifeboat-dr/lifeboat/service/control"
@@ -13,15 +15,51 @@ import (
 // recoveryKeyHeader carries a new vault's recovery key, once.
 const recoveryKeyHeader = "Lifeboat-Recovery-Key"
 
+// vaultBody shows a vault. What a client asked for is shown as it was sent; what only the server knows is laid over it.
 func vaultBody(v dr.Vault) oas.Vault {
+	var kept oas.VaultProperties
+	var identity oas.IdentityData
+	_ = json.Unmarshal(v.Properties, &kept) // both were validated when they came in; absent ones are empty
+	_ = json.Unmarshal(v.Identity, &identity)
+	p := oas.VaultProperties{Encryption: kept.Encryption, MonitoringSettings: kept.MonitoringSettings, PublicNetworkAccess: kept.PublicNetworkAccess, RedundancySettings: kept.RedundancySettings,
+		RestoreSettings: kept.RestoreSettings, SecuritySettings: kept.SecuritySettings,
+		ProvisioningState: "Succeeded", PrivateEndpointStateForBackup: "None", PrivateEndpointStateForSiteRecovery: "None"}
+	if p.PublicNetworkAccess == "" {
+		p.PublicNetworkAccess = "Enabled"
+	}
 	return oas.Vault{Id: vaultPath(v.Key), Name: v.Key.Name, Type: typeVault, Location: v.Location, Tags: v.Tags, Etag: etag(v.Version),
 		Sku:        oas.Sku{Name: oas.SkuName(v.SKU), Tier: v.SKUTier},
-		SystemData: oas.SystemData{CreatedAt: v.Created, LastModifiedAt: v.Updated},
-		Properties: oas.VaultProperties{ProvisioningState: "Succeeded", PublicNetworkAccess: "Enabled",
-			PrivateEndpointStateForBackup: "None", PrivateEndpointStateForSiteRecovery: "None"}}
+		SystemData: oas.SystemData{CreatedAt: v.Created, LastModifiedAt: v.Updated}, Identity: identity, Properties: p}
 }
 
 func etag(version int64) string { return fmt.Sprintf(`W/"%d"`, version) }
+
+// wanted reads If-Match and If-None-Match. An etag that is not one of ours matches no version.
+func wanted(r *http.Request) control.Precondition {
+	p := control.Precondition{Absent: r.Header.Get("If-None-Match") == "*"}
+	switch tag := strings.TrimSpace(r.Header.Get("If-Match")); tag {
+	case "":
+	case "*":
+		p.Exists = true
+	default:
+		n, err := strconv.ParseInt(strings.Trim(strings.TrimPrefix(tag, "W/"), `"`), 10, 64)
+		if err != nil || n <= 0 {
+			n = -1
+		}
+		p.Version = n
+	}
+	return p
+}
+
+// kept is a part of a body as it was sent, or nil when it says nothing.
+func kept(v any) json.RawMessage {
+	raw, err := json.Marshal(v)
+	must(err)
+	if string(raw) == "{}" {
+		return nil
+	}
+	return raw
+}
 
 // body decodes a body that validation let through. An absent one leaves the zero value.
 func body[T any](r *http.Request) (v T, err error) {
@@ -33,6 +71,13 @@ func body[T any](r *http.Request) (v T, err error) {
 			Causes: "a field is of the wrong type", Action: "compare the body with /openapi.json"}}
 	}
 	return v, nil
+}
+
+func identityOf(in oas.IdentityData) json.RawMessage {
+	if in.Type == "" {
+		return nil
+	}
+	return kept(in)
 }
 
 func (s *server) VaultsListBySubscriptionId(w http.ResponseWriter, r *http.Request, subscription string, _ oas.VaultsListBySubscriptionIdParams) {
@@ -68,7 +113,8 @@ func (s *server) VaultsCreateOrUpdate(w http.ResponseWriter, r *http.Request, _,
 	in, err := body[oas.Vault](r)
 	var put control.PutVault
 	if err == nil {
-		put, err = s.control.PutVault(r.Context(), vaultKey(r), control.VaultInput{Location: in.Location, Tags: in.Tags, SKU: string(in.Sku.Name), SKUTier: in.Sku.Tier})
+		put, err = s.control.PutVault(r.Context(), vaultKey(r), control.VaultInput{Location: in.Location, Tags: in.Tags, SKU: string(in.Sku.Name), SKUTier: in.Sku.Tier,
+			Identity: identityOf(in.Identity), Properties: kept(in.Properties), If: wanted(r)})
 	}
 	if err != nil {
 		s.fail(w, r, err)
@@ -86,7 +132,7 @@ func (s *server) VaultsUpdate(w http.ResponseWriter, r *http.Request, _, _, _ st
 	in, err := body[oas.PatchVault](r)
 	var v dr.Vault
 	if err == nil {
-		patch := control.VaultPatch{Tags: in.Tags}
+		patch := control.VaultPatch{Tags: in.Tags, Identity: identityOf(in.Identity), Properties: kept(in.Properties), If: wanted(r)}
 		if in.Sku.Name != "" {
 			patch.SKU = ptr(string(in.Sku.Name))
 		}
@@ -106,7 +152,7 @@ func (s *server) VaultsUpdate(w http.ResponseWriter, r *http.Request, _, _, _ st
 const lastVersionWithDelete200 = "2024-01-01"
 
 func (s *server) VaultsDelete(w http.ResponseWriter, r *http.Request, _, _, _ string, _ oas.VaultsDeleteParams) {
-	if err := s.control.DeleteVault(r.Context(), vaultKey(r)); err != nil && dr.CodeOf(err) != dr.CodeNotFound {
+	if err := s.control.DeleteVaultIf(r.Context(), vaultKey(r), wanted(r)); err != nil && dr.CodeOf(err) != dr.CodeNotFound {
 		s.fail(w, r, err)
 		return
 	}

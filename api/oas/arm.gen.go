@@ -26,6 +26,31 @@ const (
 	A2AContainerMappingInputAutomationAccountAuthenticationTypeSystemAssignedIdentity A2AContainerMappingInputAutomationAccountAuthenticationType = "SystemAssignedIdentity"
 )
 
+// Defines values for A2ACreateProtectionIntentInputAgentAutoUpdateStatus.
+const (
+	A2ACreateProtectionIntentInputAgentAutoUpdateStatusDisabled A2ACreateProtectionIntentInputAgentAutoUpdateStatus = "Disabled"
+	A2ACreateProtectionIntentInputAgentAutoUpdateStatusEnabled  A2ACreateProtectionIntentInputAgentAutoUpdateStatus = "Enabled"
+)
+
+// Defines values for A2ACreateProtectionIntentInputAutoProtectionOfDataDisk.
+const (
+	A2ACreateProtectionIntentInputAutoProtectionOfDataDiskDisabled A2ACreateProtectionIntentInputAutoProtectionOfDataDisk = "Disabled"
+	A2ACreateProtectionIntentInputAutoProtectionOfDataDiskEnabled  A2ACreateProtectionIntentInputAutoProtectionOfDataDisk = "Enabled"
+)
+
+// Defines values for A2ACreateProtectionIntentInputAutomationAccountAuthenticationType.
+const (
+	A2ACreateProtectionIntentInputAutomationAccountAuthenticationTypeRunAsAccount           A2ACreateProtectionIntentInputAutomationAccountAuthenticationType = "RunAsAccount"
+	A2ACreateProtectionIntentInputAutomationAccountAuthenticationTypeSystemAssignedIdentity A2ACreateProtectionIntentInputAutomationAccountAuthenticationType = "SystemAssignedIdentity"
+)
+
+// Defines values for A2ACreateProtectionIntentInputRecoveryAvailabilityType.
+const (
+	AvailabilitySet  A2ACreateProtectionIntentInputRecoveryAvailabilityType = "AvailabilitySet"
+	AvailabilityZone A2ACreateProtectionIntentInputRecoveryAvailabilityType = "AvailabilityZone"
+	Single           A2ACreateProtectionIntentInputRecoveryAvailabilityType = "Single"
+)
+
 // Defines values for A2AEnableProtectionInputAutoProtectionOfDataDisk.
 const (
 	A2AEnableProtectionInputAutoProtectionOfDataDiskDisabled A2AEnableProtectionInputAutoProtectionOfDataDisk = "Disabled"
@@ -48,6 +73,13 @@ const (
 const (
 	A2AUpdateContainerMappingInputAutomationAccountAuthenticationTypeRunAsAccount           A2AUpdateContainerMappingInputAutomationAccountAuthenticationType = "RunAsAccount"
 	A2AUpdateContainerMappingInputAutomationAccountAuthenticationTypeSystemAssignedIdentity A2AUpdateContainerMappingInputAutomationAccountAuthenticationType = "SystemAssignedIdentity"
+)
+
+// Defines values for DNSZoneSubResource.
+const (
+	AzureBackup          DNSZoneSubResource = "AzureBackup"
+	AzureBackupSecondary DNSZoneSubResource = "AzureBackup_secondary"
+	AzureSiteRecovery    DNSZoneSubResource = "AzureSiteRecovery"
 )
 
 // Defines values for DisableProtectionInputPropertiesDisableProtectionReason.
@@ -144,6 +176,21 @@ const (
 	LinuxLicenseTypeLinuxServer   LinuxLicenseType = "LinuxServer"
 	LinuxLicenseTypeNoLicenseType LinuxLicenseType = "NoLicenseType"
 	LinuxLicenseTypeNotSpecified  LinuxLicenseType = "NotSpecified"
+)
+
+// Defines values for NewProtectionProfileMultiVmSyncStatus.
+const (
+	NewProtectionProfileMultiVmSyncStatusDisable NewProtectionProfileMultiVmSyncStatus = "Disable"
+	NewProtectionProfileMultiVmSyncStatusEnable  NewProtectionProfileMultiVmSyncStatus = "Enable"
+)
+
+// Defines values for RawCertificateDataAuthType.
+const (
+	AAD                  RawCertificateDataAuthType = "AAD"
+	ACS                  RawCertificateDataAuthType = "ACS"
+	AccessControlService RawCertificateDataAuthType = "AccessControlService"
+	AzureActiveDirectory RawCertificateDataAuthType = "AzureActiveDirectory"
+	Invalid              RawCertificateDataAuthType = "Invalid"
 )
 
 // Defines values for RecoveryPlanA2AFailoverInputMultiVmSyncPointOption.
@@ -265,6 +312,13 @@ const (
 	SqlServerLicenseTypePAYG          SqlServerLicenseType = "PAYG"
 )
 
+// Defines values for VMwareCbtSecurityProfilePropertiesTargetVmSecurityType.
+const (
+	ConfidentialVM VMwareCbtSecurityProfilePropertiesTargetVmSecurityType = "ConfidentialVM"
+	None           VMwareCbtSecurityProfilePropertiesTargetVmSecurityType = "None"
+	TrustedLaunch  VMwareCbtSecurityProfilePropertiesTargetVmSecurityType = "TrustedLaunch"
+)
+
 // A2AAddDisksInput Disks to replicate from now on.
 type A2AAddDisksInput struct {
 	InstanceType string `json:"instanceType"`
@@ -274,6 +328,42 @@ type A2AAddDisksInput struct {
 
 	// VmManagedDisks Managed disks.
 	VmManagedDisks []A2AVMManagedDiskInputDetails `json:"vmManagedDisks,omitempty,omitzero"`
+}
+
+// A2AApplyClusterRecoveryPointInput Between two regions.
+type A2AApplyClusterRecoveryPointInput struct {
+	InstanceType string `json:"instanceType"`
+}
+
+// A2AClusterRecoveryPointDetails Between two regions.
+type A2AClusterRecoveryPointDetails struct {
+	InstanceType string `json:"instanceType"`
+
+	// Nodes Nodes that the point covers.
+	Nodes []string `json:"nodes,omitempty,omitzero"`
+
+	// RecoveryPointSyncType MultiVmSyncRecoveryPoint or PerVmRecoveryPoint.
+	RecoveryPointSyncType string `json:"recoveryPointSyncType,omitempty,omitzero"`
+}
+
+// A2AClusterTestFailoverInput Between two regions.
+type A2AClusterTestFailoverInput struct {
+	// ClusterRecoveryPointId Point of all nodes.
+	ClusterRecoveryPointId string `json:"clusterRecoveryPointId,omitempty,omitzero"`
+
+	// IndividualNodeRecoveryPoints Points of single nodes, for those that the cluster's point lacks.
+	IndividualNodeRecoveryPoints []string `json:"individualNodeRecoveryPoints,omitempty,omitzero"`
+	InstanceType                 string   `json:"instanceType"`
+}
+
+// A2AClusterUnplannedFailoverInput Between two regions.
+type A2AClusterUnplannedFailoverInput struct {
+	// ClusterRecoveryPointId Point of all nodes.
+	ClusterRecoveryPointId string `json:"clusterRecoveryPointId,omitempty,omitzero"`
+
+	// IndividualNodeRecoveryPoints Points of single nodes, for those that the cluster's point lacks.
+	IndividualNodeRecoveryPoints []string `json:"individualNodeRecoveryPoints,omitempty,omitzero"`
+	InstanceType                 string   `json:"instanceType"`
 }
 
 // A2AContainerMappingDetails How agents are kept up to date.
@@ -313,6 +403,88 @@ type A2AContainerMappingInputAgentAutoUpdateStatus string
 
 // A2AContainerMappingInputAutomationAccountAuthenticationType How that account signs in. Kept and shown.
 type A2AContainerMappingInputAutomationAccountAuthenticationType string
+
+// A2ACreateProtectionIntentInput From one region to another.
+type A2ACreateProtectionIntentInput struct {
+	// AgentAutoUpdateStatus Whether the agent is kept up to date.
+	AgentAutoUpdateStatus A2ACreateProtectionIntentInputAgentAutoUpdateStatus `json:"agentAutoUpdateStatus,omitempty,omitzero"`
+
+	// AutoProtectionOfDataDisk Whether disks added later are protected too.
+	AutoProtectionOfDataDisk A2ACreateProtectionIntentInputAutoProtectionOfDataDisk `json:"autoProtectionOfDataDisk,omitempty,omitzero"`
+
+	// AutomationAccountArmId Account that would update agents in the cloud; kept, not used.
+	AutomationAccountArmId string `json:"automationAccountArmId,omitempty,omitzero"`
+
+	// AutomationAccountAuthenticationType How that account signs in; kept, not used.
+	AutomationAccountAuthenticationType A2ACreateProtectionIntentInputAutomationAccountAuthenticationType `json:"automationAccountAuthenticationType,omitempty,omitzero"`
+
+	// DiskEncryptionInfo Keys of a disk that the guest encrypts itself.
+	DiskEncryptionInfo DiskEncryptionInfo `json:"diskEncryptionInfo,omitempty,omitzero"`
+
+	// FabricObjectId Path of the machine: a protectable item of this vault, or its name.
+	FabricObjectId string `json:"fabricObjectId"`
+	InstanceType   string `json:"instanceType"`
+
+	// MultiVmGroupId Consistency group by id.
+	MultiVmGroupId string `json:"multiVmGroupId,omitempty,omitzero"`
+
+	// MultiVmGroupName Consistency group by name; machines of one group share the instants of their points.
+	MultiVmGroupName string `json:"multiVmGroupName,omitempty,omitzero"`
+
+	// PrimaryLocation Region the machine is in: the location of an Azure fabric of the vault.
+	PrimaryLocation string `json:"primaryLocation"`
+
+	// PrimaryStagingStorageAccountCustomInput A storage account of a cloud.
+	PrimaryStagingStorageAccountCustomInput StorageAccountCustomDetails `json:"primaryStagingStorageAccountCustomInput,omitempty,omitzero"`
+
+	// ProtectionProfileCustomInput The policy.
+	ProtectionProfileCustomInput ProtectionProfileCustomDetails `json:"protectionProfileCustomInput,omitempty,omitzero"`
+
+	// RecoveryAvailabilitySetCustomInput An availability set of a cloud.
+	RecoveryAvailabilitySetCustomInput RecoveryAvailabilitySetCustomDetails `json:"recoveryAvailabilitySetCustomInput,omitempty,omitzero"`
+
+	// RecoveryAvailabilityType Single, AvailabilitySet or AvailabilityZone.
+	RecoveryAvailabilityType A2ACreateProtectionIntentInputRecoveryAvailabilityType `json:"recoveryAvailabilityType"`
+
+	// RecoveryAvailabilityZone Zone of the replica; kept, not used.
+	RecoveryAvailabilityZone string `json:"recoveryAvailabilityZone,omitempty,omitzero"`
+
+	// RecoveryBootDiagStorageAccount A storage account of a cloud.
+	RecoveryBootDiagStorageAccount StorageAccountCustomDetails `json:"recoveryBootDiagStorageAccount,omitempty,omitzero"`
+
+	// RecoveryLocation Region it is to be protected to: the location of another Azure fabric.
+	RecoveryLocation string `json:"recoveryLocation"`
+
+	// RecoveryProximityPlacementGroupCustomInput A placement group of a cloud.
+	RecoveryProximityPlacementGroupCustomInput RecoveryProximityPlacementGroupCustomDetails `json:"recoveryProximityPlacementGroupCustomInput,omitempty,omitzero"`
+
+	// RecoveryResourceGroupId Resource group of the replica; kept as sent.
+	RecoveryResourceGroupId string `json:"recoveryResourceGroupId"`
+
+	// RecoverySubscriptionId Subscription of the replica; a namespace, kept as sent.
+	RecoverySubscriptionId string `json:"recoverySubscriptionId"`
+
+	// RecoveryVirtualNetworkCustomInput The network the replica joins.
+	RecoveryVirtualNetworkCustomInput RecoveryVirtualNetworkCustomDetails `json:"recoveryVirtualNetworkCustomInput,omitempty,omitzero"`
+
+	// VmDisks Disks to protect by address; all when both lists are empty.
+	VmDisks []A2AProtectionIntentDiskInputDetails `json:"vmDisks,omitempty,omitzero"`
+
+	// VmManagedDisks Disks to protect by id; all when both lists are empty.
+	VmManagedDisks []A2AProtectionIntentManagedDiskInputDetails `json:"vmManagedDisks,omitempty,omitzero"`
+}
+
+// A2ACreateProtectionIntentInputAgentAutoUpdateStatus Whether the agent is kept up to date.
+type A2ACreateProtectionIntentInputAgentAutoUpdateStatus string
+
+// A2ACreateProtectionIntentInputAutoProtectionOfDataDisk Whether disks added later are protected too.
+type A2ACreateProtectionIntentInputAutoProtectionOfDataDisk string
+
+// A2ACreateProtectionIntentInputAutomationAccountAuthenticationType How that account signs in; kept, not used.
+type A2ACreateProtectionIntentInputAutomationAccountAuthenticationType string
+
+// A2ACreateProtectionIntentInputRecoveryAvailabilityType Single, AvailabilitySet or AvailabilityZone.
+type A2ACreateProtectionIntentInputRecoveryAvailabilityType string
 
 // A2AEnableProtectionInput Protects a machine. Fields that name cloud resources are kept and shown.
 type A2AEnableProtectionInput struct {
@@ -564,6 +736,39 @@ type A2AProtectedDiskDetails struct {
 	TfoDiskName string `json:"tfoDiskName,omitempty,omitzero"`
 }
 
+// A2AProtectedItemDetail Settings of a node.
+type A2AProtectedItemDetail struct {
+	// DiskEncryptionInfo Keys of a disk that the guest encrypts itself.
+	DiskEncryptionInfo DiskEncryptionInfo `json:"diskEncryptionInfo,omitempty,omitzero"`
+
+	// RecoveryAvailabilitySetId Availability set; kept, not used.
+	RecoveryAvailabilitySetId string `json:"recoveryAvailabilitySetId,omitempty,omitzero"`
+
+	// RecoveryAvailabilityZone Zone of the replica; kept, not used.
+	RecoveryAvailabilityZone string `json:"recoveryAvailabilityZone,omitempty,omitzero"`
+
+	// RecoveryBootDiagStorageAccountId Where console output goes.
+	RecoveryBootDiagStorageAccountId string `json:"recoveryBootDiagStorageAccountId,omitempty,omitzero"`
+
+	// RecoveryCapacityReservationGroupId Reservation to use.
+	RecoveryCapacityReservationGroupId string `json:"recoveryCapacityReservationGroupId,omitempty,omitzero"`
+
+	// RecoveryProximityPlacementGroupId Placement group; kept, not used.
+	RecoveryProximityPlacementGroupId string `json:"recoveryProximityPlacementGroupId,omitempty,omitzero"`
+
+	// RecoveryResourceGroupId Resource group of the replica; kept as sent.
+	RecoveryResourceGroupId string `json:"recoveryResourceGroupId,omitempty,omitzero"`
+
+	// RecoveryVirtualMachineScaleSetId Scale set to join.
+	RecoveryVirtualMachineScaleSetId string `json:"recoveryVirtualMachineScaleSetId,omitempty,omitzero"`
+
+	// ReplicationProtectedItemName Protected item of the node.
+	ReplicationProtectedItemName string `json:"replicationProtectedItemName,omitempty,omitzero"`
+
+	// VmManagedDisks Disks of the node.
+	VmManagedDisks []A2AVMManagedDiskInputDetails `json:"vmManagedDisks,omitempty,omitzero"`
+}
+
 // A2AProtectedManagedDiskDetails A protected managed disk.
 type A2AProtectedManagedDiskDetails struct {
 	// AllowedDiskLevelOperation Operations that one disk alone may be given now.
@@ -649,6 +854,42 @@ type A2AProtectedManagedDiskDetails struct {
 
 	// TfoDiskName Name of the disk in a drill.
 	TfoDiskName string `json:"tfoDiskName,omitempty,omitzero"`
+}
+
+// A2AProtectionIntentDiskInputDetails A disk by address.
+type A2AProtectionIntentDiskInputDetails struct {
+	// DiskUri Disk to protect, by its address.
+	DiskUri string `json:"diskUri"`
+
+	// PrimaryStagingStorageAccountCustomInput A storage account of a cloud.
+	PrimaryStagingStorageAccountCustomInput StorageAccountCustomDetails `json:"primaryStagingStorageAccountCustomInput,omitempty,omitzero"`
+
+	// RecoveryAzureStorageAccountCustomInput A storage account of a cloud.
+	RecoveryAzureStorageAccountCustomInput StorageAccountCustomDetails `json:"recoveryAzureStorageAccountCustomInput,omitempty,omitzero"`
+}
+
+// A2AProtectionIntentManagedDiskInputDetails A disk by id.
+type A2AProtectionIntentManagedDiskInputDetails struct {
+	// DiskEncryptionInfo Keys of a disk that the guest encrypts itself.
+	DiskEncryptionInfo DiskEncryptionInfo `json:"diskEncryptionInfo,omitempty,omitzero"`
+
+	// DiskId Disk to protect: its id as the agent reports it.
+	DiskId string `json:"diskId"`
+
+	// PrimaryStagingStorageAccountCustomInput A storage account of a cloud.
+	PrimaryStagingStorageAccountCustomInput StorageAccountCustomDetails `json:"primaryStagingStorageAccountCustomInput,omitempty,omitzero"`
+
+	// RecoveryDiskEncryptionSetId Key for the replica's disk in a cloud; kept, not used.
+	RecoveryDiskEncryptionSetId string `json:"recoveryDiskEncryptionSetId,omitempty,omitzero"`
+
+	// RecoveryReplicaDiskAccountType Kind of disk in a cloud; kept, not used.
+	RecoveryReplicaDiskAccountType string `json:"recoveryReplicaDiskAccountType,omitempty,omitzero"`
+
+	// RecoveryResourceGroupCustomInput A resource group.
+	RecoveryResourceGroupCustomInput RecoveryResourceGroupCustomDetails `json:"recoveryResourceGroupCustomInput,omitempty,omitzero"`
+
+	// RecoveryTargetDiskAccountType Kind of disk in a cloud; kept, not used.
+	RecoveryTargetDiskAccountType string `json:"recoveryTargetDiskAccountType,omitempty,omitzero"`
 }
 
 // A2ARecoveryPointDetails A point of a machine between regions.
@@ -880,6 +1121,140 @@ type A2AReplicationDetails struct {
 	VmSyncedConfigDetails AzureToAzureVMSyncedConfigDetails `json:"vmSyncedConfigDetails,omitempty,omitzero"`
 }
 
+// A2AReplicationIntentDetails From one region to another, as it was asked.
+type A2AReplicationIntentDetails struct {
+	// AgentAutoUpdateStatus Whether the agent is kept up to date.
+	AgentAutoUpdateStatus string `json:"agentAutoUpdateStatus,omitempty,omitzero"`
+
+	// AutoProtectionOfDataDisk Whether disks added later are protected too.
+	AutoProtectionOfDataDisk string `json:"autoProtectionOfDataDisk,omitempty,omitzero"`
+
+	// AutomationAccountArmId Account that would update agents in the cloud; kept, not used.
+	AutomationAccountArmId string `json:"automationAccountArmId,omitempty,omitzero"`
+
+	// AutomationAccountAuthenticationType How that account signs in; kept, not used.
+	AutomationAccountAuthenticationType string `json:"automationAccountAuthenticationType,omitempty,omitzero"`
+
+	// DiskEncryptionInfo Keys of a disk that the guest encrypts itself.
+	DiskEncryptionInfo DiskEncryptionInfo `json:"diskEncryptionInfo,omitempty,omitzero"`
+
+	// FabricObjectId Path of the machine: a protectable item of this vault, or its name.
+	FabricObjectId string `json:"fabricObjectId,omitempty,omitzero"`
+	InstanceType   string `json:"instanceType"`
+
+	// MultiVmGroupId Consistency group by id.
+	MultiVmGroupId string `json:"multiVmGroupId,omitempty,omitzero"`
+
+	// MultiVmGroupName Consistency group by name; machines of one group share the instants of their points.
+	MultiVmGroupName string `json:"multiVmGroupName,omitempty,omitzero"`
+
+	// PrimaryLocation Region the machine is in: the location of an Azure fabric of the vault.
+	PrimaryLocation string `json:"primaryLocation,omitempty,omitzero"`
+
+	// PrimaryStagingStorageAccount A storage account of a cloud.
+	PrimaryStagingStorageAccount StorageAccountCustomDetails `json:"primaryStagingStorageAccount,omitempty,omitzero"`
+
+	// ProtectionProfile The policy.
+	ProtectionProfile ProtectionProfileCustomDetails `json:"protectionProfile,omitempty,omitzero"`
+
+	// RecoveryAvailabilitySet An availability set of a cloud.
+	RecoveryAvailabilitySet RecoveryAvailabilitySetCustomDetails `json:"recoveryAvailabilitySet,omitempty,omitzero"`
+
+	// RecoveryAvailabilityType Single, AvailabilitySet or AvailabilityZone.
+	RecoveryAvailabilityType string `json:"recoveryAvailabilityType,omitempty,omitzero"`
+
+	// RecoveryAvailabilityZone Zone of the replica; kept, not used.
+	RecoveryAvailabilityZone string `json:"recoveryAvailabilityZone,omitempty,omitzero"`
+
+	// RecoveryBootDiagStorageAccount A storage account of a cloud.
+	RecoveryBootDiagStorageAccount StorageAccountCustomDetails `json:"recoveryBootDiagStorageAccount,omitempty,omitzero"`
+
+	// RecoveryLocation Region it is to be protected to: the location of another Azure fabric.
+	RecoveryLocation string `json:"recoveryLocation,omitempty,omitzero"`
+
+	// RecoveryProximityPlacementGroup A placement group of a cloud.
+	RecoveryProximityPlacementGroup RecoveryProximityPlacementGroupCustomDetails `json:"recoveryProximityPlacementGroup,omitempty,omitzero"`
+
+	// RecoveryResourceGroupId Resource group of the replica; kept as sent.
+	RecoveryResourceGroupId string `json:"recoveryResourceGroupId,omitempty,omitzero"`
+
+	// RecoverySubscriptionId Subscription of the replica; a namespace, kept as sent.
+	RecoverySubscriptionId string `json:"recoverySubscriptionId,omitempty,omitzero"`
+
+	// RecoveryVirtualNetwork The network the replica joins.
+	RecoveryVirtualNetwork RecoveryVirtualNetworkCustomDetails `json:"recoveryVirtualNetwork,omitempty,omitzero"`
+
+	// VmDisks Disks to protect by address; all when both lists are empty.
+	VmDisks []A2AProtectionIntentDiskInputDetails `json:"vmDisks,omitempty,omitzero"`
+
+	// VmManagedDisks Disks to protect by id; all when both lists are empty.
+	VmManagedDisks []A2AProtectionIntentManagedDiskInputDetails `json:"vmManagedDisks,omitempty,omitzero"`
+}
+
+// A2AReplicationProtectionClusterDetails Between two regions.
+type A2AReplicationProtectionClusterDetails struct {
+	// ClusterManagementId Id of the cluster at its management.
+	ClusterManagementId string `json:"clusterManagementId,omitempty,omitzero"`
+
+	// FailoverRecoveryPointId Point the last failover used.
+	FailoverRecoveryPointId string `json:"failoverRecoveryPointId,omitempty,omitzero"`
+
+	// InitialPrimaryExtendedLocation An edge zone.
+	InitialPrimaryExtendedLocation ExtendedLocation `json:"initialPrimaryExtendedLocation,omitempty,omitzero"`
+
+	// InitialPrimaryFabricLocation Region protection began in.
+	InitialPrimaryFabricLocation string `json:"initialPrimaryFabricLocation,omitempty,omitzero"`
+
+	// InitialPrimaryZone Zone protection began in.
+	InitialPrimaryZone string `json:"initialPrimaryZone,omitempty,omitzero"`
+
+	// InitialRecoveryExtendedLocation An edge zone.
+	InitialRecoveryExtendedLocation ExtendedLocation `json:"initialRecoveryExtendedLocation,omitempty,omitzero"`
+
+	// InitialRecoveryFabricLocation Region protection first led to.
+	InitialRecoveryFabricLocation string `json:"initialRecoveryFabricLocation,omitempty,omitzero"`
+
+	// InitialRecoveryZone Zone protection first led to.
+	InitialRecoveryZone string `json:"initialRecoveryZone,omitempty,omitzero"`
+	InstanceType        string `json:"instanceType"`
+
+	// LastRpoCalculatedTime When the lag was measured.
+	LastRpoCalculatedTime time.Time `json:"lastRpoCalculatedTime,omitempty,omitzero"`
+
+	// LifecycleId The same through failovers and reprotections.
+	LifecycleId string `json:"lifecycleId,omitempty,omitzero"`
+
+	// MultiVmGroupCreateOption AutoCreated or UserSpecified.
+	MultiVmGroupCreateOption string `json:"multiVmGroupCreateOption,omitempty,omitzero"`
+
+	// MultiVmGroupId Consistency group by id.
+	MultiVmGroupId string `json:"multiVmGroupId,omitempty,omitzero"`
+
+	// MultiVmGroupName Consistency group by name; machines of one group share the instants of their points.
+	MultiVmGroupName string `json:"multiVmGroupName,omitempty,omitzero"`
+
+	// PrimaryAvailabilityZone Zone of the active side.
+	PrimaryAvailabilityZone string `json:"primaryAvailabilityZone,omitempty,omitzero"`
+
+	// PrimaryExtendedLocation An edge zone.
+	PrimaryExtendedLocation ExtendedLocation `json:"primaryExtendedLocation,omitempty,omitzero"`
+
+	// PrimaryFabricLocation Region the primary fabric stands for.
+	PrimaryFabricLocation string `json:"primaryFabricLocation,omitempty,omitzero"`
+
+	// RecoveryAvailabilityZone Zone of the replica; kept, not used.
+	RecoveryAvailabilityZone string `json:"recoveryAvailabilityZone,omitempty,omitzero"`
+
+	// RecoveryExtendedLocation An edge zone.
+	RecoveryExtendedLocation ExtendedLocation `json:"recoveryExtendedLocation,omitempty,omitzero"`
+
+	// RecoveryFabricLocation Region the recovery fabric stands for.
+	RecoveryFabricLocation string `json:"recoveryFabricLocation,omitempty,omitzero"`
+
+	// RpoInSeconds Age of the newest point.
+	RpoInSeconds *int64 `json:"rpoInSeconds,omitempty"`
+}
+
 // A2AReprotectInput Replicates in the other direction.
 type A2AReprotectInput struct {
 	InstanceType string `json:"instanceType"`
@@ -901,6 +1276,20 @@ type A2AReprotectInput struct {
 
 	// VmDisks Disks that lie in storage accounts.
 	VmDisks []A2AVMDiskInputDetails `json:"vmDisks,omitempty,omitzero"`
+}
+
+// A2ASwitchClusterProtectionInput Between two regions.
+type A2ASwitchClusterProtectionInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// PolicyId Path of the policy.
+	PolicyId string `json:"policyId,omitempty,omitzero"`
+
+	// ProtectedItemsDetail Settings of each node.
+	ProtectedItemsDetail []A2AProtectedItemDetail `json:"protectedItemsDetail,omitempty,omitzero"`
+
+	// RecoveryContainerId Container at the other side.
+	RecoveryContainerId string `json:"recoveryContainerId,omitempty,omitzero"`
 }
 
 // A2ASwitchProtectionInput Replicates in the other direction, asked for at the container.
@@ -1186,6 +1575,29 @@ type AddRecoveryServicesProviderInputProperties struct {
 	ResourceAccessIdentityInput IdentityProviderInput `json:"resourceAccessIdentityInput"`
 }
 
+// AddVCenterRequest Adds a server whose machines are to be discovered.
+type AddVCenterRequest struct {
+	Properties AddVCenterRequestProperties `json:"properties"`
+}
+
+// AddVCenterRequestProperties defines model for AddVCenterRequestProperties.
+type AddVCenterRequestProperties struct {
+	// FriendlyName Name shown to people; the resource's own name when none was given.
+	FriendlyName string `json:"friendlyName,omitempty,omitzero"`
+
+	// IpAddress Address or host name at which the replicator reaches the server.
+	IpAddress string `json:"ipAddress"`
+
+	// Port TCP port as text; 443 when it was left out.
+	Port string `json:"port,omitempty,omitzero"`
+
+	// ProcessServerId The replicator that discovers: its id or name. Any of the site when empty.
+	ProcessServerId string `json:"processServerId,omitempty,omitzero"`
+
+	// RunAsAccountId Name of an account that the replicator knows. Its password is configured there and never passes through this API.
+	RunAsAccountId string `json:"runAsAccountId"`
+}
+
 // AgentDetails An agent enrolled in the site.
 type AgentDetails struct {
 	// AgentId Id of the agent; its certificate carries it.
@@ -1220,6 +1632,102 @@ type AgentDiskDetails struct {
 
 	// LunId Unit number of the disk.
 	LunId *int32 `json:"lunId,omitempty"`
+}
+
+// Alert Who gets mail about critical events.
+type Alert struct {
+	Id         string          `json:"id,omitempty,omitzero"`
+	Location   string          `json:"location,omitempty,omitzero"`
+	Name       string          `json:"name,omitempty,omitzero"`
+	Properties AlertProperties `json:"properties,omitempty,omitzero"`
+	Type       string          `json:"type,omitempty,omitzero"`
+}
+
+// AlertCollection One page of alert settings.
+type AlertCollection struct {
+	NextLink string  `json:"nextLink,omitempty,omitzero"`
+	Value    []Alert `json:"value"`
+}
+
+// AlertProperties defines model for AlertProperties.
+type AlertProperties struct {
+	// CustomEmailAddresses Who gets mail about critical events; at most 50 addresses.
+	CustomEmailAddresses []string `json:"customEmailAddresses"`
+
+	// Locale Language tag of the mails, en-US when empty. The text is English whatever it says.
+	Locale string `json:"locale,omitempty,omitzero"`
+
+	// SendToOwners "Send" or "true" also mails those whom lifeboatd was given as owners (--alert-owner).
+	SendToOwners string `json:"sendToOwners,omitempty,omitzero"`
+}
+
+// ApplianceCollection One page of appliances.
+type ApplianceCollection struct {
+	NextLink string                 `json:"nextLink,omitempty,omitzero"`
+	Value    []ReplicationAppliance `json:"value"`
+}
+
+// ApplianceMonitoringDetails Load of the appliance.
+type ApplianceMonitoringDetails struct {
+	// CpuDetails Load of one resource.
+	CpuDetails ApplianceResourceDetails `json:"cpuDetails,omitempty,omitzero"`
+
+	// DatastoreSnapshot Snapshots by datastore.
+	DatastoreSnapshot []DataStoreUtilizationDetails `json:"datastoreSnapshot,omitempty,omitzero"`
+
+	// DisksReplicationDetails Load of one resource.
+	DisksReplicationDetails ApplianceResourceDetails `json:"disksReplicationDetails,omitempty,omitzero"`
+
+	// EsxiNfcBuffer Load of one resource.
+	EsxiNfcBuffer ApplianceResourceDetails `json:"esxiNfcBuffer,omitempty,omitzero"`
+
+	// NetworkBandwidth Load of one resource.
+	NetworkBandwidth ApplianceResourceDetails `json:"networkBandwidth,omitempty,omitzero"`
+
+	// RamDetails Load of one resource.
+	RamDetails ApplianceResourceDetails `json:"ramDetails,omitempty,omitzero"`
+}
+
+// ApplianceResourceDetails Load of one resource.
+type ApplianceResourceDetails struct {
+	// Capacity What the appliance has.
+	Capacity *int64 `json:"capacity,omitempty"`
+
+	// ProcessUtilization Per cent used by replication.
+	ProcessUtilization *float64 `json:"processUtilization,omitempty"`
+
+	// Status Healthy, Warning or Critical.
+	Status string `json:"status,omitempty,omitzero"`
+
+	// TotalUtilization Per cent used in all.
+	TotalUtilization *float64 `json:"totalUtilization,omitempty"`
+}
+
+// ApplianceSpecificDetails Appliances by provider.
+type ApplianceSpecificDetails struct {
+	union json.RawMessage
+}
+
+// ApplyClusterRecoveryPointInput Changes the point after a failover.
+type ApplyClusterRecoveryPointInput struct {
+	Properties ApplyClusterRecoveryPointInputProperties `json:"properties"`
+}
+
+// ApplyClusterRecoveryPointInputProperties defines model for ApplyClusterRecoveryPointInputProperties.
+type ApplyClusterRecoveryPointInputProperties struct {
+	// ClusterRecoveryPointId Point of all nodes.
+	ClusterRecoveryPointId string `json:"clusterRecoveryPointId,omitempty,omitzero"`
+
+	// IndividualNodeRecoveryPoints Points of single nodes, for those that the cluster's point lacks.
+	IndividualNodeRecoveryPoints []string `json:"individualNodeRecoveryPoints,omitempty,omitzero"`
+
+	// ProviderSpecificDetails Only A2A has clusters, and Lifeboat refuses them.
+	ProviderSpecificDetails ApplyClusterRecoveryPointProviderSpecificInput `json:"providerSpecificDetails"`
+}
+
+// ApplyClusterRecoveryPointProviderSpecificInput Only A2A has clusters, and Lifeboat refuses them.
+type ApplyClusterRecoveryPointProviderSpecificInput struct {
+	union json.RawMessage
 }
 
 // ApplyRecoveryPointInput Changes the point that a failover started from, before commit.
@@ -1306,6 +1814,39 @@ type AzureFabricSpecificDetails struct {
 	Zones []A2AZoneDetails `json:"zones,omitempty,omitzero"`
 }
 
+// AzureMonitorAlertSettings Alerts about jobs.
+type AzureMonitorAlertSettings struct {
+	// AlertsForAllJobFailures Enabled or Disabled.
+	AlertsForAllJobFailures string `json:"alertsForAllJobFailures,omitempty,omitzero"`
+}
+
+// AzureToAzureCreateNetworkMappingInput Between two regions.
+type AzureToAzureCreateNetworkMappingInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// PrimaryNetworkId Network at the production side.
+	PrimaryNetworkId string `json:"primaryNetworkId"`
+}
+
+// AzureToAzureNetworkMappingSettings Between two regions.
+type AzureToAzureNetworkMappingSettings struct {
+	InstanceType string `json:"instanceType"`
+
+	// PrimaryFabricLocation Region the primary fabric stands for.
+	PrimaryFabricLocation string `json:"primaryFabricLocation,omitempty,omitzero"`
+
+	// RecoveryFabricLocation Region the recovery fabric stands for.
+	RecoveryFabricLocation string `json:"recoveryFabricLocation,omitempty,omitzero"`
+}
+
+// AzureToAzureUpdateNetworkMappingInput Between two regions.
+type AzureToAzureUpdateNetworkMappingInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// PrimaryNetworkId Network at the production side.
+	PrimaryNetworkId string `json:"primaryNetworkId,omitempty,omitzero"`
+}
+
 // AzureToAzureVMSyncedConfigDetails Settings of the source that were copied last.
 type AzureToAzureVMSyncedConfigDetails struct {
 	// InputEndpoints Ports that are open at the source.
@@ -1348,6 +1889,119 @@ type AzureVMDiskDetails struct {
 	VhdType string `json:"vhdType,omitempty,omitzero"`
 }
 
+// CapabilitiesProperties defines model for CapabilitiesProperties.
+type CapabilitiesProperties struct {
+	// DnsZones One entry for each part of the service asked about.
+	DnsZones []DNSZone `json:"dnsZones,omitempty,omitzero"`
+}
+
+// CapabilitiesResponse What a kind of resource needs.
+type CapabilitiesResponse struct {
+	Properties CapabilitiesResponseProperties `json:"properties,omitempty,omitzero"`
+
+	// Type As it was asked.
+	Type string `json:"type"`
+}
+
+// CapabilitiesResponseProperties defines model for CapabilitiesResponseProperties.
+type CapabilitiesResponseProperties struct {
+	// DnsZones One entry for each part of the service asked about.
+	DnsZones []DNSZoneResponse `json:"dnsZones"`
+}
+
+// CertificateRequest Uploads a certificate as the vault's registration credential.
+type CertificateRequest struct {
+	// Properties The certificate.
+	Properties RawCertificateData `json:"properties"`
+}
+
+// CheckNameAvailabilityParameters Asks for a name.
+type CheckNameAvailabilityParameters struct {
+	// Name Name for a new vault.
+	Name string `json:"name,omitempty,omitzero"`
+
+	// Type Microsoft.RecoveryServices/Vaults.
+	Type string `json:"type,omitempty,omitzero"`
+}
+
+// CheckNameAvailabilityResult Whether the name can be used.
+type CheckNameAvailabilityResult struct {
+	// Message The reason in words.
+	Message string `json:"message,omitempty,omitzero"`
+
+	// NameAvailable Whether a vault may be created with the name in the resource group.
+	NameAvailable *bool `json:"nameAvailable,omitempty"`
+
+	// Reason AlreadyExists or Invalid; absent when the name is available.
+	Reason string `json:"reason,omitempty,omitzero"`
+}
+
+// ClassicAlertSettings Alerts about critical operations.
+type ClassicAlertSettings struct {
+	// AlertsForCriticalOperations Enabled or Disabled.
+	AlertsForCriticalOperations string `json:"alertsForCriticalOperations,omitempty,omitzero"`
+}
+
+// ClientDiscoveryDisplay An operation in words.
+type ClientDiscoveryDisplay struct {
+	// Description What is done, in a sentence.
+	Description string `json:"description,omitempty,omitzero"`
+
+	// Operation What is done, in a few words.
+	Operation string `json:"operation,omitempty,omitzero"`
+
+	// Provider Always Lifeboat.
+	Provider string `json:"provider,omitempty,omitzero"`
+
+	// Resource Kind of resource.
+	Resource string `json:"resource,omitempty,omitzero"`
+}
+
+// ClientDiscoveryForLogSpecification A log.
+type ClientDiscoveryForLogSpecification struct {
+	// BlobDuration How long one file of the log covers.
+	BlobDuration string `json:"blobDuration,omitempty,omitzero"`
+
+	// DisplayName Name of the log in words.
+	DisplayName string `json:"displayName,omitempty,omitzero"`
+
+	// Name Name of the log.
+	Name string `json:"name,omitempty,omitzero"`
+}
+
+// ClientDiscoveryForProperties What monitoring can collect.
+type ClientDiscoveryForProperties struct {
+	// ServiceSpecification What monitoring can collect.
+	ServiceSpecification ClientDiscoveryForServiceSpecification `json:"serviceSpecification,omitempty,omitzero"`
+}
+
+// ClientDiscoveryForServiceSpecification What monitoring can collect.
+type ClientDiscoveryForServiceSpecification struct {
+	// LogSpecifications Logs that can be collected; none.
+	LogSpecifications []ClientDiscoveryForLogSpecification `json:"logSpecifications,omitempty,omitzero"`
+}
+
+// ClientDiscoveryResponse One page of operations.
+type ClientDiscoveryResponse struct {
+	NextLink string                             `json:"nextLink,omitempty,omitzero"`
+	Value    []ClientDiscoveryValueForSingleAPI `json:"value"`
+}
+
+// ClientDiscoveryValueForSingleAPI An operation.
+type ClientDiscoveryValueForSingleAPI struct {
+	// Display An operation in words.
+	Display ClientDiscoveryDisplay `json:"display,omitempty,omitzero"`
+
+	// Name Resource type and action, as role definitions name them.
+	Name string `json:"name,omitempty,omitzero"`
+
+	// Origin user.
+	Origin string `json:"origin,omitempty,omitzero"`
+
+	// Properties What monitoring can collect.
+	Properties ClientDiscoveryForProperties `json:"properties,omitempty,omitzero"`
+}
+
 // ClusterFailoverJobDetails A failover of a cluster.
 type ClusterFailoverJobDetails struct {
 	// AffectedObjectDetails Names and GUIDs of both sides, by keys such as PrimaryVmName and RecoveryVmName.
@@ -1358,6 +2012,37 @@ type ClusterFailoverJobDetails struct {
 	ProtectedItemDetails []FailoverReplicationProtectedItemDetails `json:"protectedItemDetails,omitempty,omitzero"`
 }
 
+// ClusterProviderSpecificRecoveryPointDetails Details by provider.
+type ClusterProviderSpecificRecoveryPointDetails struct {
+	union json.RawMessage
+}
+
+// ClusterRecoveryPoint A point of all nodes of a cluster. Lifeboat has none.
+type ClusterRecoveryPoint struct {
+	Id         string                         `json:"id,omitempty,omitzero"`
+	Name       string                         `json:"name,omitempty,omitzero"`
+	Properties ClusterRecoveryPointProperties `json:"properties,omitempty,omitzero"`
+	Type       string                         `json:"type,omitempty,omitzero"`
+}
+
+// ClusterRecoveryPointCollection One page of points: always empty.
+type ClusterRecoveryPointCollection struct {
+	NextLink string                 `json:"nextLink,omitempty,omitzero"`
+	Value    []ClusterRecoveryPoint `json:"value"`
+}
+
+// ClusterRecoveryPointProperties defines model for ClusterRecoveryPointProperties.
+type ClusterRecoveryPointProperties struct {
+	// ProviderSpecificDetails Details by provider.
+	ProviderSpecificDetails ClusterProviderSpecificRecoveryPointDetails `json:"providerSpecificDetails,omitempty,omitzero"`
+
+	// RecoveryPointTime Instant of the capture.
+	RecoveryPointTime time.Time `json:"recoveryPointTime,omitempty,omitzero"`
+
+	// RecoveryPointType CrashConsistent or ApplicationConsistent.
+	RecoveryPointType string `json:"recoveryPointType,omitempty,omitzero"`
+}
+
 // ClusterSwitchProtectionJobDetails A cluster was turned round.
 type ClusterSwitchProtectionJobDetails struct {
 	// AffectedObjectDetails Names and GUIDs of both sides, by keys such as PrimaryVmName and RecoveryVmName.
@@ -1366,6 +2051,37 @@ type ClusterSwitchProtectionJobDetails struct {
 
 	// NewReplicationProtectionClusterId Path of the cluster that replicates in the new direction.
 	NewReplicationProtectionClusterId string `json:"newReplicationProtectionClusterId,omitempty,omitzero"`
+}
+
+// ClusterTestFailoverCleanupInput Ends a drill.
+type ClusterTestFailoverCleanupInput struct {
+	Properties ClusterTestFailoverCleanupInputProperties `json:"properties"`
+}
+
+// ClusterTestFailoverCleanupInputProperties defines model for ClusterTestFailoverCleanupInputProperties.
+type ClusterTestFailoverCleanupInputProperties struct {
+	// Comments Kept with the job.
+	Comments string `json:"comments,omitempty,omitzero"`
+}
+
+// ClusterTestFailoverInput Starts a drill of the cluster.
+type ClusterTestFailoverInput struct {
+	Properties ClusterTestFailoverInputProperties `json:"properties"`
+}
+
+// ClusterTestFailoverInputProperties defines model for ClusterTestFailoverInputProperties.
+type ClusterTestFailoverInputProperties struct {
+	// FailoverDirection From the primary side to the recovery side, or back.
+	FailoverDirection FailoverDirection `json:"failoverDirection,omitempty,omitzero"`
+
+	// NetworkId Network of the drill.
+	NetworkId string `json:"networkId,omitempty,omitzero"`
+
+	// NetworkType VmNetworkAsInput or NoNetworkAttachAsInput.
+	NetworkType string `json:"networkType,omitempty,omitzero"`
+
+	// ProviderSpecificDetails Only A2A has clusters, and Lifeboat refuses them.
+	ProviderSpecificDetails ClusterTestFailoverProviderSpecificInput `json:"providerSpecificDetails,omitempty,omitzero"`
 }
 
 // ClusterTestFailoverJobDetails A drill of a cluster.
@@ -1393,9 +2109,77 @@ type ClusterTestFailoverJobDetails struct {
 	TestFailoverStatus string `json:"testFailoverStatus,omitempty,omitzero"`
 }
 
+// ClusterTestFailoverProviderSpecificInput Only A2A has clusters, and Lifeboat refuses them.
+type ClusterTestFailoverProviderSpecificInput struct {
+	union json.RawMessage
+}
+
+// ClusterUnplannedFailoverInput Fails the cluster over.
+type ClusterUnplannedFailoverInput struct {
+	Properties ClusterUnplannedFailoverInputProperties `json:"properties"`
+}
+
+// ClusterUnplannedFailoverInputProperties defines model for ClusterUnplannedFailoverInputProperties.
+type ClusterUnplannedFailoverInputProperties struct {
+	// FailoverDirection PrimaryToRecovery or RecoveryToPrimary.
+	FailoverDirection string `json:"failoverDirection,omitempty,omitzero"`
+
+	// ProviderSpecificDetails Only A2A has clusters, and Lifeboat refuses them.
+	ProviderSpecificDetails ClusterUnplannedFailoverProviderSpecificInput `json:"providerSpecificDetails,omitempty,omitzero"`
+
+	// SourceSiteOperations Required or NotRequired: shut the source down first.
+	SourceSiteOperations string `json:"sourceSiteOperations,omitempty,omitzero"`
+}
+
+// ClusterUnplannedFailoverProviderSpecificInput Only A2A has clusters, and Lifeboat refuses them.
+type ClusterUnplannedFailoverProviderSpecificInput struct {
+	union json.RawMessage
+}
+
+// CmkKekIdentity Who reads the key.
+type CmkKekIdentity struct {
+	// UseSystemAssignedIdentity Whether the vault's own identity reads the key.
+	UseSystemAssignedIdentity *bool `json:"useSystemAssignedIdentity,omitempty"`
+
+	// UserAssignedIdentity Path of the identity that reads the key.
+	UserAssignedIdentity string `json:"userAssignedIdentity,omitempty,omitzero"`
+}
+
+// CmkKeyVaultProperties The key.
+type CmkKeyVaultProperties struct {
+	// KeyUri URL of the key.
+	KeyUri string `json:"keyUri,omitempty,omitzero"`
+}
+
+// ComputeSizeErrorDetails Why a machine cannot have a size.
+type ComputeSizeErrorDetails struct {
+	// Message The reason.
+	Message string `json:"message,omitempty,omitzero"`
+
+	// Severity Error or Warning.
+	Severity string `json:"severity,omitempty,omitzero"`
+}
+
 // ConfigurationSettings The machine as discovery sees it.
 type ConfigurationSettings struct {
 	union json.RawMessage
+}
+
+// ConfigureAlertRequest Says who gets mail about critical events.
+type ConfigureAlertRequest struct {
+	Properties ConfigureAlertRequestProperties `json:"properties"`
+}
+
+// ConfigureAlertRequestProperties defines model for ConfigureAlertRequestProperties.
+type ConfigureAlertRequestProperties struct {
+	// CustomEmailAddresses Who gets mail about critical events; at most 50 addresses.
+	CustomEmailAddresses []string `json:"customEmailAddresses,omitempty,omitzero"`
+
+	// Locale Language tag of the mails, en-US when empty. The text is English whatever it says.
+	Locale string `json:"locale,omitempty,omitzero"`
+
+	// SendToOwners "Send" or "true" also mails those whom lifeboatd was given as owners (--alert-owner).
+	SendToOwners string `json:"sendToOwners,omitempty,omitzero"`
 }
 
 // ConsistencyCheckTaskDetails What a consistency check found.
@@ -1404,6 +2188,23 @@ type ConsistencyCheckTaskDetails struct {
 
 	// VmDetails Machines that differ from what the server knows.
 	VmDetails []InconsistentVMDetails `json:"vmDetails,omitempty,omitzero"`
+}
+
+// CreateNetworkMappingInput Says where replicas of machines on a network are attached.
+type CreateNetworkMappingInput struct {
+	Properties CreateNetworkMappingInputProperties `json:"properties"`
+}
+
+// CreateNetworkMappingInputProperties defines model for CreateNetworkMappingInputProperties.
+type CreateNetworkMappingInputProperties struct {
+	// FabricSpecificDetails The kinds of fabric on both sides. Without it the fabrics themselves tell.
+	FabricSpecificDetails FabricSpecificCreateNetworkMappingInput `json:"fabricSpecificDetails,omitempty,omitzero"`
+
+	// RecoveryFabricName Fabric of the recovery network; "Microsoft Azure", or nothing, for this server's recovery site.
+	RecoveryFabricName string `json:"recoveryFabricName,omitempty,omitzero"`
+
+	// RecoveryNetworkId Network that replicas of machines on the primary network join: a path of a network, or a name the recovery site knows.
+	RecoveryNetworkId string `json:"recoveryNetworkId"`
 }
 
 // CreatePolicyInput Creates replication settings of one provider type.
@@ -1446,6 +2247,22 @@ type CreateProtectionContainerMappingInputProperties struct {
 	TargetProtectionContainerId string `json:"targetProtectionContainerId"`
 }
 
+// CreateProtectionIntentInput Asks that a machine be protected as soon as it can be.
+type CreateProtectionIntentInput struct {
+	Properties CreateProtectionIntentProperties `json:"properties"`
+}
+
+// CreateProtectionIntentProperties defines model for CreateProtectionIntentProperties.
+type CreateProtectionIntentProperties struct {
+	// ProviderSpecificDetails Only A2A has intents.
+	ProviderSpecificDetails CreateProtectionIntentProviderSpecificDetails `json:"providerSpecificDetails"`
+}
+
+// CreateProtectionIntentProviderSpecificDetails Only A2A has intents.
+type CreateProtectionIntentProviderSpecificDetails struct {
+	union json.RawMessage
+}
+
 // CreateRecoveryPlanInput A new recovery plan.
 type CreateRecoveryPlanInput struct {
 	Properties CreateRecoveryPlanInputProperties `json:"properties"`
@@ -1471,6 +2288,39 @@ type CreateRecoveryPlanInputProperties struct {
 	RecoveryFabricId string `json:"recoveryFabricId"`
 }
 
+// CriticalJobHistoryDetails A job that ended badly.
+type CriticalJobHistoryDetails struct {
+	// JobId Path of the job.
+	JobId string `json:"jobId,omitempty,omitzero"`
+
+	// JobName What it did.
+	JobName string `json:"jobName,omitempty,omitzero"`
+
+	// JobStatus How it ended.
+	JobStatus string `json:"jobStatus,omitempty,omitzero"`
+
+	// StartTime When it began.
+	StartTime time.Time `json:"startTime,omitempty,omitzero"`
+}
+
+// CrossSubscriptionRestoreSettings Restores to other subscriptions.
+type CrossSubscriptionRestoreSettings struct {
+	// CrossSubscriptionRestoreState Enabled, Disabled or PermanentlyDisabled.
+	CrossSubscriptionRestoreState string `json:"crossSubscriptionRestoreState,omitempty,omitzero"`
+}
+
+// CurrentJobDetails The running job.
+type CurrentJobDetails struct {
+	// JobId Path of the job.
+	JobId string `json:"jobId,omitempty,omitzero"`
+
+	// JobName What it does.
+	JobName string `json:"jobName,omitempty,omitzero"`
+
+	// StartTime When it began.
+	StartTime time.Time `json:"startTime,omitempty,omitzero"`
+}
+
 // CurrentScenarioDetails The operation that runs on the resource; scenarioName None when idle.
 type CurrentScenarioDetails struct {
 	// JobId Path of the running job.
@@ -1481,6 +2331,24 @@ type CurrentScenarioDetails struct {
 
 	// StartTime When it began. UTC.
 	StartTime time.Time `json:"startTime,omitempty,omitzero"`
+}
+
+// DNSZone A part of the service.
+type DNSZone struct {
+	// SubResource Part of the service asked about.
+	SubResource DNSZoneSubResource `json:"subResource,omitempty,omitzero"`
+}
+
+// DNSZoneSubResource Part of the service asked about.
+type DNSZoneSubResource string
+
+// DNSZoneResponse What a part of the service needs of name servers.
+type DNSZoneResponse struct {
+	// RequiredZoneNames Zones that would have to resolve; none here.
+	RequiredZoneNames []string `json:"requiredZoneNames"`
+
+	// SubResource Part of the service asked about.
+	SubResource string `json:"subResource,omitempty,omitzero"`
 }
 
 // DataStore A directory of home disks. Sizes are decimal text.
@@ -1499,6 +2367,18 @@ type DataStore struct {
 
 	// Uuid Id of the datastore.
 	Uuid string `json:"uuid,omitempty,omitzero"`
+}
+
+// DataStoreUtilizationDetails Snapshots of a datastore.
+type DataStoreUtilizationDetails struct {
+	// DataStoreName Name of the datastore.
+	DataStoreName string `json:"dataStoreName,omitempty,omitzero"`
+
+	// TotalSnapshotsCreated How many there are.
+	TotalSnapshotsCreated *int64 `json:"totalSnapshotsCreated,omitempty"`
+
+	// TotalSnapshotsSupported How many there may be.
+	TotalSnapshotsSupported *int64 `json:"totalSnapshotsSupported,omitempty"`
 }
 
 // DisableProtectionInput Ends protection and drops the machine's points.
@@ -1585,6 +2465,21 @@ type DiskVolumeDetails struct {
 	Name string `json:"name,omitempty,omitzero"`
 }
 
+// Display An operation in words.
+type Display struct {
+	// Description What is done, in a sentence.
+	Description string `json:"description,omitempty,omitzero"`
+
+	// Operation What is done, in a few words.
+	Operation string `json:"operation,omitempty,omitzero"`
+
+	// Provider Always Lifeboat.
+	Provider string `json:"provider,omitempty,omitzero"`
+
+	// Resource Kind of resource.
+	Resource string `json:"resource,omitempty,omitzero"`
+}
+
 // DraDetails A provider of the site.
 type DraDetails struct {
 	// BiosId SMBIOS UUID.
@@ -1613,6 +2508,25 @@ type DraDetails struct {
 
 	// Version Version, dotted.
 	Version string `json:"version,omitempty,omitzero"`
+}
+
+// EnableMigrationInput Starts to migrate a machine.
+type EnableMigrationInput struct {
+	Properties EnableMigrationInputProperties `json:"properties"`
+}
+
+// EnableMigrationInputProperties defines model for EnableMigrationInputProperties.
+type EnableMigrationInputProperties struct {
+	// PolicyId Path of the policy.
+	PolicyId string `json:"policyId"`
+
+	// ProviderSpecificDetails A kind of migration. Only VMwareCbt exists, and Lifeboat refuses it.
+	ProviderSpecificDetails EnableMigrationProviderSpecificInput `json:"providerSpecificDetails"`
+}
+
+// EnableMigrationProviderSpecificInput A kind of migration. Only VMwareCbt exists, and Lifeboat refuses it.
+type EnableMigrationProviderSpecificInput struct {
+	union json.RawMessage
 }
 
 // EnableProtectionInput Protects a machine.
@@ -1757,6 +2671,51 @@ type EventSpecificDetails struct {
 	union json.RawMessage
 }
 
+// ExistingProtectionProfile A policy that exists.
+type ExistingProtectionProfile struct {
+	// ProtectionProfileId Path of a policy of this vault.
+	ProtectionProfileId string `json:"protectionProfileId"`
+	ResourceType        string `json:"resourceType"`
+}
+
+// ExistingRecoveryAvailabilitySet A set that exists.
+type ExistingRecoveryAvailabilitySet struct {
+	// RecoveryAvailabilitySetId Availability set; kept, not used.
+	RecoveryAvailabilitySetId string `json:"recoveryAvailabilitySetId,omitempty,omitzero"`
+	ResourceType              string `json:"resourceType"`
+}
+
+// ExistingRecoveryProximityPlacementGroup A group that exists.
+type ExistingRecoveryProximityPlacementGroup struct {
+	// RecoveryProximityPlacementGroupId Placement group; kept, not used.
+	RecoveryProximityPlacementGroupId string `json:"recoveryProximityPlacementGroupId,omitempty,omitzero"`
+	ResourceType                      string `json:"resourceType"`
+}
+
+// ExistingRecoveryResourceGroup A resource group that exists.
+type ExistingRecoveryResourceGroup struct {
+	// RecoveryResourceGroupId The resource group; kept as sent.
+	RecoveryResourceGroupId string `json:"recoveryResourceGroupId,omitempty,omitzero"`
+	ResourceType            string `json:"resourceType"`
+}
+
+// ExistingRecoveryVirtualNetwork A network that exists.
+type ExistingRecoveryVirtualNetwork struct {
+	// RecoverySubnetName Part of that network.
+	RecoverySubnetName string `json:"recoverySubnetName,omitempty,omitzero"`
+
+	// RecoveryVirtualNetworkId The network the replica joins.
+	RecoveryVirtualNetworkId string `json:"recoveryVirtualNetworkId"`
+	ResourceType             string `json:"resourceType"`
+}
+
+// ExistingStorageAccount An account that exists.
+type ExistingStorageAccount struct {
+	// AzureStorageAccountId The account; kept, not used.
+	AzureStorageAccountId string `json:"azureStorageAccountId"`
+	ResourceType          string `json:"resourceType"`
+}
+
 // ExportJobDetails An export of jobs, and where its file is.
 type ExportJobDetails struct {
 	// AffectedObjectDetails Names and GUIDs of both sides, by keys such as PrimaryVmName and RecoveryVmName.
@@ -1862,6 +2821,11 @@ type FabricProperties struct {
 	RolloverEncryptionDetails EncryptionDetails `json:"rolloverEncryptionDetails,omitempty,omitzero"`
 }
 
+// FabricSpecificCreateNetworkMappingInput The kinds of fabric on both sides. Without it the fabrics themselves tell.
+type FabricSpecificCreateNetworkMappingInput struct {
+	union json.RawMessage
+}
+
 // FabricSpecificCreationInput The kind of site. Unknown values of instanceType, and no customDetails, make a Hyper-V site.
 type FabricSpecificCreationInput struct {
 	union json.RawMessage
@@ -1869,6 +2833,11 @@ type FabricSpecificCreationInput struct {
 
 // FabricSpecificDetails What the site is made of, by its kind.
 type FabricSpecificDetails struct {
+	union json.RawMessage
+}
+
+// FabricSpecificUpdateNetworkMappingInput The kinds of fabric on both sides. They cannot be changed.
+type FabricSpecificUpdateNetworkMappingInput struct {
 	union json.RawMessage
 }
 
@@ -1943,6 +2912,33 @@ type FailoverReplicationProtectedItemDetails struct {
 
 	// TestVmName Name of the test machine.
 	TestVmName string `json:"testVmName,omitempty,omitzero"`
+}
+
+// GatewayOperationDetails What the gateway does for a disk.
+type GatewayOperationDetails struct {
+	// DataStores Datastores it reads from.
+	DataStores []string `json:"dataStores,omitempty,omitzero"`
+
+	// HostName Host it reads through.
+	HostName string `json:"hostName,omitempty,omitzero"`
+
+	// ProgressPercentage 0 to 100.
+	ProgressPercentage *int32 `json:"progressPercentage,omitempty"`
+
+	// State What it does.
+	State string `json:"state,omitempty,omitzero"`
+
+	// TimeElapsed Seconds since it began.
+	TimeElapsed *int64 `json:"timeElapsed,omitempty"`
+
+	// TimeRemaining Seconds it may still take.
+	TimeRemaining *int64 `json:"timeRemaining,omitempty"`
+
+	// UploadSpeed Bytes a second sent.
+	UploadSpeed *int64 `json:"uploadSpeed,omitempty"`
+
+	// VmwareReadThroughput Bytes a second read.
+	VmwareReadThroughput *int64 `json:"vmwareReadThroughput,omitempty"`
 }
 
 // GenerateRegistrationKeyInput Lifeboat extension. Asks for a key with which one part of the site enrols.
@@ -2794,14 +3790,14 @@ type IPConfigInputDetails struct {
 	TfoSubnetName string `json:"tfoSubnetName,omitempty,omitzero"`
 }
 
-// IdentityData Accepted and not used.
+// IdentityData Kept and shown again; Lifeboat signs in nowhere with it.
 type IdentityData struct {
 	PrincipalId string `json:"principalId,omitempty,omitzero"`
 	TenantId    string `json:"tenantId,omitempty,omitzero"`
 
 	// Type None, SystemAssigned, UserAssigned or both.
-	Type                   string                 `json:"type"`
-	UserAssignedIdentities map[string]interface{} `json:"userAssignedIdentities,omitempty,omitzero"`
+	Type                   string                            `json:"type"`
+	UserAssignedIdentities map[string]map[string]interface{} `json:"userAssignedIdentities,omitempty,omitzero"`
 }
 
 // IdentityProviderDetails Identity of an application.
@@ -2820,6 +3816,12 @@ type IdentityProviderInput struct {
 	Audience      string `json:"audience,omitempty,omitzero"`
 	ObjectId      string `json:"objectId,omitempty,omitzero"`
 	TenantId      string `json:"tenantId,omitempty,omitzero"`
+}
+
+// ImmutabilitySettings Whether backups can be deleted.
+type ImmutabilitySettings struct {
+	// State Disabled, Unlocked or Locked.
+	State string `json:"state,omitempty,omitzero"`
 }
 
 // InMageAgentDetails The agent in the machine.
@@ -3612,6 +4614,49 @@ type InMageRcmAddDisksInput struct {
 	InstanceType string               `json:"instanceType"`
 }
 
+// InMageRcmApplianceDetails One replicator and the parts it stands for.
+type InMageRcmApplianceDetails struct {
+	// Dra A provider of the site.
+	Dra DraDetails `json:"dra,omitempty,omitzero"`
+
+	// FabricArmId Path of the fabric.
+	FabricArmId string `json:"fabricArmId,omitempty,omitzero"`
+
+	// Id The replicator's id.
+	Id string `json:"id,omitempty,omitzero"`
+
+	// MarsAgent A part of the site.
+	MarsAgent RcmComponentDetails `json:"marsAgent,omitempty,omitzero"`
+
+	// Name Its host name.
+	Name string `json:"name,omitempty,omitzero"`
+
+	// ProcessServer A replicator that takes replication data.
+	ProcessServer ProcessServerDetails `json:"processServer,omitempty,omitzero"`
+
+	// PushInstaller A part of the site.
+	PushInstaller RcmComponentDetails `json:"pushInstaller,omitempty,omitzero"`
+
+	// RcmProxy A part of the site.
+	RcmProxy RcmComponentDetails `json:"rcmProxy,omitempty,omitzero"`
+
+	// ReplicationAgent A part of the site.
+	ReplicationAgent RcmComponentDetails `json:"replicationAgent,omitempty,omitzero"`
+
+	// ReprotectAgent A replicator that can write home disks.
+	ReprotectAgent ReprotectAgentDetails `json:"reprotectAgent,omitempty,omitzero"`
+
+	// SwitchProviderBlockingErrorDetails Empty: nothing stands in the way of switching.
+	SwitchProviderBlockingErrorDetails []InMageRcmFabricSwitchProviderBlockingErrorDetails `json:"switchProviderBlockingErrorDetails"`
+}
+
+// InMageRcmApplianceSpecificDetails Replicators of a site whose machines run the guest agent.
+type InMageRcmApplianceSpecificDetails struct {
+	// Appliances Replicators of one site.
+	Appliances   []InMageRcmApplianceDetails `json:"appliances"`
+	InstanceType string                      `json:"instanceType"`
+}
+
 // InMageRcmApplyRecoveryPointInput The point to start from instead.
 type InMageRcmApplyRecoveryPointInput struct {
 	InstanceType string `json:"instanceType"`
@@ -3894,6 +4939,27 @@ type InMageRcmFabricSpecificDetails struct {
 
 	// VmwareSiteId Path of the VMware site. Kept and shown.
 	VmwareSiteId string `json:"vmwareSiteId,omitempty,omitzero"`
+}
+
+// InMageRcmFabricSwitchProviderBlockingErrorDetails Why a machine cannot change its provider.
+type InMageRcmFabricSwitchProviderBlockingErrorDetails struct {
+	// ErrorCode Stable word for programs.
+	ErrorCode string `json:"errorCode,omitempty,omitzero"`
+
+	// ErrorMessage For people.
+	ErrorMessage string `json:"errorMessage,omitempty,omitzero"`
+
+	// ErrorMessageParameters Values in the message by name.
+	ErrorMessageParameters map[string]string `json:"errorMessageParameters,omitempty,omitzero"`
+
+	// ErrorTags Marks by name.
+	ErrorTags map[string]string `json:"errorTags,omitempty,omitzero"`
+
+	// PossibleCauses Why this happens.
+	PossibleCauses string `json:"possibleCauses,omitempty,omitzero"`
+
+	// RecommendedAction What to do about it.
+	RecommendedAction string `json:"recommendedAction,omitempty,omitzero"`
 }
 
 // InMageRcmFailbackDiscoveredProtectedVMDetails The machine as its site's inventory sees it.
@@ -5204,6 +6270,18 @@ type JobTaskDetails struct {
 	JobTask JobEntity `json:"jobTask,omitempty,omitzero"`
 }
 
+// JobsSummary Jobs by state.
+type JobsSummary struct {
+	// FailedJobs Jobs that failed.
+	FailedJobs *int32 `json:"failedJobs,omitempty"`
+
+	// InProgressJobs Jobs that have not ended.
+	InProgressJobs *int32 `json:"inProgressJobs,omitempty"`
+
+	// SuspendedJobs Jobs that wait for a person.
+	SuspendedJobs *int32 `json:"suspendedJobs,omitempty"`
+}
+
 // KeyEncryptionKeyInfo The key that wraps the key of a disk.
 type KeyEncryptionKeyInfo struct {
 	// KeyIdentifier URL of the key.
@@ -5218,6 +6296,48 @@ type LicenseType string
 
 // LinuxLicenseType License of the cloud. Kept and shown.
 type LinuxLicenseType string
+
+// LogicalNetwork A logical network of a VMM server.
+type LogicalNetwork struct {
+	Id         string                   `json:"id,omitempty,omitzero"`
+	Location   string                   `json:"location,omitempty,omitzero"`
+	Name       string                   `json:"name,omitempty,omitzero"`
+	Properties LogicalNetworkProperties `json:"properties,omitempty,omitzero"`
+	Type       string                   `json:"type,omitempty,omitzero"`
+}
+
+// LogicalNetworkCollection One page of logical networks.
+type LogicalNetworkCollection struct {
+	NextLink string           `json:"nextLink,omitempty,omitzero"`
+	Value    []LogicalNetwork `json:"value"`
+}
+
+// LogicalNetworkProperties defines model for LogicalNetworkProperties.
+type LogicalNetworkProperties struct {
+	// FriendlyName Name shown to people; the resource's own name when none was given.
+	FriendlyName string `json:"friendlyName,omitempty,omitzero"`
+
+	// LogicalNetworkDefinitionsStatus Whether the logical network has definitions: Present or NotPresent.
+	LogicalNetworkDefinitionsStatus string `json:"logicalNetworkDefinitionsStatus,omitempty,omitzero"`
+
+	// LogicalNetworkUsage What it is used for, as the management server says.
+	LogicalNetworkUsage string `json:"logicalNetworkUsage,omitempty,omitzero"`
+
+	// NetworkVirtualizationStatus Whether networks are virtualized on it: Enabled or Disabled.
+	NetworkVirtualizationStatus string `json:"networkVirtualizationStatus,omitempty,omitzero"`
+}
+
+// ManagedRunCommandScriptInput A script.
+type ManagedRunCommandScriptInput struct {
+	// ScriptParameters Arguments.
+	ScriptParameters string `json:"scriptParameters"`
+
+	// ScriptUrl Where the script is.
+	ScriptUrl string `json:"scriptUrl"`
+
+	// StepName Name of the step.
+	StepName string `json:"stepName"`
+}
 
 // ManualActionTaskDetails A pause for a person.
 type ManualActionTaskDetails struct {
@@ -5290,6 +6410,129 @@ type MasterTargetServer struct {
 	VersionStatus string `json:"versionStatus,omitempty,omitzero"`
 }
 
+// MigrateInput Migrates the machine.
+type MigrateInput struct {
+	Properties MigrateInputProperties `json:"properties"`
+}
+
+// MigrateInputProperties defines model for MigrateInputProperties.
+type MigrateInputProperties struct {
+	// ProviderSpecificDetails A kind of migration. Only VMwareCbt exists, and Lifeboat refuses it.
+	ProviderSpecificDetails MigrateProviderSpecificInput `json:"providerSpecificDetails"`
+}
+
+// MigrateProviderSpecificInput A kind of migration. Only VMwareCbt exists, and Lifeboat refuses it.
+type MigrateProviderSpecificInput struct {
+	union json.RawMessage
+}
+
+// MigrationItem A machine in migration. Lifeboat has none.
+type MigrationItem struct {
+	Id         string                  `json:"id,omitempty,omitzero"`
+	Location   string                  `json:"location,omitempty,omitzero"`
+	Name       string                  `json:"name,omitempty,omitzero"`
+	Properties MigrationItemProperties `json:"properties,omitempty,omitzero"`
+	Type       string                  `json:"type,omitempty,omitzero"`
+}
+
+// MigrationItemCollection One page of machines in migration: always empty.
+type MigrationItemCollection struct {
+	NextLink string          `json:"nextLink,omitempty,omitzero"`
+	Value    []MigrationItem `json:"value"`
+}
+
+// MigrationItemProperties defines model for MigrationItemProperties.
+type MigrationItemProperties struct {
+	// AllowedOperations What may be asked of it now.
+	AllowedOperations []string `json:"allowedOperations,omitempty,omitzero"`
+
+	// CriticalJobHistory Jobs that ended badly, newest first.
+	CriticalJobHistory []CriticalJobHistoryDetails `json:"criticalJobHistory,omitempty,omitzero"`
+
+	// CurrentJob The running job.
+	CurrentJob CurrentJobDetails `json:"currentJob,omitempty,omitzero"`
+
+	// EventCorrelationId Names the machine in events.
+	EventCorrelationId string `json:"eventCorrelationId,omitempty,omitzero"`
+
+	// Health Normal, Warning, Critical or None.
+	Health string `json:"health,omitempty,omitzero"`
+
+	// HealthErrors What is wrong with it; empty when nothing is.
+	HealthErrors []HealthError `json:"healthErrors,omitempty,omitzero"`
+
+	// LastMigrationStatus How the last migration ended.
+	LastMigrationStatus string `json:"lastMigrationStatus,omitempty,omitzero"`
+
+	// LastMigrationTime When it ended.
+	LastMigrationTime time.Time `json:"lastMigrationTime,omitempty,omitzero"`
+
+	// LastTestMigrationStatus How the last test ended.
+	LastTestMigrationStatus string `json:"lastTestMigrationStatus,omitempty,omitzero"`
+
+	// LastTestMigrationTime When it ended.
+	LastTestMigrationTime time.Time `json:"lastTestMigrationTime,omitempty,omitzero"`
+
+	// MachineName The machine.
+	MachineName string `json:"machineName,omitempty,omitzero"`
+
+	// MigrationState Where the migration stands.
+	MigrationState string `json:"migrationState,omitempty,omitzero"`
+
+	// MigrationStateDescription The same in words.
+	MigrationStateDescription string `json:"migrationStateDescription,omitempty,omitzero"`
+
+	// PolicyFriendlyName Name of the policy.
+	PolicyFriendlyName string `json:"policyFriendlyName,omitempty,omitzero"`
+
+	// PolicyId Path of the policy.
+	PolicyId string `json:"policyId,omitempty,omitzero"`
+
+	// ProviderSpecificDetails Details by kind of migration.
+	ProviderSpecificDetails MigrationProviderSpecificSettings `json:"providerSpecificDetails,omitempty,omitzero"`
+
+	// RecoveryServicesProviderId Path of the provider.
+	RecoveryServicesProviderId string `json:"recoveryServicesProviderId,omitempty,omitzero"`
+
+	// ReplicationStatus Whether changes flow.
+	ReplicationStatus string `json:"replicationStatus,omitempty,omitzero"`
+
+	// TestMigrateState Where the test stands.
+	TestMigrateState string `json:"testMigrateState,omitempty,omitzero"`
+
+	// TestMigrateStateDescription The same in words.
+	TestMigrateStateDescription string `json:"testMigrateStateDescription,omitempty,omitzero"`
+}
+
+// MigrationProviderSpecificSettings Details by kind of migration.
+type MigrationProviderSpecificSettings struct {
+	union json.RawMessage
+}
+
+// MigrationRecoveryPoint A point of a machine in migration. Lifeboat has none.
+type MigrationRecoveryPoint struct {
+	Id         string                           `json:"id,omitempty,omitzero"`
+	Location   string                           `json:"location,omitempty,omitzero"`
+	Name       string                           `json:"name,omitempty,omitzero"`
+	Properties MigrationRecoveryPointProperties `json:"properties,omitempty,omitzero"`
+	Type       string                           `json:"type,omitempty,omitzero"`
+}
+
+// MigrationRecoveryPointCollection One page of points: always empty.
+type MigrationRecoveryPointCollection struct {
+	NextLink string                   `json:"nextLink,omitempty,omitzero"`
+	Value    []MigrationRecoveryPoint `json:"value"`
+}
+
+// MigrationRecoveryPointProperties defines model for MigrationRecoveryPointProperties.
+type MigrationRecoveryPointProperties struct {
+	// RecoveryPointTime Instant of the capture.
+	RecoveryPointTime time.Time `json:"recoveryPointTime,omitempty,omitzero"`
+
+	// RecoveryPointType CrashConsistent or ApplicationConsistent.
+	RecoveryPointType string `json:"recoveryPointType,omitempty,omitzero"`
+}
+
 // MobilityServiceUpdate A version of the agent.
 type MobilityServiceUpdate struct {
 	// OsType Windows or Linux.
@@ -5300,6 +6543,167 @@ type MobilityServiceUpdate struct {
 
 	// Version Version, dotted.
 	Version string `json:"version,omitempty,omitzero"`
+}
+
+// MonitoringSettings Alerts of the cloud's monitoring; kept, not acted on. See replicationAlertSettings.
+type MonitoringSettings struct {
+	// AzureMonitorAlertSettings Alerts about jobs.
+	AzureMonitorAlertSettings AzureMonitorAlertSettings `json:"azureMonitorAlertSettings,omitempty,omitzero"`
+
+	// ClassicAlertSettings Alerts about critical operations.
+	ClassicAlertSettings ClassicAlertSettings `json:"classicAlertSettings,omitempty,omitzero"`
+}
+
+// MonitoringSummary Health in numbers.
+type MonitoringSummary struct {
+	// DeprecatedProviderCount Always 0.
+	DeprecatedProviderCount *int32 `json:"deprecatedProviderCount,omitempty"`
+
+	// EventsCount Events kept.
+	EventsCount *int32 `json:"eventsCount,omitempty"`
+
+	// SupportedProviderCount Replicators registered.
+	SupportedProviderCount *int32 `json:"supportedProviderCount,omitempty"`
+
+	// UnHealthyProviderCount Fabrics with a replicator that does not answer.
+	UnHealthyProviderCount *int32 `json:"unHealthyProviderCount,omitempty"`
+
+	// UnHealthyVmCount Protected items whose health is Critical.
+	UnHealthyVmCount *int32 `json:"unHealthyVmCount,omitempty"`
+
+	// UnsupportedProviderCount Always 0.
+	UnsupportedProviderCount *int32 `json:"unsupportedProviderCount,omitempty"`
+}
+
+// NameInfo What is counted.
+type NameInfo struct {
+	// LocalizedValue In words.
+	LocalizedValue string `json:"localizedValue,omitempty,omitzero"`
+
+	// Value Stable word for programs.
+	Value string `json:"value,omitempty,omitzero"`
+}
+
+// Network A network that was discovered in a fabric.
+type Network struct {
+	Id         string            `json:"id,omitempty,omitzero"`
+	Location   string            `json:"location,omitempty,omitzero"`
+	Name       string            `json:"name,omitempty,omitzero"`
+	Properties NetworkProperties `json:"properties,omitempty,omitzero"`
+	Type       string            `json:"type,omitempty,omitzero"`
+}
+
+// NetworkCollection One page of networks.
+type NetworkCollection struct {
+	NextLink string    `json:"nextLink,omitempty,omitzero"`
+	Value    []Network `json:"value"`
+}
+
+// NetworkMapping A primary network and its recovery network.
+type NetworkMapping struct {
+	Id         string                   `json:"id,omitempty,omitzero"`
+	Location   string                   `json:"location,omitempty,omitzero"`
+	Name       string                   `json:"name,omitempty,omitzero"`
+	Properties NetworkMappingProperties `json:"properties,omitempty,omitzero"`
+	Type       string                   `json:"type,omitempty,omitzero"`
+}
+
+// NetworkMappingCollection One page of network mappings.
+type NetworkMappingCollection struct {
+	NextLink string           `json:"nextLink,omitempty,omitzero"`
+	Value    []NetworkMapping `json:"value"`
+}
+
+// NetworkMappingFabricSpecificSettings The kinds of fabric on both sides.
+type NetworkMappingFabricSpecificSettings struct {
+	union json.RawMessage
+}
+
+// NetworkMappingProperties defines model for NetworkMappingProperties.
+type NetworkMappingProperties struct {
+	// FabricSpecificSettings The kinds of fabric on both sides.
+	FabricSpecificSettings NetworkMappingFabricSpecificSettings `json:"fabricSpecificSettings,omitempty,omitzero"`
+
+	// PrimaryFabricFriendlyName Name of the primary fabric.
+	PrimaryFabricFriendlyName string `json:"primaryFabricFriendlyName,omitempty,omitzero"`
+
+	// PrimaryNetworkFriendlyName Name of the primary network as shown to people.
+	PrimaryNetworkFriendlyName string `json:"primaryNetworkFriendlyName,omitempty,omitzero"`
+
+	// PrimaryNetworkId Network at the production side.
+	PrimaryNetworkId string `json:"primaryNetworkId,omitempty,omitzero"`
+
+	// RecoveryFabricArmId Path of the recovery fabric; "Microsoft Azure" for this server's recovery site.
+	RecoveryFabricArmId string `json:"recoveryFabricArmId,omitempty,omitzero"`
+
+	// RecoveryFabricFriendlyName Name of the recovery fabric.
+	RecoveryFabricFriendlyName string `json:"recoveryFabricFriendlyName,omitempty,omitzero"`
+
+	// RecoveryNetworkFriendlyName Name of the recovery network as shown to people.
+	RecoveryNetworkFriendlyName string `json:"recoveryNetworkFriendlyName,omitempty,omitzero"`
+
+	// RecoveryNetworkId Network that replicas of machines on the primary network join: a path of a network, or a name the recovery site knows.
+	RecoveryNetworkId string `json:"recoveryNetworkId,omitempty,omitzero"`
+
+	// State Paired.
+	State string `json:"state,omitempty,omitzero"`
+}
+
+// NetworkProperties defines model for NetworkProperties.
+type NetworkProperties struct {
+	// FabricType Kind of the fabric, such as VMM, HyperVSite or Azure.
+	FabricType string `json:"fabricType,omitempty,omitzero"`
+
+	// FriendlyName Name shown to people; the resource's own name when none was given.
+	FriendlyName string `json:"friendlyName,omitempty,omitzero"`
+
+	// NetworkType NoIsolation, Vlan or WindowsVirtualization.
+	NetworkType string `json:"networkType,omitempty,omitzero"`
+
+	// Subnets Parts of the network, in the order they were discovered.
+	Subnets []Subnet `json:"subnets"`
+}
+
+// NewProtectionProfile A policy to be made.
+type NewProtectionProfile struct {
+	// AppConsistentFrequencyInMinutes Minutes between application-consistent points; 0 makes none.
+	AppConsistentFrequencyInMinutes *int32 `json:"appConsistentFrequencyInMinutes,omitempty"`
+
+	// CrashConsistentFrequencyInMinutes Minutes between crash-consistent points.
+	CrashConsistentFrequencyInMinutes *int32 `json:"crashConsistentFrequencyInMinutes,omitempty"`
+
+	// MultiVmSyncStatus Enable or Disable: whether machines of a group get common points.
+	MultiVmSyncStatus NewProtectionProfileMultiVmSyncStatus `json:"multiVmSyncStatus"`
+
+	// PolicyName Name for the policy to be made.
+	PolicyName string `json:"policyName"`
+
+	// RecoveryPointHistory Minutes that points are kept.
+	RecoveryPointHistory *int32 `json:"recoveryPointHistory,omitempty"`
+	ResourceType         string `json:"resourceType"`
+}
+
+// NewProtectionProfileMultiVmSyncStatus Enable or Disable: whether machines of a group get common points.
+type NewProtectionProfileMultiVmSyncStatus string
+
+// NewRecoveryAvailabilitySet A set to be made; its name is chosen by the cloud.
+type NewRecoveryAvailabilitySet struct {
+	ResourceType string `json:"resourceType"`
+}
+
+// NewRecoveryProximityPlacementGroup A group to be made; its name is chosen by the cloud.
+type NewRecoveryProximityPlacementGroup struct {
+	ResourceType string `json:"resourceType"`
+}
+
+// NewRecoveryVirtualNetwork A network to be made.
+type NewRecoveryVirtualNetwork struct {
+	// RecoveryVirtualNetworkName Name for the network to be made.
+	RecoveryVirtualNetworkName string `json:"recoveryVirtualNetworkName,omitempty,omitzero"`
+
+	// RecoveryVirtualNetworkResourceGroupName Resource group of that network.
+	RecoveryVirtualNetworkResourceGroupName string `json:"recoveryVirtualNetworkResourceGroupName,omitempty,omitzero"`
+	ResourceType                            string `json:"resourceType"`
 }
 
 // OSDetails An operating system.
@@ -5347,6 +6751,15 @@ type OSUpgradeSupportedVersions struct {
 	SupportedTargetOsVersions []string `json:"supportedTargetOsVersions,omitempty,omitzero"`
 }
 
+// OSVersionWrapper A version of a system.
+type OSVersionWrapper struct {
+	// ServicePack Always empty.
+	ServicePack string `json:"servicePack,omitempty,omitzero"`
+
+	// Version A version, or the kernel it must at least have.
+	Version string `json:"version,omitempty,omitzero"`
+}
+
 // OperationStatus How a long-running operation stands. Answered with 200 in every state.
 type OperationStatus struct {
 	EndTime time.Time `json:"endTime,omitempty,omitzero"`
@@ -5367,6 +6780,27 @@ type OperationStatus struct {
 
 	// Status InProgress, Succeeded, Failed or Canceled.
 	Status string `json:"status"`
+}
+
+// OperationsDiscovery An operation.
+type OperationsDiscovery struct {
+	// Display An operation in words.
+	Display Display `json:"display,omitempty,omitzero"`
+
+	// Name Resource type and action, as role definitions name them.
+	Name string `json:"name,omitempty,omitzero"`
+
+	// Origin user.
+	Origin string `json:"origin,omitempty,omitzero"`
+
+	// Properties Never present.
+	Properties map[string]interface{} `json:"properties,omitempty,omitzero"`
+}
+
+// OperationsDiscoveryCollection One page of operations.
+type OperationsDiscoveryCollection struct {
+	NextLink string                `json:"nextLink,omitempty,omitzero"`
+	Value    []OperationsDiscovery `json:"value"`
 }
 
 // OtherContainerCreationInput No provider has input here.
@@ -5399,6 +6833,11 @@ type OtherFabricDetails struct {
 	InstanceType string `json:"instanceType"`
 }
 
+// OtherNetworkMappingInput No input: a base class that clients send when they have nothing to say.
+type OtherNetworkMappingInput struct {
+	InstanceType string `json:"instanceType"`
+}
+
 // OtherPolicyInput A provider without settings of its own.
 type OtherPolicyInput struct {
 	InstanceType string `json:"instanceType"`
@@ -5428,7 +6867,7 @@ type OtherSwitchProtectionInput struct {
 type PatchVault struct {
 	Etag string `json:"etag,omitempty,omitzero"`
 
-	// Identity Accepted and not used.
+	// Identity Kept and shown again; Lifeboat signs in nowhere with it.
 	Identity IdentityData `json:"identity,omitempty,omitzero"`
 	Location string       `json:"location,omitempty,omitzero"`
 
@@ -5440,6 +6879,17 @@ type PatchVault struct {
 
 	// Tags Replaces all tags.
 	Tags map[string]string `json:"tags,omitempty,omitzero"`
+}
+
+// PauseReplicationInput Stops the flow of changes.
+type PauseReplicationInput struct {
+	Properties PauseReplicationInputProperties `json:"properties"`
+}
+
+// PauseReplicationInputProperties defines model for PauseReplicationInputProperties.
+type PauseReplicationInputProperties struct {
+	// InstanceType VMwareCbt.
+	InstanceType string `json:"instanceType"`
 }
 
 // PlainTaskDetails Nothing but the type.
@@ -5508,6 +6958,75 @@ type PolicyProviderSpecificDetails struct {
 // PolicyProviderSpecificInput The settings, in the provider's own units.
 type PolicyProviderSpecificInput struct {
 	union json.RawMessage
+}
+
+// PrivateEndpoint Where the link begins.
+type PrivateEndpoint struct {
+	Id string `json:"id,omitempty,omitzero"`
+}
+
+// PrivateEndpointConnection A private link.
+type PrivateEndpointConnection struct {
+	// GroupIds Parts of the service the link leads to.
+	GroupIds []string `json:"groupIds,omitempty,omitzero"`
+
+	// PrivateEndpoint Where the link begins.
+	PrivateEndpoint PrivateEndpoint `json:"privateEndpoint,omitempty,omitzero"`
+
+	// PrivateLinkServiceConnectionState Whether the link may be used.
+	PrivateLinkServiceConnectionState PrivateLinkServiceConnectionState `json:"privateLinkServiceConnectionState,omitempty,omitzero"`
+
+	// ProvisioningState Succeeded, Deleting, Failed or Pending.
+	ProvisioningState string `json:"provisioningState,omitempty,omitzero"`
+}
+
+// PrivateEndpointConnectionVaultProperties A private link. Lifeboat has none.
+type PrivateEndpointConnectionVaultProperties struct {
+	Id       string `json:"id,omitempty,omitzero"`
+	Location string `json:"location,omitempty,omitzero"`
+	Name     string `json:"name,omitempty,omitzero"`
+
+	// Properties A private link.
+	Properties PrivateEndpointConnection `json:"properties,omitempty,omitzero"`
+	Type       string                    `json:"type,omitempty,omitzero"`
+}
+
+// PrivateLinkResource A part of the service that a private link can lead to.
+type PrivateLinkResource struct {
+	Id         string                        `json:"id,omitempty,omitzero"`
+	Name       string                        `json:"name,omitempty,omitzero"`
+	Properties PrivateLinkResourceProperties `json:"properties,omitempty,omitzero"`
+	Type       string                        `json:"type,omitempty,omitzero"`
+}
+
+// PrivateLinkResourceProperties defines model for PrivateLinkResourceProperties.
+type PrivateLinkResourceProperties struct {
+	// GroupId Part of the service the link leads to.
+	GroupId string `json:"groupId,omitempty,omitzero"`
+
+	// RequiredMembers Endpoints the link must have.
+	RequiredMembers []string `json:"requiredMembers"`
+
+	// RequiredZoneNames Zones that would have to resolve; none here.
+	RequiredZoneNames []string `json:"requiredZoneNames"`
+}
+
+// PrivateLinkResources One page of private link resources.
+type PrivateLinkResources struct {
+	NextLink string                `json:"nextLink,omitempty,omitzero"`
+	Value    []PrivateLinkResource `json:"value"`
+}
+
+// PrivateLinkServiceConnectionState Whether the link may be used.
+type PrivateLinkServiceConnectionState struct {
+	// ActionsRequired What is left to do.
+	ActionsRequired string `json:"actionsRequired,omitempty,omitzero"`
+
+	// Description For people.
+	Description string `json:"description,omitempty,omitzero"`
+
+	// Status Approved, Pending, Rejected or Disconnected.
+	Status string `json:"status,omitempty,omitzero"`
 }
 
 // ProcessServer A replicator that takes replication data.
@@ -5880,6 +7399,11 @@ type ProtectionContainerProperties struct {
 	Role string `json:"role,omitempty,omitzero"`
 }
 
+// ProtectionProfileCustomDetails The policy.
+type ProtectionProfileCustomDetails struct {
+	union json.RawMessage
+}
+
 // ProviderError The site's side. Its code is a number.
 type ProviderError struct {
 	// ErrorCode Number of the error at the site.
@@ -5902,6 +7426,18 @@ type ProviderError struct {
 type ProviderSpecificRecoveryPointDetails struct {
 	union json.RawMessage
 }
+
+// RawCertificateData The certificate.
+type RawCertificateData struct {
+	// AuthType What the credential is for. Whatever it says, parts of Lifeboat enrol with registration keys.
+	AuthType RawCertificateDataAuthType `json:"authType,omitempty,omitzero"`
+
+	// Certificate An X.509 certificate in DER, or in PEM, as base64.
+	Certificate []byte `json:"certificate"`
+}
+
+// RawCertificateDataAuthType What the credential is for. Whatever it says, parts of Lifeboat enrol with registration keys.
+type RawCertificateDataAuthType string
 
 // RcmComponentDetails A part of the site.
 type RcmComponentDetails struct {
@@ -5955,6 +7491,11 @@ type RcmErrorDetails struct {
 
 	// RecommendedAction What to do about it.
 	RecommendedAction string `json:"recommendedAction,omitempty,omitzero"`
+}
+
+// RecoveryAvailabilitySetCustomDetails An availability set of a cloud.
+type RecoveryAvailabilitySetCustomDetails struct {
+	union json.RawMessage
 }
 
 // RecoveryPlan Brings several machines up in order, with scripts, webhooks and pauses for people between them.
@@ -6395,6 +7936,16 @@ type RecoveryPointProperties struct {
 	StoredBytes *int64 `json:"storedBytes,omitempty"`
 }
 
+// RecoveryProximityPlacementGroupCustomDetails A placement group of a cloud.
+type RecoveryProximityPlacementGroupCustomDetails struct {
+	union json.RawMessage
+}
+
+// RecoveryResourceGroupCustomDetails A resource group.
+type RecoveryResourceGroupCustomDetails struct {
+	union json.RawMessage
+}
+
 // RecoveryServicesProvider A replicator registered in a fabric.
 type RecoveryServicesProvider struct {
 	// Id Path of the resource.
@@ -6483,6 +8034,26 @@ type RecoveryServicesProviderProperties struct {
 	ServerVersion string `json:"serverVersion,omitempty,omitzero"`
 }
 
+// RecoveryVirtualNetworkCustomDetails The network the replica joins.
+type RecoveryVirtualNetworkCustomDetails struct {
+	union json.RawMessage
+}
+
+// RegisteredClusterNodes A node whose agent has enrolled.
+type RegisteredClusterNodes struct {
+	// BiosId SMBIOS UUID.
+	BiosId string `json:"biosId,omitempty,omitzero"`
+
+	// ClusterNodeFqdn Name of the node.
+	ClusterNodeFqdn string `json:"clusterNodeFqdn,omitempty,omitzero"`
+
+	// IsSharedDiskVirtualNode Whether it stands for the shared disks.
+	IsSharedDiskVirtualNode *bool `json:"isSharedDiskVirtualNode,omitempty"`
+
+	// MachineId Id of the machine.
+	MachineId string `json:"machineId,omitempty,omitzero"`
+}
+
 // RegistrationKey A one-time key, shown here and nowhere else.
 type RegistrationKey struct {
 	// CaSha256 SHA-256 of the control plane's CA certificate (DER, lower-case hex); the part compares before it trusts.
@@ -6548,6 +8119,62 @@ type RenewCertificateInput struct {
 type RenewCertificateInputProperties struct {
 	// RenewCertificateType Cloud renews the certificate between server and provider.
 	RenewCertificateType string `json:"renewCertificateType,omitempty,omitzero"`
+}
+
+// ReplicationAppliance The replicators of a site under the name of the field's appliances.
+type ReplicationAppliance struct {
+	Properties ReplicationApplianceProperties `json:"properties,omitempty,omitzero"`
+}
+
+// ReplicationApplianceProperties defines model for ReplicationApplianceProperties.
+type ReplicationApplianceProperties struct {
+	// ProviderSpecificDetails Appliances by provider.
+	ProviderSpecificDetails ApplianceSpecificDetails `json:"providerSpecificDetails,omitempty,omitzero"`
+}
+
+// ReplicationClusterProviderSpecificSettings Details by provider.
+type ReplicationClusterProviderSpecificSettings struct {
+	union json.RawMessage
+}
+
+// ReplicationEligibilityResults Whether a machine can be protected.
+type ReplicationEligibilityResults struct {
+	Id         string                                  `json:"id,omitempty,omitzero"`
+	Name       string                                  `json:"name,omitempty,omitzero"`
+	Properties ReplicationEligibilityResultsProperties `json:"properties,omitempty,omitzero"`
+	Type       string                                  `json:"type,omitempty,omitzero"`
+}
+
+// ReplicationEligibilityResultsCollection All results, which is one.
+type ReplicationEligibilityResultsCollection struct {
+	Value []ReplicationEligibilityResults `json:"value"`
+}
+
+// ReplicationEligibilityResultsErrorInfo A reason that it cannot.
+type ReplicationEligibilityResultsErrorInfo struct {
+	// Code Stable word for programs.
+	Code string `json:"code,omitempty,omitzero"`
+
+	// Message For people.
+	Message string `json:"message,omitempty,omitzero"`
+
+	// PossibleCauses Why this happens.
+	PossibleCauses string `json:"possibleCauses,omitempty,omitzero"`
+
+	// RecommendedAction What to do about it.
+	RecommendedAction string `json:"recommendedAction,omitempty,omitzero"`
+
+	// Status Error.
+	Status string `json:"status,omitempty,omitzero"`
+}
+
+// ReplicationEligibilityResultsProperties defines model for ReplicationEligibilityResultsProperties.
+type ReplicationEligibilityResultsProperties struct {
+	// ClientRequestId The caller's x-ms-client-request-id.
+	ClientRequestId string `json:"clientRequestId,omitempty,omitzero"`
+
+	// Errors Why the machine cannot be protected now; empty when it can.
+	Errors []ReplicationEligibilityResultsErrorInfo `json:"errors"`
 }
 
 // ReplicationGroupDetails A group replicated by the storage.
@@ -6675,6 +8302,154 @@ type ReplicationProtectedItemProperties struct {
 	TestFailoverStateDescription string `json:"testFailoverStateDescription,omitempty,omitzero"`
 }
 
+// ReplicationProtectionCluster A cluster with shared disks. Lifeboat has none.
+type ReplicationProtectionCluster struct {
+	Id         string                                 `json:"id,omitempty,omitzero"`
+	Name       string                                 `json:"name,omitempty,omitzero"`
+	Properties ReplicationProtectionClusterProperties `json:"properties,omitempty,omitzero"`
+	Type       string                                 `json:"type,omitempty,omitzero"`
+}
+
+// ReplicationProtectionClusterCollection One page of clusters: always empty.
+type ReplicationProtectionClusterCollection struct {
+	NextLink string                         `json:"nextLink,omitempty,omitzero"`
+	Value    []ReplicationProtectionCluster `json:"value"`
+}
+
+// ReplicationProtectionClusterProperties defines model for ReplicationProtectionClusterProperties.
+type ReplicationProtectionClusterProperties struct {
+	// ActiveLocation Primary or Recovery.
+	ActiveLocation string `json:"activeLocation,omitempty,omitzero"`
+
+	// AgentClusterId Id of the cluster as its agents report it.
+	AgentClusterId string `json:"agentClusterId,omitempty,omitzero"`
+
+	// AllowedOperations What may be asked of it now.
+	AllowedOperations []string `json:"allowedOperations,omitempty,omitzero"`
+
+	// AreAllClusterNodesRegistered Whether every node has an agent.
+	AreAllClusterNodesRegistered *bool `json:"areAllClusterNodesRegistered,omitempty"`
+
+	// ClusterFqdn Name of the cluster.
+	ClusterFqdn string `json:"clusterFqdn,omitempty,omitzero"`
+
+	// ClusterNodeFqdns Names of the nodes.
+	ClusterNodeFqdns []string `json:"clusterNodeFqdns,omitempty,omitzero"`
+
+	// ClusterProtectedItemIds Paths of the protected items of the nodes.
+	ClusterProtectedItemIds []string `json:"clusterProtectedItemIds,omitempty,omitzero"`
+
+	// ClusterRegisteredNodes Nodes whose agents have enrolled.
+	ClusterRegisteredNodes []RegisteredClusterNodes `json:"clusterRegisteredNodes,omitempty,omitzero"`
+
+	// CurrentScenario The operation that runs on the resource; scenarioName None when idle.
+	CurrentScenario CurrentScenarioDetails `json:"currentScenario,omitempty,omitzero"`
+
+	// HealthErrors What is wrong with it; empty when nothing is.
+	HealthErrors []HealthError `json:"healthErrors,omitempty,omitzero"`
+
+	// LastSuccessfulFailoverTime When the last failover ended.
+	LastSuccessfulFailoverTime time.Time `json:"lastSuccessfulFailoverTime,omitempty,omitzero"`
+
+	// LastSuccessfulTestFailoverTime When the last drill was cleaned up.
+	LastSuccessfulTestFailoverTime time.Time `json:"lastSuccessfulTestFailoverTime,omitempty,omitzero"`
+
+	// PolicyFriendlyName Name of the policy.
+	PolicyFriendlyName string `json:"policyFriendlyName,omitempty,omitzero"`
+
+	// PolicyId Path of the policy.
+	PolicyId string `json:"policyId,omitempty,omitzero"`
+
+	// PrimaryFabricFriendlyName Name of the primary fabric.
+	PrimaryFabricFriendlyName string `json:"primaryFabricFriendlyName,omitempty,omitzero"`
+
+	// PrimaryFabricProvider Kind of the primary fabric.
+	PrimaryFabricProvider string `json:"primaryFabricProvider,omitempty,omitzero"`
+
+	// PrimaryProtectionContainerFriendlyName Container of the nodes.
+	PrimaryProtectionContainerFriendlyName string `json:"primaryProtectionContainerFriendlyName,omitempty,omitzero"`
+
+	// ProtectionClusterType Kind of cluster.
+	ProtectionClusterType string `json:"protectionClusterType,omitempty,omitzero"`
+
+	// ProtectionState Where protection stands.
+	ProtectionState string `json:"protectionState,omitempty,omitzero"`
+
+	// ProtectionStateDescription The same in words.
+	ProtectionStateDescription string `json:"protectionStateDescription,omitempty,omitzero"`
+
+	// ProviderSpecificDetails Details by provider.
+	ProviderSpecificDetails ReplicationClusterProviderSpecificSettings `json:"providerSpecificDetails,omitempty,omitzero"`
+
+	// ProvisioningState Succeeded once the cluster is set up.
+	ProvisioningState string `json:"provisioningState,omitempty,omitzero"`
+
+	// RecoveryContainerId Container at the other side.
+	RecoveryContainerId string `json:"recoveryContainerId,omitempty,omitzero"`
+
+	// RecoveryFabricFriendlyName Name of the recovery fabric.
+	RecoveryFabricFriendlyName string `json:"recoveryFabricFriendlyName,omitempty,omitzero"`
+
+	// RecoveryFabricId Fabric at the other side.
+	RecoveryFabricId string `json:"recoveryFabricId,omitempty,omitzero"`
+
+	// RecoveryProtectionContainerFriendlyName Name of that container.
+	RecoveryProtectionContainerFriendlyName string `json:"recoveryProtectionContainerFriendlyName,omitempty,omitzero"`
+
+	// ReplicationHealth Normal, Warning, Critical or None.
+	ReplicationHealth string `json:"replicationHealth,omitempty,omitzero"`
+
+	// SharedDiskProperties Replication of the shared disks.
+	SharedDiskProperties SharedDiskReplicationItemProperties `json:"sharedDiskProperties,omitempty,omitzero"`
+
+	// TestFailoverState Where the drill stands.
+	TestFailoverState string `json:"testFailoverState,omitempty,omitzero"`
+
+	// TestFailoverStateDescription The same in words.
+	TestFailoverStateDescription string `json:"testFailoverStateDescription,omitempty,omitzero"`
+}
+
+// ReplicationProtectionIntent A wish that a machine be protected.
+type ReplicationProtectionIntent struct {
+	Id         string                                `json:"id,omitempty,omitzero"`
+	Location   string                                `json:"location,omitempty,omitzero"`
+	Name       string                                `json:"name,omitempty,omitzero"`
+	Properties ReplicationProtectionIntentProperties `json:"properties,omitempty,omitzero"`
+	Type       string                                `json:"type,omitempty,omitzero"`
+}
+
+// ReplicationProtectionIntentCollection One page of intents.
+type ReplicationProtectionIntentCollection struct {
+	NextLink string                        `json:"nextLink,omitempty,omitzero"`
+	Value    []ReplicationProtectionIntent `json:"value"`
+}
+
+// ReplicationProtectionIntentProperties defines model for ReplicationProtectionIntentProperties.
+type ReplicationProtectionIntentProperties struct {
+	// CreationTimeUTC When the intent was first put; text, RFC 3339.
+	CreationTimeUTC string `json:"creationTimeUTC,omitempty,omitzero"`
+
+	// FriendlyName Name shown to people; the resource's own name when none was given.
+	FriendlyName string `json:"friendlyName,omitempty,omitzero"`
+
+	// IsActive Whether the intent waits for the machine. False once its protection was asked for.
+	IsActive *bool `json:"isActive,omitempty"`
+
+	// JobId Path of the job that protects the machine; absent while there is none.
+	JobId string `json:"jobId,omitempty,omitzero"`
+
+	// JobState State of that job; NotStarted while there is none.
+	JobState string `json:"jobState,omitempty,omitzero"`
+
+	// ProviderSpecificDetails Only A2A has intents.
+	ProviderSpecificDetails ReplicationProtectionIntentProviderSpecificSettings `json:"providerSpecificDetails,omitempty,omitzero"`
+}
+
+// ReplicationProtectionIntentProviderSpecificSettings Only A2A has intents.
+type ReplicationProtectionIntentProviderSpecificSettings struct {
+	union json.RawMessage
+}
+
 // ReplicationProviderContainerUnmappingInput Has nothing but its type.
 type ReplicationProviderContainerUnmappingInput struct {
 	InstanceType string `json:"instanceType,omitempty,omitzero"`
@@ -6698,6 +8473,32 @@ type ReplicationProviderSpecificSettings struct {
 // ReplicationProviderSpecificUpdateContainerMappingInput Input by provider.
 type ReplicationProviderSpecificUpdateContainerMappingInput struct {
 	union json.RawMessage
+}
+
+// ReplicationUsage What a vault holds, in numbers.
+type ReplicationUsage struct {
+	// JobsSummary Jobs by state.
+	JobsSummary JobsSummary `json:"jobsSummary,omitempty,omitzero"`
+
+	// MonitoringSummary Health in numbers.
+	MonitoringSummary MonitoringSummary `json:"monitoringSummary,omitempty,omitzero"`
+
+	// ProtectedItemCount Protected items of the vault.
+	ProtectedItemCount *int32 `json:"protectedItemCount,omitempty"`
+
+	// RecoveryPlanCount Recovery plans of the vault.
+	RecoveryPlanCount *int32 `json:"recoveryPlanCount,omitempty"`
+
+	// RecoveryServicesProviderAuthType 1: parts prove themselves with certificates.
+	RecoveryServicesProviderAuthType *int32 `json:"recoveryServicesProviderAuthType,omitempty"`
+
+	// RegisteredServersCount Replicators registered in its fabrics.
+	RegisteredServersCount *int32 `json:"registeredServersCount,omitempty"`
+}
+
+// ReplicationUsageList All counts of a vault, which is one.
+type ReplicationUsageList struct {
+	Value []ReplicationUsage `json:"value"`
 }
 
 // ReprotectAgentDetails A replicator that can write home disks.
@@ -6760,6 +8561,68 @@ type ResolveHealthInputProperties struct {
 	HealthErrors []ResolveHealthError `json:"healthErrors,omitempty,omitzero"`
 }
 
+// ResourceCapabilities Asks what a kind of resource needs.
+type ResourceCapabilities struct {
+	Properties CapabilitiesProperties `json:"properties,omitempty,omitzero"`
+
+	// Type Kind of resource asked about.
+	Type string `json:"type"`
+}
+
+// ResourceCertificateAndAADDetails The certificate, and this server in place of an identity provider.
+type ResourceCertificateAndAADDetails struct {
+	// AadAudience URL of this server.
+	AadAudience string `json:"aadAudience,omitempty,omitzero"`
+
+	// AadAuthority URL of this server in place of an identity provider.
+	AadAuthority string `json:"aadAuthority"`
+
+	// AadTenantId The subscription.
+	AadTenantId string `json:"aadTenantId"`
+	AuthType    string `json:"authType"`
+
+	// AzureManagementEndpointAudience URL of this server.
+	AzureManagementEndpointAudience string `json:"azureManagementEndpointAudience"`
+
+	// Certificate The certificate as it was sent.
+	Certificate []byte `json:"certificate,omitempty,omitzero"`
+
+	// FriendlyName Name the certificate was put under.
+	FriendlyName string `json:"friendlyName,omitempty,omitzero"`
+
+	// Issuer Who signed it.
+	Issuer string `json:"issuer,omitempty,omitzero"`
+
+	// ResourceId A number for the vault that clients write into their credential file.
+	ResourceId *int64 `json:"resourceId,omitempty"`
+
+	// ServicePrincipalClientId The vault's id.
+	ServicePrincipalClientId string `json:"servicePrincipalClientId"`
+
+	// ServicePrincipalObjectId The vault's id.
+	ServicePrincipalObjectId string `json:"servicePrincipalObjectId"`
+
+	// ServiceResourceId Path of the vault.
+	ServiceResourceId string `json:"serviceResourceId,omitempty,omitzero"`
+
+	// Subject Whom it names.
+	Subject string `json:"subject,omitempty,omitzero"`
+
+	// Thumbprint SHA-1 of the certificate in hex, by which clients find it.
+	Thumbprint string `json:"thumbprint,omitempty,omitzero"`
+
+	// ValidFrom Not good before.
+	ValidFrom time.Time `json:"validFrom,omitempty,omitzero"`
+
+	// ValidTo Not good after; later uploads replace it.
+	ValidTo time.Time `json:"validTo,omitempty,omitzero"`
+}
+
+// ResourceCertificateDetails The certificate and how its bearer would sign in.
+type ResourceCertificateDetails struct {
+	union json.RawMessage
+}
+
 // ResourceHealthSummary Resources of one kind, counted by health.
 type ResourceHealthSummary struct {
 	// CategorizedResourceCounts Number of resources by health word.
@@ -6779,6 +8642,12 @@ type ResourceProvider struct {
 	RegistrationState string `json:"registrationState"`
 }
 
+// RestoreSettings Who may restore backups; kept, not acted on.
+type RestoreSettings struct {
+	// CrossSubscriptionRestoreSettings Restores to other subscriptions.
+	CrossSubscriptionRestoreSettings CrossSubscriptionRestoreSettings `json:"crossSubscriptionRestoreSettings,omitempty,omitzero"`
+}
+
 // ResumeJobParams Goes on with a job that waits for a person.
 type ResumeJobParams struct {
 	Properties ResumeJobParamsProperties `json:"properties,omitempty,omitzero"`
@@ -6788,6 +8657,38 @@ type ResumeJobParams struct {
 type ResumeJobParamsProperties struct {
 	// Comments Free text, kept with the job.
 	Comments string `json:"comments,omitempty,omitzero"`
+}
+
+// ResumeReplicationInput Lets changes flow again.
+type ResumeReplicationInput struct {
+	Properties ResumeReplicationInputProperties `json:"properties"`
+}
+
+// ResumeReplicationInputProperties defines model for ResumeReplicationInputProperties.
+type ResumeReplicationInputProperties struct {
+	// ProviderSpecificDetails A kind of migration. Only VMwareCbt exists, and Lifeboat refuses it.
+	ProviderSpecificDetails ResumeReplicationProviderSpecificInput `json:"providerSpecificDetails"`
+}
+
+// ResumeReplicationProviderSpecificInput A kind of migration. Only VMwareCbt exists, and Lifeboat refuses it.
+type ResumeReplicationProviderSpecificInput struct {
+	union json.RawMessage
+}
+
+// ResyncInput Compares the disks again.
+type ResyncInput struct {
+	Properties ResyncInputProperties `json:"properties"`
+}
+
+// ResyncInputProperties defines model for ResyncInputProperties.
+type ResyncInputProperties struct {
+	// ProviderSpecificDetails A kind of migration. Only VMwareCbt exists, and Lifeboat refuses it.
+	ProviderSpecificDetails ResyncProviderSpecificInput `json:"providerSpecificDetails"`
+}
+
+// ResyncProviderSpecificInput A kind of migration. Only VMwareCbt exists, and Lifeboat refuses it.
+type ResyncProviderSpecificInput struct {
+	union json.RawMessage
 }
 
 // RetentionVolume A volume that keeps older points.
@@ -6868,6 +8769,18 @@ type SecurityProfileProperties struct {
 	TargetVmTpm string `json:"targetVmTpm,omitempty,omitzero"`
 }
 
+// SecuritySettings Protection of backups against deletion; kept, not acted on.
+type SecuritySettings struct {
+	// ImmutabilitySettings Whether backups can be deleted.
+	ImmutabilitySettings ImmutabilitySettings `json:"immutabilitySettings,omitempty,omitzero"`
+
+	// MultiUserAuthorization Enabled or Disabled.
+	MultiUserAuthorization string `json:"multiUserAuthorization,omitempty,omitzero"`
+
+	// SoftDeleteSettings Whether deleted backups are kept.
+	SoftDeleteSettings SoftDeleteSettings `json:"softDeleteSettings,omitempty,omitzero"`
+}
+
 // ServiceError The control plane's side.
 type ServiceError struct {
 	// ActivityId Joins this to a line of the server's log.
@@ -6886,6 +8799,39 @@ type ServiceError struct {
 	RecommendedAction string `json:"recommendedAction,omitempty,omitzero"`
 }
 
+// SharedDiskReplicationItemProperties Replication of the shared disks.
+type SharedDiskReplicationItemProperties struct {
+	// ActiveLocation Primary or Recovery.
+	ActiveLocation string `json:"activeLocation,omitempty,omitzero"`
+
+	// AllowedOperations What may be asked of it now.
+	AllowedOperations []string `json:"allowedOperations,omitempty,omitzero"`
+
+	// CurrentScenario The operation that runs on the resource; scenarioName None when idle.
+	CurrentScenario CurrentScenarioDetails `json:"currentScenario,omitempty,omitzero"`
+
+	// HealthErrors What is wrong with it; empty when nothing is.
+	HealthErrors []HealthError `json:"healthErrors,omitempty,omitzero"`
+
+	// ProtectionState Where protection stands.
+	ProtectionState string `json:"protectionState,omitempty,omitzero"`
+
+	// ReplicationHealth Normal, Warning, Critical or None.
+	ReplicationHealth string `json:"replicationHealth,omitempty,omitzero"`
+
+	// SharedDiskProviderSpecificDetails Details of the shared disks by provider.
+	SharedDiskProviderSpecificDetails SharedDiskReplicationProviderSpecificSettings `json:"sharedDiskProviderSpecificDetails,omitempty,omitzero"`
+
+	// TestFailoverState Where the drill stands.
+	TestFailoverState string `json:"testFailoverState,omitempty,omitzero"`
+}
+
+// SharedDiskReplicationProviderSpecificSettings Details of the shared disks by provider.
+type SharedDiskReplicationProviderSpecificSettings struct {
+	// InstanceType A2A.
+	InstanceType string `json:"instanceType"`
+}
+
 // Sku The vault's tier. It changes nothing here.
 type Sku struct {
 	Capacity string  `json:"capacity,omitempty,omitzero"`
@@ -6898,11 +8844,145 @@ type Sku struct {
 // SkuName defines model for SkuName.
 type SkuName string
 
+// SoftDeleteSettings Whether deleted backups are kept.
+type SoftDeleteSettings struct {
+	// SoftDeleteRetentionPeriodInDays Days that what was deleted is kept.
+	SoftDeleteRetentionPeriodInDays *int32 `json:"softDeleteRetentionPeriodInDays,omitempty"`
+
+	// SoftDeleteState Enabled, Disabled or AlwaysON.
+	SoftDeleteState string `json:"softDeleteState,omitempty,omitzero"`
+}
+
 // SourceSiteOperations Whether the source is to be shut down first, if it answers.
 type SourceSiteOperations string
 
 // SqlServerLicenseType License of the cloud. Kept and shown.
 type SqlServerLicenseType string
+
+// StorageAccountCustomDetails A storage account of a cloud.
+type StorageAccountCustomDetails struct {
+	union json.RawMessage
+}
+
+// StorageClassification A class of storage of a VMM server.
+type StorageClassification struct {
+	Id         string                          `json:"id,omitempty,omitzero"`
+	Location   string                          `json:"location,omitempty,omitzero"`
+	Name       string                          `json:"name,omitempty,omitzero"`
+	Properties StorageClassificationProperties `json:"properties,omitempty,omitzero"`
+	Type       string                          `json:"type,omitempty,omitzero"`
+}
+
+// StorageClassificationCollection One page of classes of storage.
+type StorageClassificationCollection struct {
+	NextLink string                  `json:"nextLink,omitempty,omitzero"`
+	Value    []StorageClassification `json:"value"`
+}
+
+// StorageClassificationMapping A class of storage and the one its disks go to.
+type StorageClassificationMapping struct {
+	Id         string                                 `json:"id,omitempty,omitzero"`
+	Location   string                                 `json:"location,omitempty,omitzero"`
+	Name       string                                 `json:"name,omitempty,omitzero"`
+	Properties StorageClassificationMappingProperties `json:"properties,omitempty,omitzero"`
+	Type       string                                 `json:"type,omitempty,omitzero"`
+}
+
+// StorageClassificationMappingCollection One page of mappings.
+type StorageClassificationMappingCollection struct {
+	NextLink string                         `json:"nextLink,omitempty,omitzero"`
+	Value    []StorageClassificationMapping `json:"value"`
+}
+
+// StorageClassificationMappingInput Pairs two classes of storage.
+type StorageClassificationMappingInput struct {
+	Properties StorageMappingInputProperties `json:"properties"`
+}
+
+// StorageClassificationMappingProperties defines model for StorageClassificationMappingProperties.
+type StorageClassificationMappingProperties struct {
+	// TargetStorageClassificationId Path of the classification that disks of this one go to at the other site.
+	TargetStorageClassificationId string `json:"targetStorageClassificationId,omitempty,omitzero"`
+}
+
+// StorageClassificationProperties defines model for StorageClassificationProperties.
+type StorageClassificationProperties struct {
+	// FriendlyName Name shown to people; the resource's own name when none was given.
+	FriendlyName string `json:"friendlyName,omitempty,omitzero"`
+}
+
+// StorageMappingInputProperties defines model for StorageMappingInputProperties.
+type StorageMappingInputProperties struct {
+	// TargetStorageClassificationId Path of the classification that disks of this one go to at the other site.
+	TargetStorageClassificationId string `json:"targetStorageClassificationId"`
+}
+
+// Subnet A part of a network.
+type Subnet struct {
+	// AddressList Address ranges in CIDR form.
+	AddressList []string `json:"addressList,omitempty,omitzero"`
+
+	// FriendlyName Name shown to people.
+	FriendlyName string `json:"friendlyName,omitempty,omitzero"`
+
+	// Name Name within the network.
+	Name string `json:"name,omitempty,omitzero"`
+}
+
+// SupportedOSDetails A system.
+type SupportedOSDetails struct {
+	// OsName Name of the system.
+	OsName string `json:"osName,omitempty,omitzero"`
+
+	// OsType Linux or Windows.
+	OsType string `json:"osType,omitempty,omitzero"`
+
+	// OsVersions Releases of the system that were tried.
+	OsVersions []OSVersionWrapper `json:"osVersions"`
+}
+
+// SupportedOSProperties defines model for SupportedOSProperties.
+type SupportedOSProperties struct {
+	// SupportedOsList One entry for each provider that has a data plane here.
+	SupportedOsList []SupportedOSProperty `json:"supportedOsList"`
+}
+
+// SupportedOSProperty What one provider protects.
+type SupportedOSProperty struct {
+	// InstanceType The provider.
+	InstanceType string `json:"instanceType,omitempty,omitzero"`
+
+	// SupportedOs Systems that this provider protects.
+	SupportedOs []SupportedOSDetails `json:"supportedOs"`
+}
+
+// SupportedOperatingSystems What can be protected.
+type SupportedOperatingSystems struct {
+	Id         string                `json:"id,omitempty,omitzero"`
+	Location   string                `json:"location,omitempty,omitzero"`
+	Name       string                `json:"name,omitempty,omitzero"`
+	Properties SupportedOSProperties `json:"properties,omitempty,omitzero"`
+	Type       string                `json:"type,omitempty,omitzero"`
+}
+
+// SwitchClusterProtectionInput Replicates the cluster the other way.
+type SwitchClusterProtectionInput struct {
+	Properties SwitchClusterProtectionInputProperties `json:"properties,omitempty,omitzero"`
+}
+
+// SwitchClusterProtectionInputProperties defines model for SwitchClusterProtectionInputProperties.
+type SwitchClusterProtectionInputProperties struct {
+	// ProviderSpecificDetails Only A2A has clusters, and Lifeboat refuses them.
+	ProviderSpecificDetails SwitchClusterProtectionProviderSpecificInput `json:"providerSpecificDetails,omitempty,omitzero"`
+
+	// ReplicationProtectionClusterName Name of the cluster.
+	ReplicationProtectionClusterName string `json:"replicationProtectionClusterName,omitempty,omitzero"`
+}
+
+// SwitchClusterProtectionProviderSpecificInput Only A2A has clusters, and Lifeboat refuses them.
+type SwitchClusterProtectionProviderSpecificInput struct {
+	union json.RawMessage
+}
 
 // SwitchProtectionInput Turns round the replication of a machine of the container.
 type SwitchProtectionInput struct {
@@ -6962,6 +9042,53 @@ type SystemData struct {
 	LastModifiedAt     time.Time `json:"lastModifiedAt,omitempty,omitzero"`
 	LastModifiedBy     string    `json:"lastModifiedBy,omitempty,omitzero"`
 	LastModifiedByType string    `json:"lastModifiedByType,omitempty,omitzero"`
+}
+
+// TargetComputeSize A size that the replica of a machine can have.
+type TargetComputeSize struct {
+	Id         string                      `json:"id,omitempty,omitzero"`
+	Name       string                      `json:"name,omitempty,omitzero"`
+	Properties TargetComputeSizeProperties `json:"properties,omitempty,omitzero"`
+	Type       string                      `json:"type,omitempty,omitzero"`
+}
+
+// TargetComputeSizeCollection One page of sizes.
+type TargetComputeSizeCollection struct {
+	NextLink string              `json:"nextLink,omitempty,omitzero"`
+	Value    []TargetComputeSize `json:"value"`
+}
+
+// TargetComputeSizeProperties defines model for TargetComputeSizeProperties.
+type TargetComputeSizeProperties struct {
+	// CpuCoresCount Processors of the machine.
+	CpuCoresCount *int32 `json:"cpuCoresCount,omitempty"`
+
+	// Errors Why the machine cannot have the size; empty when it can.
+	Errors []ComputeSizeErrorDetails `json:"errors"`
+
+	// FriendlyName The size in words.
+	FriendlyName string `json:"friendlyName,omitempty,omitzero"`
+
+	// HighIopsSupported "Supported": no size is slower on disks than another.
+	HighIopsSupported string `json:"highIopsSupported,omitempty,omitzero"`
+
+	// HyperVGenerations Firmware as generations: V1 is BIOS, V2 is UEFI.
+	HyperVGenerations []string `json:"hyperVGenerations"`
+
+	// MaxDataDiskCount Most disks besides the first.
+	MaxDataDiskCount *int32 `json:"maxDataDiskCount,omitempty"`
+
+	// MaxNicsCount Most network adapters.
+	MaxNicsCount *int32 `json:"maxNicsCount,omitempty"`
+
+	// MemoryInGB Memory in GiB.
+	MemoryInGB *float64 `json:"memoryInGB,omitempty"`
+
+	// Name The size, as targetVmSize takes it.
+	Name string `json:"name,omitempty,omitzero"`
+
+	// VCPUsAvailable Processors that the guest may use: the same.
+	VCPUsAvailable *int32 `json:"vCPUsAvailable,omitempty"`
 }
 
 // TaskProgress Lifeboat extension. How far a task is.
@@ -7042,6 +9169,33 @@ type TestFailoverProviderSpecificInput struct {
 	union json.RawMessage
 }
 
+// TestMigrateCleanupInput Removes the test machine.
+type TestMigrateCleanupInput struct {
+	Properties TestMigrateCleanupInputProperties `json:"properties"`
+}
+
+// TestMigrateCleanupInputProperties defines model for TestMigrateCleanupInputProperties.
+type TestMigrateCleanupInputProperties struct {
+	// Comments Kept with the job.
+	Comments string `json:"comments,omitempty,omitzero"`
+}
+
+// TestMigrateInput Starts a test machine.
+type TestMigrateInput struct {
+	Properties TestMigrateInputProperties `json:"properties"`
+}
+
+// TestMigrateInputProperties defines model for TestMigrateInputProperties.
+type TestMigrateInputProperties struct {
+	// ProviderSpecificDetails A kind of migration. Only VMwareCbt exists, and Lifeboat refuses it.
+	ProviderSpecificDetails TestMigrateProviderSpecificInput `json:"providerSpecificDetails"`
+}
+
+// TestMigrateProviderSpecificInput A kind of migration. Only VMwareCbt exists, and Lifeboat refuses it.
+type TestMigrateProviderSpecificInput struct {
+	union json.RawMessage
+}
+
 // UnplannedFailoverInput Starts a machine at the other side from a point, its source presumed lost.
 type UnplannedFailoverInput struct {
 	Properties UnplannedFailoverInputProperties `json:"properties"`
@@ -7102,6 +9256,22 @@ type UpdateDiskInput struct {
 	ThroughputInMbps *int64 `json:"throughputInMbps,omitempty"`
 }
 
+// UpdateMigrationItemInput Changes the target settings.
+type UpdateMigrationItemInput struct {
+	Properties UpdateMigrationItemInputProperties `json:"properties,omitempty,omitzero"`
+}
+
+// UpdateMigrationItemInputProperties defines model for UpdateMigrationItemInputProperties.
+type UpdateMigrationItemInputProperties struct {
+	// ProviderSpecificDetails A kind of migration. Only VMwareCbt exists, and Lifeboat refuses it.
+	ProviderSpecificDetails UpdateMigrationItemProviderSpecificInput `json:"providerSpecificDetails"`
+}
+
+// UpdateMigrationItemProviderSpecificInput A kind of migration. Only VMwareCbt exists, and Lifeboat refuses it.
+type UpdateMigrationItemProviderSpecificInput struct {
+	union json.RawMessage
+}
+
 // UpdateMobilityServiceRequest Brings the agent of a machine up to date.
 type UpdateMobilityServiceRequest struct {
 	// Properties How.
@@ -7112,6 +9282,23 @@ type UpdateMobilityServiceRequest struct {
 type UpdateMobilityServiceRequestProperties struct {
 	// RunAsAccountId Account the agent is installed with. Kept; agents enrol with registration keys.
 	RunAsAccountId string `json:"runAsAccountId,omitempty,omitzero"`
+}
+
+// UpdateNetworkMappingInput Changes what is given; what is left out stays.
+type UpdateNetworkMappingInput struct {
+	Properties UpdateNetworkMappingInputProperties `json:"properties,omitempty,omitzero"`
+}
+
+// UpdateNetworkMappingInputProperties defines model for UpdateNetworkMappingInputProperties.
+type UpdateNetworkMappingInputProperties struct {
+	// FabricSpecificDetails The kinds of fabric on both sides. They cannot be changed.
+	FabricSpecificDetails FabricSpecificUpdateNetworkMappingInput `json:"fabricSpecificDetails,omitempty,omitzero"`
+
+	// RecoveryFabricName Fabric of the recovery network; "Microsoft Azure", or nothing, for this server's recovery site.
+	RecoveryFabricName string `json:"recoveryFabricName,omitempty,omitzero"`
+
+	// RecoveryNetworkId Network that replicas of machines on the primary network join: a path of a network, or a name the recovery site knows.
+	RecoveryNetworkId string `json:"recoveryNetworkId,omitempty,omitzero"`
 }
 
 // UpdatePolicyInput Replaces the settings.
@@ -7196,6 +9383,59 @@ type UpdateReplicationProtectedItemProviderInput struct {
 	union json.RawMessage
 }
 
+// UpdateVCenterRequest Changes what is given; what is left out stays.
+type UpdateVCenterRequest struct {
+	Properties UpdateVCenterRequestProperties `json:"properties,omitempty,omitzero"`
+}
+
+// UpdateVCenterRequestProperties defines model for UpdateVCenterRequestProperties.
+type UpdateVCenterRequestProperties struct {
+	// FriendlyName Name shown to people; the resource's own name when none was given.
+	FriendlyName string `json:"friendlyName,omitempty,omitzero"`
+
+	// IpAddress Address or host name at which the replicator reaches the server.
+	IpAddress string `json:"ipAddress,omitempty,omitzero"`
+
+	// Port TCP port as text; 443 when it was left out.
+	Port string `json:"port,omitempty,omitzero"`
+
+	// ProcessServerId The replicator that discovers: its id or name. Any of the site when empty.
+	ProcessServerId string `json:"processServerId,omitempty,omitzero"`
+
+	// RunAsAccountId Name of an account that the replicator knows. Its password is configured there and never passes through this API.
+	RunAsAccountId string `json:"runAsAccountId,omitempty,omitzero"`
+}
+
+// UpgradeDetails The last upgrade of the vault. Lifeboat upgrades no vaults.
+type UpgradeDetails struct {
+	// EndTimeUtc When it ended.
+	EndTimeUtc time.Time `json:"endTimeUtc,omitempty,omitzero"`
+
+	// LastUpdatedTimeUtc When it was last changed.
+	LastUpdatedTimeUtc time.Time `json:"lastUpdatedTimeUtc,omitempty,omitzero"`
+
+	// Message For people.
+	Message string `json:"message,omitempty,omitzero"`
+
+	// OperationId Name of the operation.
+	OperationId string `json:"operationId,omitempty,omitzero"`
+
+	// PreviousResourceId Path before the upgrade.
+	PreviousResourceId string `json:"previousResourceId,omitempty,omitzero"`
+
+	// StartTimeUtc When it began.
+	StartTimeUtc time.Time `json:"startTimeUtc,omitempty,omitzero"`
+
+	// Status InProgress, Upgraded, Failed or Unknown.
+	Status string `json:"status,omitempty,omitzero"`
+
+	// TriggerType UserTriggered or ForcedUpgrade.
+	TriggerType string `json:"triggerType,omitempty,omitzero"`
+
+	// UpgradedResourceId Path after the upgrade.
+	UpgradedResourceId string `json:"upgradedResourceId,omitempty,omitzero"`
+}
+
 // UserCreatedResourceTag A tag of a cloud resource.
 type UserCreatedResourceTag struct {
 	// TagName Name of the tag.
@@ -7203,6 +9443,57 @@ type UserCreatedResourceTag struct {
 
 	// TagValue Its value.
 	TagValue string `json:"tagValue,omitempty,omitzero"`
+}
+
+// VCenter A vCenter or ESXi server of a fabric.
+type VCenter struct {
+	Id         string            `json:"id,omitempty,omitzero"`
+	Location   string            `json:"location,omitempty,omitzero"`
+	Name       string            `json:"name,omitempty,omitzero"`
+	Properties VCenterProperties `json:"properties,omitempty,omitzero"`
+	Type       string            `json:"type,omitempty,omitzero"`
+}
+
+// VCenterCollection One page of servers.
+type VCenterCollection struct {
+	NextLink string    `json:"nextLink,omitempty,omitzero"`
+	Value    []VCenter `json:"value"`
+}
+
+// VCenterProperties defines model for VCenterProperties.
+type VCenterProperties struct {
+	// DiscoveryStatus Pending until the server's machines were read for the first time.
+	DiscoveryStatus string `json:"discoveryStatus,omitempty,omitzero"`
+
+	// FabricArmResourceName Name of the fabric it belongs to.
+	FabricArmResourceName string `json:"fabricArmResourceName,omitempty,omitzero"`
+
+	// FriendlyName Name shown to people; the resource's own name when none was given.
+	FriendlyName string `json:"friendlyName,omitempty,omitzero"`
+
+	// HealthErrors What is wrong with it; empty when nothing is.
+	HealthErrors []HealthError `json:"healthErrors"`
+
+	// InfrastructureId GUID of the server within the site; empty until it was discovered.
+	InfrastructureId string `json:"infrastructureId,omitempty,omitzero"`
+
+	// InternalId A GUID; another one if the server is added again.
+	InternalId string `json:"internalId,omitempty,omitzero"`
+
+	// IpAddress Address or host name at which the replicator reaches the server.
+	IpAddress string `json:"ipAddress,omitempty,omitzero"`
+
+	// LastHeartbeat When the process server last reported this server; absent before the first time.
+	LastHeartbeat time.Time `json:"lastHeartbeat,omitempty,omitzero"`
+
+	// Port TCP port as text; 443 when it was left out.
+	Port string `json:"port,omitempty,omitzero"`
+
+	// ProcessServerId The replicator that discovers: its id or name. Any of the site when empty.
+	ProcessServerId string `json:"processServerId,omitempty,omitzero"`
+
+	// RunAsAccountId Name of an account that the replicator knows. Its password is configured there and never passes through this API.
+	RunAsAccountId string `json:"runAsAccountId,omitempty,omitzero"`
 }
 
 // VMNicDetails An adapter, and what becomes of it after a failover and in a drill.
@@ -7347,12 +9638,358 @@ type VMwareCbtContainerMappingInput struct {
 	TargetLocation string `json:"targetLocation"`
 }
 
+// VMwareCbtDiskInput A disk to migrate.
+type VMwareCbtDiskInput struct {
+	// DiskEncryptionSetId Key of the migrated disk.
+	DiskEncryptionSetId string `json:"diskEncryptionSetId,omitempty,omitzero"`
+
+	// DiskId UUID of the disk in vSphere.
+	DiskId string `json:"diskId"`
+
+	// DiskType Kind of cloud disk. Kept and shown; it changes nothing here.
+	DiskType DiskAccountType `json:"diskType,omitempty,omitzero"`
+
+	// IsOSDisk "true" for the disk the machine starts from.
+	IsOSDisk string `json:"isOSDisk"`
+
+	// LogStorageAccountId Account that changes pass through.
+	LogStorageAccountId string `json:"logStorageAccountId"`
+
+	// LogStorageAccountSasSecretName Name of the secret with which it is reached.
+	LogStorageAccountSasSecretName string `json:"logStorageAccountSasSecretName"`
+
+	// SectorSizeInBytes 512 or 4096.
+	SectorSizeInBytes *int32 `json:"sectorSizeInBytes,omitempty"`
+}
+
+// VMwareCbtEnableMigrationInput Migration of a VMware machine without an agent.
+type VMwareCbtEnableMigrationInput struct {
+	// ConfidentialVmKeyVaultId Key vault of a confidential machine.
+	ConfidentialVmKeyVaultId string `json:"confidentialVmKeyVaultId,omitempty,omitzero"`
+
+	// DataMoverRunAsAccountId Account that reads the disks.
+	DataMoverRunAsAccountId string `json:"dataMoverRunAsAccountId"`
+
+	// DisksToInclude Disks to migrate; at least one.
+	DisksToInclude []VMwareCbtDiskInput `json:"disksToInclude"`
+	InstanceType   string               `json:"instanceType"`
+
+	// LicenseType License of the cloud. Kept and shown.
+	LicenseType LicenseType `json:"licenseType,omitempty,omitzero"`
+
+	// LinuxLicenseType License of the cloud. Kept and shown.
+	LinuxLicenseType LinuxLicenseType `json:"linuxLicenseType,omitempty,omitzero"`
+
+	// PerformAutoResync "true" or "false": resynchronize without asking.
+	PerformAutoResync string `json:"performAutoResync,omitempty,omitzero"`
+
+	// PerformSqlBulkRegistration "true" or "false": register SQL Server after the migration.
+	PerformSqlBulkRegistration string `json:"performSqlBulkRegistration,omitempty,omitzero"`
+
+	// SeedDiskTags Tags of disks while they are filled.
+	SeedDiskTags map[string]string `json:"seedDiskTags,omitempty,omitzero"`
+
+	// SnapshotRunAsAccountId Account that makes snapshots.
+	SnapshotRunAsAccountId string `json:"snapshotRunAsAccountId"`
+
+	// SqlServerLicenseType License of the cloud. Kept and shown.
+	SqlServerLicenseType SqlServerLicenseType `json:"sqlServerLicenseType,omitempty,omitzero"`
+
+	// TargetAvailabilitySetId Availability set of the migrated machine.
+	TargetAvailabilitySetId string `json:"targetAvailabilitySetId,omitempty,omitzero"`
+
+	// TargetAvailabilityZone Zone of the migrated machine.
+	TargetAvailabilityZone string `json:"targetAvailabilityZone,omitempty,omitzero"`
+
+	// TargetBootDiagnosticsStorageAccountId Where its console output goes.
+	TargetBootDiagnosticsStorageAccountId string `json:"targetBootDiagnosticsStorageAccountId,omitempty,omitzero"`
+
+	// TargetDiskTags Tags of the migrated disks.
+	TargetDiskTags map[string]string `json:"targetDiskTags,omitempty,omitzero"`
+
+	// TargetNetworkId Network the migrated machine joins.
+	TargetNetworkId string `json:"targetNetworkId"`
+
+	// TargetNicTags Tags of the migrated adapters.
+	TargetNicTags map[string]string `json:"targetNicTags,omitempty,omitzero"`
+
+	// TargetProximityPlacementGroupId Placement group of the migrated machine.
+	TargetProximityPlacementGroupId string `json:"targetProximityPlacementGroupId,omitempty,omitzero"`
+
+	// TargetResourceGroupId Resource group of the migrated machine.
+	TargetResourceGroupId string `json:"targetResourceGroupId"`
+
+	// TargetSubnetName Part of the target network.
+	TargetSubnetName string `json:"targetSubnetName,omitempty,omitzero"`
+
+	// TargetVmName Name of the migrated machine.
+	TargetVmName string `json:"targetVmName,omitempty,omitzero"`
+
+	// TargetVmSecurityProfile Security of the migrated machine.
+	TargetVmSecurityProfile VMwareCbtSecurityProfileProperties `json:"targetVmSecurityProfile,omitempty,omitzero"`
+
+	// TargetVmSize Size of the migrated machine.
+	TargetVmSize string `json:"targetVmSize,omitempty,omitzero"`
+
+	// TargetVmTags Tags of the migrated machine.
+	TargetVmTags map[string]string `json:"targetVmTags,omitempty,omitzero"`
+
+	// TestNetworkId Network of test migrations.
+	TestNetworkId string `json:"testNetworkId,omitempty,omitzero"`
+
+	// TestSubnetName Part of the test network.
+	TestSubnetName string `json:"testSubnetName,omitempty,omitzero"`
+
+	// UserSelectedOSName System that a person chose when discovery found none.
+	UserSelectedOSName string `json:"userSelectedOSName,omitempty,omitzero"`
+
+	// VmwareMachineId Path of the discovered machine.
+	VmwareMachineId string `json:"vmwareMachineId"`
+}
+
 // VMwareCbtEventDetails An event of agentless migration.
 type VMwareCbtEventDetails struct {
 	InstanceType string `json:"instanceType"`
 
 	// MigrationItemName Name of the migration item.
 	MigrationItemName string `json:"migrationItemName,omitempty,omitzero"`
+}
+
+// VMwareCbtMigrateInput How the machine is migrated.
+type VMwareCbtMigrateInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// OsUpgradeVersion Windows version to upgrade to on the way.
+	OsUpgradeVersion string `json:"osUpgradeVersion,omitempty,omitzero"`
+
+	// PerformShutdown "true" or "false": shut the source down first.
+	PerformShutdown string `json:"performShutdown"`
+
+	// PostMigrationSteps Scripts to run in the migrated machine, in order.
+	PostMigrationSteps []ManagedRunCommandScriptInput `json:"postMigrationSteps,omitempty,omitzero"`
+}
+
+// VMwareCbtMigrationDetails Migration of a VMware machine without an agent.
+type VMwareCbtMigrationDetails struct {
+	// ApplianceMonitoringDetails Load of the appliance.
+	ApplianceMonitoringDetails ApplianceMonitoringDetails `json:"applianceMonitoringDetails,omitempty,omitzero"`
+
+	// ConfidentialVmKeyVaultId Key vault of a confidential machine.
+	ConfidentialVmKeyVaultId string `json:"confidentialVmKeyVaultId,omitempty,omitzero"`
+
+	// DataMoverRunAsAccountId Account that reads the disks.
+	DataMoverRunAsAccountId string `json:"dataMoverRunAsAccountId,omitempty,omitzero"`
+
+	// DeltaSyncProgressPercentage 0 to 100.
+	DeltaSyncProgressPercentage *int32 `json:"deltaSyncProgressPercentage,omitempty"`
+
+	// DeltaSyncRetryCount Attempts of the present cycle.
+	DeltaSyncRetryCount *int64 `json:"deltaSyncRetryCount,omitempty"`
+
+	// FirmwareType BIOS or EFI.
+	FirmwareType string `json:"firmwareType,omitempty,omitzero"`
+
+	// GatewayOperationDetails What the gateway does for a disk.
+	GatewayOperationDetails GatewayOperationDetails `json:"gatewayOperationDetails,omitempty,omitzero"`
+
+	// InitialSeedingProgressPercentage 0 to 100.
+	InitialSeedingProgressPercentage *int32 `json:"initialSeedingProgressPercentage,omitempty"`
+
+	// InitialSeedingRetryCount Attempts.
+	InitialSeedingRetryCount *int64 `json:"initialSeedingRetryCount,omitempty"`
+	InstanceType             string `json:"instanceType"`
+
+	// IsCheckSumResyncCycle "true" while sums are compared.
+	IsCheckSumResyncCycle string `json:"isCheckSumResyncCycle,omitempty,omitzero"`
+
+	// LastRecoveryPointId Newest point.
+	LastRecoveryPointId string `json:"lastRecoveryPointId,omitempty,omitzero"`
+
+	// LastRecoveryPointReceived When it arrived.
+	LastRecoveryPointReceived time.Time `json:"lastRecoveryPointReceived,omitempty,omitzero"`
+
+	// LicenseType Windows licence that is brought along.
+	LicenseType string `json:"licenseType,omitempty,omitzero"`
+
+	// LinuxLicenseType Linux licence that is brought along.
+	LinuxLicenseType string `json:"linuxLicenseType,omitempty,omitzero"`
+
+	// MigrationProgressPercentage 0 to 100.
+	MigrationProgressPercentage *int32 `json:"migrationProgressPercentage,omitempty"`
+
+	// MigrationRecoveryPointId Point the migration used.
+	MigrationRecoveryPointId string `json:"migrationRecoveryPointId,omitempty,omitzero"`
+
+	// OperationName What is being done.
+	OperationName string `json:"operationName,omitempty,omitzero"`
+
+	// OsName Name of the system.
+	OsName string `json:"osName,omitempty,omitzero"`
+
+	// OsType Linux or Windows.
+	OsType string `json:"osType,omitempty,omitzero"`
+
+	// PerformAutoResync "true" or "false": resynchronize without asking.
+	PerformAutoResync string `json:"performAutoResync,omitempty,omitzero"`
+
+	// ProtectedDisks Disks that are migrated.
+	ProtectedDisks []VMwareCbtProtectedDiskDetails `json:"protectedDisks,omitempty,omitzero"`
+
+	// ResumeProgressPercentage 0 to 100.
+	ResumeProgressPercentage *int32 `json:"resumeProgressPercentage,omitempty"`
+
+	// ResumeRetryCount Attempts.
+	ResumeRetryCount *int64 `json:"resumeRetryCount,omitempty"`
+
+	// ResyncProgressPercentage 0 to 100.
+	ResyncProgressPercentage *int32 `json:"resyncProgressPercentage,omitempty"`
+
+	// ResyncRequired "true" when the disks have to be compared.
+	ResyncRequired string `json:"resyncRequired,omitempty,omitzero"`
+
+	// ResyncRetryCount Attempts.
+	ResyncRetryCount *int64 `json:"resyncRetryCount,omitempty"`
+
+	// ResyncState None, PreparedForResynchronization or StartedResynchronization.
+	ResyncState string `json:"resyncState,omitempty,omitzero"`
+
+	// SeedDiskTags Tags of disks while they are filled.
+	SeedDiskTags map[string]string `json:"seedDiskTags,omitempty,omitzero"`
+
+	// SnapshotRunAsAccountId Account that makes snapshots.
+	SnapshotRunAsAccountId string `json:"snapshotRunAsAccountId,omitempty,omitzero"`
+
+	// SqlServerLicenseType SQL Server licence that is brought along.
+	SqlServerLicenseType string `json:"sqlServerLicenseType,omitempty,omitzero"`
+
+	// StorageAccountId Account that changes pass through.
+	StorageAccountId string `json:"storageAccountId,omitempty,omitzero"`
+
+	// SupportedOSVersions Versions the machine may be upgraded to.
+	SupportedOSVersions []string `json:"supportedOSVersions,omitempty,omitzero"`
+
+	// TargetAvailabilitySetId Availability set of the migrated machine.
+	TargetAvailabilitySetId string `json:"targetAvailabilitySetId,omitempty,omitzero"`
+
+	// TargetAvailabilityZone Zone of the migrated machine.
+	TargetAvailabilityZone string `json:"targetAvailabilityZone,omitempty,omitzero"`
+
+	// TargetBootDiagnosticsStorageAccountId Where its console output goes.
+	TargetBootDiagnosticsStorageAccountId string `json:"targetBootDiagnosticsStorageAccountId,omitempty,omitzero"`
+
+	// TargetDiskTags Tags of the migrated disks.
+	TargetDiskTags map[string]string `json:"targetDiskTags,omitempty,omitzero"`
+
+	// TargetGeneration Generation of the migrated machine.
+	TargetGeneration string `json:"targetGeneration,omitempty,omitzero"`
+
+	// TargetLocation Region of the migrated machine.
+	TargetLocation string `json:"targetLocation,omitempty,omitzero"`
+
+	// TargetNetworkId Network the migrated machine joins.
+	TargetNetworkId string `json:"targetNetworkId,omitempty,omitzero"`
+
+	// TargetNicTags Tags of the migrated adapters.
+	TargetNicTags map[string]string `json:"targetNicTags,omitempty,omitzero"`
+
+	// TargetProximityPlacementGroupId Placement group of the migrated machine.
+	TargetProximityPlacementGroupId string `json:"targetProximityPlacementGroupId,omitempty,omitzero"`
+
+	// TargetResourceGroupId Resource group of the migrated machine.
+	TargetResourceGroupId string `json:"targetResourceGroupId,omitempty,omitzero"`
+
+	// TargetVmName Name of the migrated machine.
+	TargetVmName string `json:"targetVmName,omitempty,omitzero"`
+
+	// TargetVmSecurityProfile Security of the migrated machine.
+	TargetVmSecurityProfile VMwareCbtSecurityProfileProperties `json:"targetVmSecurityProfile,omitempty,omitzero"`
+
+	// TargetVmSize Size of the migrated machine.
+	TargetVmSize string `json:"targetVmSize,omitempty,omitzero"`
+
+	// TargetVmTags Tags of the migrated machine.
+	TargetVmTags map[string]string `json:"targetVmTags,omitempty,omitzero"`
+
+	// TestNetworkId Network of test migrations.
+	TestNetworkId string `json:"testNetworkId,omitempty,omitzero"`
+
+	// VmNics Adapters of the machine.
+	VmNics []VMwareCbtNicDetails `json:"vmNics,omitempty,omitzero"`
+
+	// VmwareMachineId Path of the discovered machine.
+	VmwareMachineId string `json:"vmwareMachineId,omitempty,omitzero"`
+}
+
+// VMwareCbtNicDetails An adapter in migration.
+type VMwareCbtNicDetails struct {
+	// IsPrimaryNic "true" for the first adapter.
+	IsPrimaryNic string `json:"isPrimaryNic,omitempty,omitzero"`
+
+	// IsSelectedForMigration "true" when the migrated machine gets the adapter.
+	IsSelectedForMigration string `json:"isSelectedForMigration,omitempty,omitzero"`
+
+	// NicId Id of the adapter at the source.
+	NicId string `json:"nicId,omitempty,omitzero"`
+
+	// SourceIPAddress Address of the source.
+	SourceIPAddress string `json:"sourceIPAddress,omitempty,omitzero"`
+
+	// SourceIPAddressType Dynamic or Static.
+	SourceIPAddressType string `json:"sourceIPAddressType,omitempty,omitzero"`
+
+	// SourceNetworkId Network of the source.
+	SourceNetworkId string `json:"sourceNetworkId,omitempty,omitzero"`
+
+	// TargetIPAddress Address of the migrated machine.
+	TargetIPAddress string `json:"targetIPAddress,omitempty,omitzero"`
+
+	// TargetIPAddressType Dynamic or Static.
+	TargetIPAddressType string `json:"targetIPAddressType,omitempty,omitzero"`
+
+	// TargetNicName Name of the migrated adapter.
+	TargetNicName string `json:"targetNicName,omitempty,omitzero"`
+
+	// TargetSubnetName Part of the target network.
+	TargetSubnetName string `json:"targetSubnetName,omitempty,omitzero"`
+
+	// TestIPAddress Address of the test machine.
+	TestIPAddress string `json:"testIPAddress,omitempty,omitzero"`
+
+	// TestIPAddressType Dynamic or Static.
+	TestIPAddressType string `json:"testIPAddressType,omitempty,omitzero"`
+
+	// TestNetworkId Network of test migrations.
+	TestNetworkId string `json:"testNetworkId,omitempty,omitzero"`
+
+	// TestSubnetName Part of the test network.
+	TestSubnetName string `json:"testSubnetName,omitempty,omitzero"`
+}
+
+// VMwareCbtNicInput An adapter.
+type VMwareCbtNicInput struct {
+	// IsPrimaryNic "true" for the first adapter.
+	IsPrimaryNic string `json:"isPrimaryNic"`
+
+	// IsSelectedForMigration "true" when the migrated machine gets the adapter.
+	IsSelectedForMigration string `json:"isSelectedForMigration,omitempty,omitzero"`
+
+	// NicId Id of the adapter at the source.
+	NicId string `json:"nicId"`
+
+	// TargetNicName Name of the migrated adapter.
+	TargetNicName string `json:"targetNicName,omitempty,omitzero"`
+
+	// TargetStaticIPAddress Fixed address of the migrated machine.
+	TargetStaticIPAddress string `json:"targetStaticIPAddress,omitempty,omitzero"`
+
+	// TargetSubnetName Part of the target network.
+	TargetSubnetName string `json:"targetSubnetName,omitempty,omitzero"`
+
+	// TestStaticIPAddress Fixed address of the test machine.
+	TestStaticIPAddress string `json:"testStaticIPAddress,omitempty,omitzero"`
+
+	// TestSubnetName Part of the test network.
+	TestSubnetName string `json:"testSubnetName,omitempty,omitzero"`
 }
 
 // VMwareCbtPolicyCreationInput Settings of agentless migration.
@@ -7366,6 +10003,57 @@ type VMwareCbtPolicyCreationInput struct {
 
 	// RecoveryPointHistoryInMinutes Minutes for which points are kept.
 	RecoveryPointHistoryInMinutes int32 `json:"recoveryPointHistoryInMinutes,omitempty,omitzero"`
+}
+
+// VMwareCbtProtectedDiskDetails A disk in migration.
+type VMwareCbtProtectedDiskDetails struct {
+	// CapacityInBytes Size of the disk.
+	CapacityInBytes *int64 `json:"capacityInBytes,omitempty"`
+
+	// DiskEncryptionSetId Key of the migrated disk.
+	DiskEncryptionSetId string `json:"diskEncryptionSetId,omitempty,omitzero"`
+
+	// DiskId Disk to protect: its id as the agent reports it.
+	DiskId string `json:"diskId,omitempty,omitzero"`
+
+	// DiskName Name of the disk.
+	DiskName string `json:"diskName,omitempty,omitzero"`
+
+	// DiskPath Path of the disk in vSphere.
+	DiskPath string `json:"diskPath,omitempty,omitzero"`
+
+	// DiskType Kind of the migrated disk.
+	DiskType string `json:"diskType,omitempty,omitzero"`
+
+	// GatewayOperationDetails What the gateway does for a disk.
+	GatewayOperationDetails GatewayOperationDetails `json:"gatewayOperationDetails,omitempty,omitzero"`
+
+	// IsOSDisk "true" for the disk the machine starts from.
+	IsOSDisk string `json:"isOSDisk,omitempty,omitzero"`
+
+	// LogStorageAccountId Account that changes pass through.
+	LogStorageAccountId string `json:"logStorageAccountId,omitempty,omitzero"`
+
+	// LogStorageAccountSasSecretName Name of the secret with which it is reached.
+	LogStorageAccountSasSecretName string `json:"logStorageAccountSasSecretName,omitempty,omitzero"`
+
+	// SectorSizeInBytes 512 or 4096.
+	SectorSizeInBytes *int32 `json:"sectorSizeInBytes,omitempty"`
+
+	// SeedBlobUri Where the copy is filled.
+	SeedBlobUri string `json:"seedBlobUri,omitempty,omitzero"`
+
+	// SeedManagedDiskId Disk that is filled.
+	SeedManagedDiskId string `json:"seedManagedDiskId,omitempty,omitzero"`
+
+	// TargetBlobUri Where the migrated disk is.
+	TargetBlobUri string `json:"targetBlobUri,omitempty,omitzero"`
+
+	// TargetDiskName Name of the migrated disk.
+	TargetDiskName string `json:"targetDiskName,omitempty,omitzero"`
+
+	// TargetManagedDiskId The migrated disk.
+	TargetManagedDiskId string `json:"targetManagedDiskId,omitempty,omitzero"`
 }
 
 // VMwareCbtProtectionContainerMappingDetails Where agentless migration keeps its data.
@@ -7394,6 +10082,136 @@ type VMwareCbtProtectionContainerMappingDetails struct {
 
 	// TargetLocation Region of the recovered machine. Kept and shown.
 	TargetLocation string `json:"targetLocation,omitempty,omitzero"`
+}
+
+// VMwareCbtResumeReplicationInput How the flow is taken up.
+type VMwareCbtResumeReplicationInput struct {
+	// DeleteMigrationResources "true" or "false": remove what an earlier attempt made.
+	DeleteMigrationResources string `json:"deleteMigrationResources,omitempty,omitzero"`
+	InstanceType             string `json:"instanceType"`
+}
+
+// VMwareCbtResyncInput How the disks are compared.
+type VMwareCbtResyncInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// SkipCbtReset "true" or "false": keep the source's change tracking.
+	SkipCbtReset string `json:"skipCbtReset"`
+}
+
+// VMwareCbtSecurityProfileProperties Security of the migrated machine.
+type VMwareCbtSecurityProfileProperties struct {
+	// IsTargetVmConfidentialEncryptionEnabled "true" or "false".
+	IsTargetVmConfidentialEncryptionEnabled string `json:"isTargetVmConfidentialEncryptionEnabled,omitempty,omitzero"`
+
+	// IsTargetVmIntegrityMonitoringEnabled "true" or "false".
+	IsTargetVmIntegrityMonitoringEnabled string `json:"isTargetVmIntegrityMonitoringEnabled,omitempty,omitzero"`
+
+	// IsTargetVmSecureBootEnabled "true" or "false".
+	IsTargetVmSecureBootEnabled string `json:"isTargetVmSecureBootEnabled,omitempty,omitzero"`
+
+	// IsTargetVmTpmEnabled "true" or "false".
+	IsTargetVmTpmEnabled string `json:"isTargetVmTpmEnabled,omitempty,omitzero"`
+
+	// TargetVmSecurityType None, TrustedLaunch or ConfidentialVM.
+	TargetVmSecurityType VMwareCbtSecurityProfilePropertiesTargetVmSecurityType `json:"targetVmSecurityType,omitempty,omitzero"`
+}
+
+// VMwareCbtSecurityProfilePropertiesTargetVmSecurityType None, TrustedLaunch or ConfidentialVM.
+type VMwareCbtSecurityProfilePropertiesTargetVmSecurityType string
+
+// VMwareCbtTestMigrateInput How the test machine is started.
+type VMwareCbtTestMigrateInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// NetworkId Network of the test machine.
+	NetworkId string `json:"networkId"`
+
+	// OsUpgradeVersion Windows version to upgrade to on the way.
+	OsUpgradeVersion string `json:"osUpgradeVersion,omitempty,omitzero"`
+
+	// PostMigrationSteps Scripts to run in the migrated machine, in order.
+	PostMigrationSteps []ManagedRunCommandScriptInput `json:"postMigrationSteps,omitempty,omitzero"`
+
+	// RecoveryPointId Point to start from.
+	RecoveryPointId string `json:"recoveryPointId"`
+
+	// VmNics Adapters of the test machine.
+	VmNics []VMwareCbtNicInput `json:"vmNics,omitempty,omitzero"`
+}
+
+// VMwareCbtUpdateDiskInput A disk whose settings change.
+type VMwareCbtUpdateDiskInput struct {
+	// DiskId UUID of the disk in vSphere.
+	DiskId string `json:"diskId"`
+
+	// IsOSDisk "true" for the disk the machine starts from.
+	IsOSDisk string `json:"isOSDisk,omitempty,omitzero"`
+
+	// TargetDiskName Name of the migrated disk.
+	TargetDiskName string `json:"targetDiskName,omitempty,omitzero"`
+}
+
+// VMwareCbtUpdateMigrationItemInput Target settings that change.
+type VMwareCbtUpdateMigrationItemInput struct {
+	InstanceType string `json:"instanceType"`
+
+	// LicenseType License of the cloud. Kept and shown.
+	LicenseType LicenseType `json:"licenseType,omitempty,omitzero"`
+
+	// LinuxLicenseType License of the cloud. Kept and shown.
+	LinuxLicenseType LinuxLicenseType `json:"linuxLicenseType,omitempty,omitzero"`
+
+	// PerformAutoResync "true" or "false": resynchronize without asking.
+	PerformAutoResync string `json:"performAutoResync,omitempty,omitzero"`
+
+	// SqlServerLicenseType License of the cloud. Kept and shown.
+	SqlServerLicenseType SqlServerLicenseType `json:"sqlServerLicenseType,omitempty,omitzero"`
+
+	// TargetAvailabilitySetId Availability set of the migrated machine.
+	TargetAvailabilitySetId string `json:"targetAvailabilitySetId,omitempty,omitzero"`
+
+	// TargetAvailabilityZone Zone of the migrated machine.
+	TargetAvailabilityZone string `json:"targetAvailabilityZone,omitempty,omitzero"`
+
+	// TargetBootDiagnosticsStorageAccountId Where its console output goes.
+	TargetBootDiagnosticsStorageAccountId string `json:"targetBootDiagnosticsStorageAccountId,omitempty,omitzero"`
+
+	// TargetDiskTags Tags of the migrated disks.
+	TargetDiskTags map[string]string `json:"targetDiskTags,omitempty,omitzero"`
+
+	// TargetNetworkId Network the migrated machine joins.
+	TargetNetworkId string `json:"targetNetworkId,omitempty,omitzero"`
+
+	// TargetNicTags Tags of the migrated adapters.
+	TargetNicTags map[string]string `json:"targetNicTags,omitempty,omitzero"`
+
+	// TargetProximityPlacementGroupId Placement group of the migrated machine.
+	TargetProximityPlacementGroupId string `json:"targetProximityPlacementGroupId,omitempty,omitzero"`
+
+	// TargetResourceGroupId Resource group of the migrated machine.
+	TargetResourceGroupId string `json:"targetResourceGroupId,omitempty,omitzero"`
+
+	// TargetVmName Name of the migrated machine.
+	TargetVmName string `json:"targetVmName,omitempty,omitzero"`
+
+	// TargetVmSize Size of the migrated machine.
+	TargetVmSize string `json:"targetVmSize,omitempty,omitzero"`
+
+	// TargetVmTags Tags of the migrated machine.
+	TargetVmTags map[string]string `json:"targetVmTags,omitempty,omitzero"`
+
+	// TestNetworkId Network of test migrations.
+	TestNetworkId string `json:"testNetworkId,omitempty,omitzero"`
+
+	// UserSelectedOSName System that a person chose when discovery found none.
+	UserSelectedOSName string `json:"userSelectedOSName,omitempty,omitzero"`
+
+	// VmDisks Disks whose settings change.
+	VmDisks []VMwareCbtUpdateDiskInput `json:"vmDisks,omitempty,omitzero"`
+
+	// VmNics Adapters of the machine.
+	VmNics []VMwareCbtNicInput `json:"vmNics,omitempty,omitzero"`
 }
 
 // VMwareDetails A site under a configuration server. Loads and counts are decimal text.
@@ -7578,7 +10396,7 @@ type Vault struct {
 	Etag string `json:"etag,omitempty,omitzero"`
 	Id   string `json:"id,omitempty,omitzero"`
 
-	// Identity Accepted and not used.
+	// Identity Kept and shown again; Lifeboat signs in nowhere with it.
 	Identity IdentityData `json:"identity,omitempty,omitzero"`
 
 	// Location Any name; kept as it is.
@@ -7594,6 +10412,41 @@ type Vault struct {
 	// SystemData Who made the vault, and when.
 	SystemData SystemData        `json:"systemData,omitempty,omitzero"`
 	Tags       map[string]string `json:"tags,omitempty,omitzero"`
+	Type       string            `json:"type,omitempty,omitzero"`
+}
+
+// VaultCertificateResponse What clients write into a credential file.
+type VaultCertificateResponse struct {
+	Id   string `json:"id,omitempty,omitzero"`
+	Name string `json:"name,omitempty,omitzero"`
+
+	// Properties The certificate and how its bearer would sign in.
+	Properties ResourceCertificateDetails `json:"properties,omitempty,omitzero"`
+	Type       string                     `json:"type,omitempty,omitzero"`
+}
+
+// VaultExtendedInfo defines model for VaultExtendedInfo.
+type VaultExtendedInfo struct {
+	// Algorithm How the integrity key was protected by the client, such as None.
+	Algorithm string `json:"algorithm,omitempty,omitzero"`
+
+	// EncryptionKey The client's own; kept sealed.
+	EncryptionKey string `json:"encryptionKey,omitempty,omitzero"`
+
+	// EncryptionKeyThumbprint Tells which certificate protects the encryption key.
+	EncryptionKeyThumbprint string `json:"encryptionKeyThumbprint,omitempty,omitzero"`
+
+	// IntegrityKey Key that a client makes and reads back to sign its messages. Kept sealed, shown to Contributors only, and not used by Lifeboat.
+	IntegrityKey string `json:"integrityKey,omitempty,omitzero"`
+}
+
+// VaultExtendedInfoResource Values that clients keep with a vault.
+type VaultExtendedInfoResource struct {
+	// Etag Changes with every change.
+	Etag       string            `json:"etag,omitempty,omitzero"`
+	Id         string            `json:"id,omitempty,omitzero"`
+	Name       string            `json:"name,omitempty,omitzero"`
+	Properties VaultExtendedInfo `json:"properties,omitempty,omitzero"`
 	Type       string            `json:"type,omitempty,omitzero"`
 }
 
@@ -7636,23 +10489,140 @@ type VaultList struct {
 
 // VaultProperties The vault's settings.
 type VaultProperties struct {
-	BackupStorageVersion                string                   `json:"backupStorageVersion,omitempty,omitzero"`
-	Encryption                          map[string]interface{}   `json:"encryption,omitempty,omitzero"`
-	MonitoringSettings                  map[string]interface{}   `json:"monitoringSettings,omitempty,omitzero"`
-	MoveDetails                         map[string]interface{}   `json:"moveDetails,omitempty,omitzero"`
-	MoveState                           string                   `json:"moveState,omitempty,omitzero"`
-	PrivateEndpointConnections          []map[string]interface{} `json:"privateEndpointConnections,omitempty,omitzero"`
-	PrivateEndpointStateForBackup       string                   `json:"privateEndpointStateForBackup,omitempty,omitzero"`
-	PrivateEndpointStateForSiteRecovery string                   `json:"privateEndpointStateForSiteRecovery,omitempty,omitzero"`
-	ProvisioningState                   string                   `json:"provisioningState,omitempty,omitzero"`
+	BackupStorageVersion string `json:"backupStorageVersion,omitempty,omitzero"`
+
+	// Encryption Key of the owner for a cloud's copy; kept, not acted on. Lifeboat encrypts with the vault's own key.
+	Encryption VaultPropertiesEncryption `json:"encryption,omitempty,omitzero"`
+
+	// MonitoringSettings Alerts of the cloud's monitoring; kept, not acted on. See replicationAlertSettings.
+	MonitoringSettings MonitoringSettings `json:"monitoringSettings,omitempty,omitzero"`
+
+	// MoveDetails The last move between subscriptions or groups. Lifeboat moves no vaults.
+	MoveDetails                         VaultPropertiesMoveDetails                 `json:"moveDetails,omitempty,omitzero"`
+	MoveState                           string                                     `json:"moveState,omitempty,omitzero"`
+	PrivateEndpointConnections          []PrivateEndpointConnectionVaultProperties `json:"privateEndpointConnections,omitempty,omitzero"`
+	PrivateEndpointStateForBackup       string                                     `json:"privateEndpointStateForBackup,omitempty,omitzero"`
+	PrivateEndpointStateForSiteRecovery string                                     `json:"privateEndpointStateForSiteRecovery,omitempty,omitzero"`
+	ProvisioningState                   string                                     `json:"provisioningState,omitempty,omitzero"`
 
 	// PublicNetworkAccess Enabled or Disabled. Kept, not acted on.
-	PublicNetworkAccess string                 `json:"publicNetworkAccess,omitempty,omitzero"`
-	RedundancySettings  map[string]interface{} `json:"redundancySettings,omitempty,omitzero"`
-	RestoreSettings     map[string]interface{} `json:"restoreSettings,omitempty,omitzero"`
-	SecureScore         string                 `json:"secureScore,omitempty,omitzero"`
-	SecuritySettings    map[string]interface{} `json:"securitySettings,omitempty,omitzero"`
-	UpgradeDetails      map[string]interface{} `json:"upgradeDetails,omitempty,omitzero"`
+	PublicNetworkAccess string `json:"publicNetworkAccess,omitempty,omitzero"`
+
+	// RedundancySettings How a cloud would keep backups; kept, not acted on.
+	RedundancySettings VaultPropertiesRedundancySettings `json:"redundancySettings,omitempty,omitzero"`
+
+	// RestoreSettings Who may restore backups; kept, not acted on.
+	RestoreSettings RestoreSettings `json:"restoreSettings,omitempty,omitzero"`
+	SecureScore     string          `json:"secureScore,omitempty,omitzero"`
+
+	// SecuritySettings Protection of backups against deletion; kept, not acted on.
+	SecuritySettings SecuritySettings `json:"securitySettings,omitempty,omitzero"`
+
+	// UpgradeDetails The last upgrade of the vault. Lifeboat upgrades no vaults.
+	UpgradeDetails UpgradeDetails `json:"upgradeDetails,omitempty,omitzero"`
+}
+
+// VaultPropertiesEncryption Key of the owner for a cloud's copy; kept, not acted on. Lifeboat encrypts with the vault's own key.
+type VaultPropertiesEncryption struct {
+	// InfrastructureEncryption Enabled or Disabled: a second layer of encryption in a cloud.
+	InfrastructureEncryption string `json:"infrastructureEncryption,omitempty,omitzero"`
+
+	// KekIdentity Who reads the key.
+	KekIdentity CmkKekIdentity `json:"kekIdentity,omitempty,omitzero"`
+
+	// KeyVaultProperties The key.
+	KeyVaultProperties CmkKeyVaultProperties `json:"keyVaultProperties,omitempty,omitzero"`
+}
+
+// VaultPropertiesMoveDetails The last move between subscriptions or groups. Lifeboat moves no vaults.
+type VaultPropertiesMoveDetails struct {
+	// CompletionTimeUtc When the move ended.
+	CompletionTimeUtc time.Time `json:"completionTimeUtc,omitempty,omitzero"`
+
+	// OperationId Name of the operation.
+	OperationId string `json:"operationId,omitempty,omitzero"`
+
+	// SourceResourceId Path before the move.
+	SourceResourceId string `json:"sourceResourceId,omitempty,omitzero"`
+
+	// StartTimeUtc When it began.
+	StartTimeUtc time.Time `json:"startTimeUtc,omitempty,omitzero"`
+
+	// TargetResourceId Path after the move.
+	TargetResourceId string `json:"targetResourceId,omitempty,omitzero"`
+}
+
+// VaultPropertiesRedundancySettings How a cloud would keep backups; kept, not acted on.
+type VaultPropertiesRedundancySettings struct {
+	// CrossRegionRestore Enabled or Disabled.
+	CrossRegionRestore string `json:"crossRegionRestore,omitempty,omitzero"`
+
+	// StandardTierStorageRedundancy GeoRedundant, LocallyRedundant or ZoneRedundant.
+	StandardTierStorageRedundancy string `json:"standardTierStorageRedundancy,omitempty,omitzero"`
+}
+
+// VaultSetting A choice that clients keep with the vault.
+type VaultSetting struct {
+	Id         string                 `json:"id,omitempty,omitzero"`
+	Location   string                 `json:"location,omitempty,omitzero"`
+	Name       string                 `json:"name,omitempty,omitzero"`
+	Properties VaultSettingProperties `json:"properties,omitempty,omitzero"`
+	Type       string                 `json:"type,omitempty,omitzero"`
+}
+
+// VaultSettingCollection One page of vault settings.
+type VaultSettingCollection struct {
+	NextLink string         `json:"nextLink,omitempty,omitzero"`
+	Value    []VaultSetting `json:"value"`
+}
+
+// VaultSettingCreationInput Replaces the choices kept with the vault.
+type VaultSettingCreationInput struct {
+	Properties VaultSettingCreationInputProperties `json:"properties"`
+}
+
+// VaultSettingCreationInputProperties defines model for VaultSettingCreationInputProperties.
+type VaultSettingCreationInputProperties struct {
+	// MigrationSolutionId Kept as sent; there is no migration project here.
+	MigrationSolutionId string `json:"migrationSolutionId,omitempty,omitzero"`
+
+	// VmwareToAzureProviderType Architecture for VMware machines that a client chose, such as Vmware. Kept, and read back by clients.
+	VmwareToAzureProviderType string `json:"vmwareToAzureProviderType,omitempty,omitzero"`
+}
+
+// VaultSettingProperties defines model for VaultSettingProperties.
+type VaultSettingProperties struct {
+	// MigrationSolutionId Kept as sent; there is no migration project here.
+	MigrationSolutionId string `json:"migrationSolutionId,omitempty,omitzero"`
+
+	// VmwareToAzureProviderType Architecture for VMware machines that a client chose, such as Vmware. Kept, and read back by clients.
+	VmwareToAzureProviderType string `json:"vmwareToAzureProviderType,omitempty,omitzero"`
+}
+
+// VaultUsage How many resources of one kind a vault holds.
+type VaultUsage struct {
+	// CurrentValue How many there are.
+	CurrentValue *int64 `json:"currentValue,omitempty"`
+
+	// Limit How many there may be; 0 means no limit.
+	Limit *int64 `json:"limit,omitempty"`
+
+	// Name What is counted.
+	Name NameInfo `json:"name,omitempty,omitzero"`
+
+	// NextResetTime Never present: nothing is counted by period.
+	NextResetTime time.Time `json:"nextResetTime,omitempty,omitzero"`
+
+	// QuotaPeriod Never present.
+	QuotaPeriod string `json:"quotaPeriod,omitempty,omitzero"`
+
+	// Unit Count.
+	Unit string `json:"unit,omitempty,omitzero"`
+}
+
+// VaultUsageList All counts of a vault.
+type VaultUsageList struct {
+	Value []VaultUsage `json:"value"`
 }
 
 // VersionDetails A component's version.
@@ -7676,6 +10646,26 @@ type VirtualMachineTaskDetails struct {
 	SkippedReasonString string `json:"skippedReasonString,omitempty,omitzero"`
 }
 
+// VmmToAzureNetworkMappingInput From a VMM server to this server's recovery site.
+type VmmToAzureNetworkMappingInput struct {
+	InstanceType string `json:"instanceType"`
+}
+
+// VmmToAzureNetworkMappingSettings From a VMM server to this server's recovery site.
+type VmmToAzureNetworkMappingSettings struct {
+	InstanceType string `json:"instanceType"`
+}
+
+// VmmToVmmNetworkMappingInput From one VMM server to another.
+type VmmToVmmNetworkMappingInput struct {
+	InstanceType string `json:"instanceType"`
+}
+
+// VmmToVmmNetworkMappingSettings From one VMM server to another.
+type VmmToVmmNetworkMappingSettings struct {
+	InstanceType string `json:"instanceType"`
+}
+
 // VmwareCbtPolicyDetails Settings of agentless migration.
 type VmwareCbtPolicyDetails struct {
 	// AppConsistentFrequencyInMinutes Minutes between application-consistent points; 0 turns them off.
@@ -7689,11 +10679,20 @@ type VmwareCbtPolicyDetails struct {
 	RecoveryPointHistoryInMinutes *int32 `json:"recoveryPointHistoryInMinutes,omitempty"`
 }
 
+// AlertSettingName defines model for AlertSettingName.
+type AlertSettingName = string
+
 // ApiVersion defines model for ApiVersion.
 type ApiVersion = string
 
 // ArtifactName defines model for ArtifactName.
 type ArtifactName = string
+
+// CertificateName defines model for CertificateName.
+type CertificateName = string
+
+// DeleteOption defines model for DeleteOption.
+type DeleteOption = string
 
 // DollarSkipToken defines model for DollarSkipToken.
 type DollarSkipToken = string
@@ -7710,20 +10709,56 @@ type FabricName = string
 // Filter defines model for Filter.
 type Filter = string
 
+// IdentityName defines model for IdentityName.
+type IdentityName = string
+
+// IfMatch defines model for IfMatch.
+type IfMatch = string
+
+// IfNoneMatch defines model for IfNoneMatch.
+type IfNoneMatch = string
+
+// InstanceType defines model for InstanceType.
+type InstanceType = string
+
+// IntentObjectName defines model for IntentObjectName.
+type IntentObjectName = string
+
 // JobId defines model for JobId.
 type JobId = string
 
 // JobName defines model for JobName.
 type JobName = string
 
+// Location defines model for Location.
+type Location = string
+
+// LogicalNetworkName defines model for LogicalNetworkName.
+type LogicalNetworkName = string
+
 // MappingName defines model for MappingName.
 type MappingName = string
+
+// MigrationItemName defines model for MigrationItemName.
+type MigrationItemName = string
+
+// MigrationRecoveryPointName defines model for MigrationRecoveryPointName.
+type MigrationRecoveryPointName = string
+
+// NetworkMappingName defines model for NetworkMappingName.
+type NetworkMappingName = string
+
+// NetworkName defines model for NetworkName.
+type NetworkName = string
 
 // OperationId defines model for OperationId.
 type OperationId = string
 
 // PolicyName defines model for PolicyName.
 type PolicyName = string
+
+// PrivateLinkResourceName defines model for PrivateLinkResourceName.
+type PrivateLinkResourceName = string
 
 // ProtectableItemName defines model for ProtectableItemName.
 type ProtectableItemName = string
@@ -7743,6 +10778,9 @@ type RecoveryPointName = string
 // ReplicatedProtectedItemName defines model for ReplicatedProtectedItemName.
 type ReplicatedProtectedItemName = string
 
+// ReplicationProtectionClusterName defines model for ReplicationProtectionClusterName.
+type ReplicationProtectionClusterName = string
+
 // ResourceGroupName defines model for ResourceGroupName.
 type ResourceGroupName = string
 
@@ -7752,17 +10790,47 @@ type ResourceName = string
 // SkipToken defines model for SkipToken.
 type SkipToken = string
 
+// StorageClassificationMappingName defines model for StorageClassificationMappingName.
+type StorageClassificationMappingName = string
+
+// StorageClassificationName defines model for StorageClassificationName.
+type StorageClassificationName = string
+
 // SubscriptionId defines model for SubscriptionId.
 type SubscriptionId = string
+
+// TakeToken defines model for TakeToken.
+type TakeToken = string
 
 // VaultName defines model for VaultName.
 type VaultName = string
 
+// VaultSettingName defines model for VaultSettingName.
+type VaultSettingName = string
+
+// VcenterName defines model for VcenterName.
+type VcenterName = string
+
+// VirtualMachineName defines model for VirtualMachineName.
+type VirtualMachineName = string
+
 // Refused The ARM error envelope.
 type Refused = ErrorResponse
 
+// ProviderOperationsListParams defines parameters for ProviderOperationsList.
+type ProviderOperationsListParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
 // ProvidersGetParams defines parameters for ProvidersGet.
 type ProvidersGetParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// RecoveryServicesCapabilitiesParams defines parameters for RecoveryServicesCapabilities.
+type RecoveryServicesCapabilitiesParams struct {
 	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
 }
@@ -7782,10 +10850,67 @@ type VaultsListBySubscriptionIdParams struct {
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
 }
 
+// ReplicationEligibilityResultsListParams defines parameters for ReplicationEligibilityResultsList.
+type ReplicationEligibilityResultsListParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationEligibilityResultsGetParams defines parameters for ReplicationEligibilityResultsGet.
+type ReplicationEligibilityResultsGetParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// RecoveryServicesCheckNameAvailabilityParams defines parameters for RecoveryServicesCheckNameAvailability.
+type RecoveryServicesCheckNameAvailabilityParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// OperationsListParams defines parameters for OperationsList.
+type OperationsListParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
 // VaultsListByResourceGroupParams defines parameters for VaultsListByResourceGroup.
 type VaultsListByResourceGroupParams struct {
 	// SkipToken Opaque; taken from nextLink.
 	SkipToken DollarSkipToken `form:"$skipToken,omitempty" json:"$skipToken,omitempty,omitzero"`
+
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationAlertSettingsListParams defines parameters for ReplicationAlertSettingsList.
+type ReplicationAlertSettingsListParams struct {
+	// SkipToken Opaque; taken from nextLink.
+	SkipToken SkipToken `form:"skipToken,omitempty" json:"skipToken,omitempty,omitzero"`
+
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationAlertSettingsGetParams defines parameters for ReplicationAlertSettingsGet.
+type ReplicationAlertSettingsGetParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationAlertSettingsCreateParams defines parameters for ReplicationAlertSettingsCreate.
+type ReplicationAlertSettingsCreateParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationAppliancesListParams defines parameters for ReplicationAppliancesList.
+type ReplicationAppliancesListParams struct {
+	// Filter Property eq 'value' pairs joined by and; or within parentheses.
+	Filter Filter `form:"$filter,omitempty" json:"$filter,omitempty,omitzero"`
+
+	// SkipToken Opaque; taken from nextLink.
+	SkipToken SkipToken `form:"skipToken,omitempty" json:"skipToken,omitempty,omitzero"`
 
 	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
@@ -7887,6 +11012,75 @@ type ReplicationFabricsRenewCertificateParams struct {
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
 }
 
+// ReplicationLogicalNetworksListByReplicationFabricsParams defines parameters for ReplicationLogicalNetworksListByReplicationFabrics.
+type ReplicationLogicalNetworksListByReplicationFabricsParams struct {
+	// SkipToken Opaque; taken from nextLink.
+	SkipToken SkipToken `form:"skipToken,omitempty" json:"skipToken,omitempty,omitzero"`
+
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationLogicalNetworksGetParams defines parameters for ReplicationLogicalNetworksGet.
+type ReplicationLogicalNetworksGetParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationNetworksListByReplicationFabricsParams defines parameters for ReplicationNetworksListByReplicationFabrics.
+type ReplicationNetworksListByReplicationFabricsParams struct {
+	// SkipToken Opaque; taken from nextLink.
+	SkipToken SkipToken `form:"skipToken,omitempty" json:"skipToken,omitempty,omitzero"`
+
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationNetworksGetParams defines parameters for ReplicationNetworksGet.
+type ReplicationNetworksGetParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationNetworkMappingsListByReplicationNetworksParams defines parameters for ReplicationNetworkMappingsListByReplicationNetworks.
+type ReplicationNetworkMappingsListByReplicationNetworksParams struct {
+	// SkipToken Opaque; taken from nextLink.
+	SkipToken SkipToken `form:"skipToken,omitempty" json:"skipToken,omitempty,omitzero"`
+
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationNetworkMappingsDeleteParams defines parameters for ReplicationNetworkMappingsDelete.
+type ReplicationNetworkMappingsDeleteParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationNetworkMappingsGetParams defines parameters for ReplicationNetworkMappingsGet.
+type ReplicationNetworkMappingsGetParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationNetworkMappingsUpdateParams defines parameters for ReplicationNetworkMappingsUpdate.
+type ReplicationNetworkMappingsUpdateParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationNetworkMappingsCreateParams defines parameters for ReplicationNetworkMappingsCreate.
+type ReplicationNetworkMappingsCreateParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationNetworkMappingsOperationResultParams defines parameters for ReplicationNetworkMappingsOperationResult.
+type ReplicationNetworkMappingsOperationResultParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
 // ReplicationProtectionContainersListByReplicationFabricsParams defines parameters for ReplicationProtectionContainersListByReplicationFabrics.
 type ReplicationProtectionContainersListByReplicationFabricsParams struct {
 	// SkipToken Opaque; taken from nextLink.
@@ -7922,6 +11116,99 @@ type ReplicationProtectionContainersOperationResultParams struct {
 
 // ReplicationProtectionContainersDeleteParams defines parameters for ReplicationProtectionContainersDelete.
 type ReplicationProtectionContainersDeleteParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationMigrationItemsListByReplicationProtectionContainersParams defines parameters for ReplicationMigrationItemsListByReplicationProtectionContainers.
+type ReplicationMigrationItemsListByReplicationProtectionContainersParams struct {
+	// Filter Property eq 'value' pairs joined by and; or within parentheses.
+	Filter Filter `form:"$filter,omitempty" json:"$filter,omitempty,omitzero"`
+
+	// SkipToken Opaque; taken from nextLink.
+	SkipToken SkipToken `form:"skipToken,omitempty" json:"skipToken,omitempty,omitzero"`
+
+	// TakeToken Most entries on a page.
+	TakeToken TakeToken `form:"takeToken,omitempty" json:"takeToken,omitempty,omitzero"`
+
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationMigrationItemsDeleteParams defines parameters for ReplicationMigrationItemsDelete.
+type ReplicationMigrationItemsDeleteParams struct {
+	// DeleteOption How thorough a removal from migration is. There is nothing to remove.
+	DeleteOption DeleteOption `form:"deleteOption,omitempty" json:"deleteOption,omitempty,omitzero"`
+
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationMigrationItemsGetParams defines parameters for ReplicationMigrationItemsGet.
+type ReplicationMigrationItemsGetParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationMigrationItemsUpdateParams defines parameters for ReplicationMigrationItemsUpdate.
+type ReplicationMigrationItemsUpdateParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationMigrationItemsCreateParams defines parameters for ReplicationMigrationItemsCreate.
+type ReplicationMigrationItemsCreateParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationMigrationItemsMigrateParams defines parameters for ReplicationMigrationItemsMigrate.
+type ReplicationMigrationItemsMigrateParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// MigrationRecoveryPointsListByReplicationMigrationItemsParams defines parameters for MigrationRecoveryPointsListByReplicationMigrationItems.
+type MigrationRecoveryPointsListByReplicationMigrationItemsParams struct {
+	// SkipToken Opaque; taken from nextLink.
+	SkipToken SkipToken `form:"skipToken,omitempty" json:"skipToken,omitempty,omitzero"`
+
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// MigrationRecoveryPointsGetParams defines parameters for MigrationRecoveryPointsGet.
+type MigrationRecoveryPointsGetParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationMigrationItemsPauseReplicationParams defines parameters for ReplicationMigrationItemsPauseReplication.
+type ReplicationMigrationItemsPauseReplicationParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationMigrationItemsResumeReplicationParams defines parameters for ReplicationMigrationItemsResumeReplication.
+type ReplicationMigrationItemsResumeReplicationParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationMigrationItemsResyncParams defines parameters for ReplicationMigrationItemsResync.
+type ReplicationMigrationItemsResyncParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationMigrationItemsTestMigrateParams defines parameters for ReplicationMigrationItemsTestMigrate.
+type ReplicationMigrationItemsTestMigrateParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationMigrationItemsTestMigrateCleanupParams defines parameters for ReplicationMigrationItemsTestMigrateCleanup.
+type ReplicationMigrationItemsTestMigrateCleanupParams struct {
 	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
 }
@@ -8097,6 +11384,15 @@ type ReplicationProtectedItemsSwitchProviderParams struct {
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
 }
 
+// TargetComputeSizesListByReplicationProtectedItemsParams defines parameters for TargetComputeSizesListByReplicationProtectedItems.
+type TargetComputeSizesListByReplicationProtectedItemsParams struct {
+	// SkipToken Opaque; taken from nextLink.
+	SkipToken SkipToken `form:"skipToken,omitempty" json:"skipToken,omitempty,omitzero"`
+
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
 // ReplicationProtectedItemsTestFailoverParams defines parameters for ReplicationProtectedItemsTestFailover.
 type ReplicationProtectedItemsTestFailoverParams struct {
 	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
@@ -8123,6 +11419,90 @@ type ReplicationProtectedItemsUpdateApplianceParams struct {
 
 // ReplicationProtectedItemsUpdateMobilityServiceParams defines parameters for ReplicationProtectedItemsUpdateMobilityService.
 type ReplicationProtectedItemsUpdateMobilityServiceParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationProtectionClustersListByReplicationProtectionContainersParams defines parameters for ReplicationProtectionClustersListByReplicationProtectionContainers.
+type ReplicationProtectionClustersListByReplicationProtectionContainersParams struct {
+	// SkipToken Opaque; taken from nextLink.
+	SkipToken SkipToken `form:"skipToken,omitempty" json:"skipToken,omitempty,omitzero"`
+
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationProtectionClustersPurgeParams defines parameters for ReplicationProtectionClustersPurge.
+type ReplicationProtectionClustersPurgeParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationProtectionClustersGetParams defines parameters for ReplicationProtectionClustersGet.
+type ReplicationProtectionClustersGetParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationProtectionClustersCreateParams defines parameters for ReplicationProtectionClustersCreate.
+type ReplicationProtectionClustersCreateParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationProtectionClustersApplyRecoveryPointParams defines parameters for ReplicationProtectionClustersApplyRecoveryPoint.
+type ReplicationProtectionClustersApplyRecoveryPointParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationProtectionClustersFailoverCommitParams defines parameters for ReplicationProtectionClustersFailoverCommit.
+type ReplicationProtectionClustersFailoverCommitParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationProtectionClustersGetOperationResultsParams defines parameters for ReplicationProtectionClustersGetOperationResults.
+type ReplicationProtectionClustersGetOperationResultsParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ClusterRecoveryPointsListByReplicationProtectionClusterParams defines parameters for ClusterRecoveryPointsListByReplicationProtectionCluster.
+type ClusterRecoveryPointsListByReplicationProtectionClusterParams struct {
+	// SkipToken Opaque; taken from nextLink.
+	SkipToken SkipToken `form:"skipToken,omitempty" json:"skipToken,omitempty,omitzero"`
+
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ClusterRecoveryPointGetParams defines parameters for ClusterRecoveryPointGet.
+type ClusterRecoveryPointGetParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationProtectionClustersRepairReplicationParams defines parameters for ReplicationProtectionClustersRepairReplication.
+type ReplicationProtectionClustersRepairReplicationParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationProtectionClustersTestFailoverParams defines parameters for ReplicationProtectionClustersTestFailover.
+type ReplicationProtectionClustersTestFailoverParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationProtectionClustersTestFailoverCleanupParams defines parameters for ReplicationProtectionClustersTestFailoverCleanup.
+type ReplicationProtectionClustersTestFailoverCleanupParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationProtectionClustersUnplannedFailoverParams defines parameters for ReplicationProtectionClustersUnplannedFailover.
+type ReplicationProtectionClustersUnplannedFailoverParams struct {
 	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
 }
@@ -8168,6 +11548,12 @@ type ReplicationProtectionContainerMappingsOperationResultParams struct {
 
 // ReplicationProtectionContainerMappingsDeleteParams defines parameters for ReplicationProtectionContainerMappingsDelete.
 type ReplicationProtectionContainerMappingsDeleteParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationProtectionContainersSwitchClusterProtectionParams defines parameters for ReplicationProtectionContainersSwitchClusterProtection.
+type ReplicationProtectionContainersSwitchClusterProtectionParams struct {
 	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
 }
@@ -8219,6 +11605,93 @@ type ReplicationRecoveryServicesProvidersRefreshProviderParams struct {
 
 // ReplicationRecoveryServicesProvidersDeleteParams defines parameters for ReplicationRecoveryServicesProvidersDelete.
 type ReplicationRecoveryServicesProvidersDeleteParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationStorageClassificationsListByReplicationFabricsParams defines parameters for ReplicationStorageClassificationsListByReplicationFabrics.
+type ReplicationStorageClassificationsListByReplicationFabricsParams struct {
+	// SkipToken Opaque; taken from nextLink.
+	SkipToken SkipToken `form:"skipToken,omitempty" json:"skipToken,omitempty,omitzero"`
+
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationStorageClassificationsGetParams defines parameters for ReplicationStorageClassificationsGet.
+type ReplicationStorageClassificationsGetParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationStorageClassificationMappingsListByReplicationStorageClassificationsParams defines parameters for ReplicationStorageClassificationMappingsListByReplicationStorageClassifications.
+type ReplicationStorageClassificationMappingsListByReplicationStorageClassificationsParams struct {
+	// SkipToken Opaque; taken from nextLink.
+	SkipToken SkipToken `form:"skipToken,omitempty" json:"skipToken,omitempty,omitzero"`
+
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationStorageClassificationMappingsDeleteParams defines parameters for ReplicationStorageClassificationMappingsDelete.
+type ReplicationStorageClassificationMappingsDeleteParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationStorageClassificationMappingsGetParams defines parameters for ReplicationStorageClassificationMappingsGet.
+type ReplicationStorageClassificationMappingsGetParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationStorageClassificationMappingsCreateParams defines parameters for ReplicationStorageClassificationMappingsCreate.
+type ReplicationStorageClassificationMappingsCreateParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationStorageClassificationMappingsOperationResultParams defines parameters for ReplicationStorageClassificationMappingsOperationResult.
+type ReplicationStorageClassificationMappingsOperationResultParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationvCentersListByReplicationFabricsParams defines parameters for ReplicationvCentersListByReplicationFabrics.
+type ReplicationvCentersListByReplicationFabricsParams struct {
+	// SkipToken Opaque; taken from nextLink.
+	SkipToken SkipToken `form:"skipToken,omitempty" json:"skipToken,omitempty,omitzero"`
+
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationvCentersDeleteParams defines parameters for ReplicationvCentersDelete.
+type ReplicationvCentersDeleteParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationvCentersGetParams defines parameters for ReplicationvCentersGet.
+type ReplicationvCentersGetParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationvCentersUpdateParams defines parameters for ReplicationvCentersUpdate.
+type ReplicationvCentersUpdateParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationvCentersCreateParams defines parameters for ReplicationvCentersCreate.
+type ReplicationvCentersCreateParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationvCentersOperationResultParams defines parameters for ReplicationvCentersOperationResult.
+type ReplicationvCentersOperationResultParams struct {
 	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
 }
@@ -8283,6 +11756,39 @@ type ReplicationJobsResumeParams struct {
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
 }
 
+// ReplicationMigrationItemsListParams defines parameters for ReplicationMigrationItemsList.
+type ReplicationMigrationItemsListParams struct {
+	// Filter Property eq 'value' pairs joined by and; or within parentheses.
+	Filter Filter `form:"$filter,omitempty" json:"$filter,omitempty,omitzero"`
+
+	// SkipToken Opaque; taken from nextLink.
+	SkipToken SkipToken `form:"skipToken,omitempty" json:"skipToken,omitempty,omitzero"`
+
+	// TakeToken Most entries on a page.
+	TakeToken TakeToken `form:"takeToken,omitempty" json:"takeToken,omitempty,omitzero"`
+
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationNetworkMappingsListParams defines parameters for ReplicationNetworkMappingsList.
+type ReplicationNetworkMappingsListParams struct {
+	// SkipToken Opaque; taken from nextLink.
+	SkipToken SkipToken `form:"skipToken,omitempty" json:"skipToken,omitempty,omitzero"`
+
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationNetworksListParams defines parameters for ReplicationNetworksList.
+type ReplicationNetworksListParams struct {
+	// SkipToken Opaque; taken from nextLink.
+	SkipToken SkipToken `form:"skipToken,omitempty" json:"skipToken,omitempty,omitzero"`
+
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
 // ReplicationOperationStatusGetParams defines parameters for ReplicationOperationStatusGet.
 type ReplicationOperationStatusGetParams struct {
 	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
@@ -8340,6 +11846,18 @@ type ReplicationProtectedItemsListParams struct {
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
 }
 
+// ReplicationProtectionClustersListParams defines parameters for ReplicationProtectionClustersList.
+type ReplicationProtectionClustersListParams struct {
+	// Filter Property eq 'value' pairs joined by and; or within parentheses.
+	Filter Filter `form:"$filter,omitempty" json:"$filter,omitempty,omitzero"`
+
+	// SkipToken Opaque; taken from nextLink.
+	SkipToken SkipToken `form:"skipToken,omitempty" json:"skipToken,omitempty,omitzero"`
+
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
 // ReplicationProtectionContainerMappingsListParams defines parameters for ReplicationProtectionContainerMappingsList.
 type ReplicationProtectionContainerMappingsListParams struct {
 	// SkipToken Opaque; taken from nextLink.
@@ -8354,6 +11872,30 @@ type ReplicationProtectionContainersListParams struct {
 	// SkipToken Opaque; taken from nextLink.
 	SkipToken SkipToken `form:"skipToken,omitempty" json:"skipToken,omitempty,omitzero"`
 
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationProtectionIntentsListParams defines parameters for ReplicationProtectionIntentsList.
+type ReplicationProtectionIntentsListParams struct {
+	// SkipToken Opaque; taken from nextLink.
+	SkipToken SkipToken `form:"skipToken,omitempty" json:"skipToken,omitempty,omitzero"`
+
+	// TakeToken Most entries on a page.
+	TakeToken TakeToken `form:"takeToken,omitempty" json:"takeToken,omitempty,omitzero"`
+
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationProtectionIntentsGetParams defines parameters for ReplicationProtectionIntentsGet.
+type ReplicationProtectionIntentsGetParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationProtectionIntentsCreateParams defines parameters for ReplicationProtectionIntentsCreate.
+type ReplicationProtectionIntentsCreateParams struct {
 	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
 }
@@ -8448,6 +11990,33 @@ type ReplicationRecoveryServicesProvidersListParams struct {
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
 }
 
+// ReplicationStorageClassificationMappingsListParams defines parameters for ReplicationStorageClassificationMappingsList.
+type ReplicationStorageClassificationMappingsListParams struct {
+	// SkipToken Opaque; taken from nextLink.
+	SkipToken SkipToken `form:"skipToken,omitempty" json:"skipToken,omitempty,omitzero"`
+
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationStorageClassificationsListParams defines parameters for ReplicationStorageClassificationsList.
+type ReplicationStorageClassificationsListParams struct {
+	// SkipToken Opaque; taken from nextLink.
+	SkipToken SkipToken `form:"skipToken,omitempty" json:"skipToken,omitempty,omitzero"`
+
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// SupportedOperatingSystemsGetParams defines parameters for SupportedOperatingSystemsGet.
+type SupportedOperatingSystemsGetParams struct {
+	// InstanceType Only the entry of this provider.
+	InstanceType InstanceType `form:"instanceType,omitempty" json:"instanceType,omitempty,omitzero"`
+
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
 // ReplicationVaultHealthGetParams defines parameters for ReplicationVaultHealthGet.
 type ReplicationVaultHealthGetParams struct {
 	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
@@ -8466,10 +12035,43 @@ type ReplicationVaultHealthRefreshParams struct {
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
 }
 
+// ReplicationVaultSettingListParams defines parameters for ReplicationVaultSettingList.
+type ReplicationVaultSettingListParams struct {
+	// SkipToken Opaque; taken from nextLink.
+	SkipToken SkipToken `form:"skipToken,omitempty" json:"skipToken,omitempty,omitzero"`
+
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationVaultSettingGetParams defines parameters for ReplicationVaultSettingGet.
+type ReplicationVaultSettingGetParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationVaultSettingCreateParams defines parameters for ReplicationVaultSettingCreate.
+type ReplicationVaultSettingCreateParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationvCentersListParams defines parameters for ReplicationvCentersList.
+type ReplicationvCentersListParams struct {
+	// SkipToken Opaque; taken from nextLink.
+	SkipToken SkipToken `form:"skipToken,omitempty" json:"skipToken,omitempty,omitzero"`
+
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
 // VaultsDeleteParams defines parameters for VaultsDelete.
 type VaultsDeleteParams struct {
 	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+
+	// IfMatch The vault's etag as the caller read it, or *. Another one there refuses the request with 412.
+	IfMatch IfMatch `json:"If-Match,omitempty,omitzero"`
 }
 
 // VaultsGetParams defines parameters for VaultsGet.
@@ -8482,10 +12084,43 @@ type VaultsGetParams struct {
 type VaultsUpdateParams struct {
 	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+
+	// IfMatch The vault's etag as the caller read it, or *. Another one there refuses the request with 412.
+	IfMatch IfMatch `json:"If-Match,omitempty,omitzero"`
 }
 
 // VaultsCreateOrUpdateParams defines parameters for VaultsCreateOrUpdate.
 type VaultsCreateOrUpdateParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+
+	// IfMatch The vault's etag as the caller read it, or *. Another one there refuses the request with 412.
+	IfMatch IfMatch `json:"If-Match,omitempty,omitzero"`
+
+	// IfNoneMatch * refuses the request with 412 when the vault exists.
+	IfNoneMatch IfNoneMatch `json:"If-None-Match,omitempty,omitzero"`
+}
+
+// VaultCertificatesCreateParams defines parameters for VaultCertificatesCreate.
+type VaultCertificatesCreateParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// VaultExtendedInfoGetParams defines parameters for VaultExtendedInfoGet.
+type VaultExtendedInfoGetParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// VaultExtendedInfoUpdateParams defines parameters for VaultExtendedInfoUpdate.
+type VaultExtendedInfoUpdateParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// VaultExtendedInfoCreateOrUpdateParams defines parameters for VaultExtendedInfoCreateOrUpdate.
+type VaultExtendedInfoCreateOrUpdateParams struct {
 	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
 }
@@ -8502,6 +12137,45 @@ type GetOperationStatusParams struct {
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
 }
 
+// PrivateLinkResourcesListParams defines parameters for PrivateLinkResourcesList.
+type PrivateLinkResourcesListParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// PrivateLinkResourcesGetParams defines parameters for PrivateLinkResourcesGet.
+type PrivateLinkResourcesGetParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// RegisteredIdentitiesDeleteParams defines parameters for RegisteredIdentitiesDelete.
+type RegisteredIdentitiesDeleteParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// ReplicationUsagesListParams defines parameters for ReplicationUsagesList.
+type ReplicationUsagesListParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// UsagesListByVaultsParams defines parameters for UsagesListByVaults.
+type UsagesListByVaultsParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
+// RecoveryServicesCapabilitiesJSONRequestBody defines body for RecoveryServicesCapabilities for application/json ContentType.
+type RecoveryServicesCapabilitiesJSONRequestBody = ResourceCapabilities
+
+// RecoveryServicesCheckNameAvailabilityJSONRequestBody defines body for RecoveryServicesCheckNameAvailability for application/json ContentType.
+type RecoveryServicesCheckNameAvailabilityJSONRequestBody = CheckNameAvailabilityParameters
+
+// ReplicationAlertSettingsCreateJSONRequestBody defines body for ReplicationAlertSettingsCreate for application/json ContentType.
+type ReplicationAlertSettingsCreateJSONRequestBody = ConfigureAlertRequest
+
 // ReplicationFabricsCreateJSONRequestBody defines body for ReplicationFabricsCreate for application/json ContentType.
 type ReplicationFabricsCreateJSONRequestBody = FabricCreationInput
 
@@ -8514,11 +12188,41 @@ type ReplicationFabricsReassociateGatewayJSONRequestBody = FailoverProcessServer
 // ReplicationFabricsRenewCertificateJSONRequestBody defines body for ReplicationFabricsRenewCertificate for application/json ContentType.
 type ReplicationFabricsRenewCertificateJSONRequestBody = RenewCertificateInput
 
+// ReplicationNetworkMappingsUpdateJSONRequestBody defines body for ReplicationNetworkMappingsUpdate for application/json ContentType.
+type ReplicationNetworkMappingsUpdateJSONRequestBody = UpdateNetworkMappingInput
+
+// ReplicationNetworkMappingsCreateJSONRequestBody defines body for ReplicationNetworkMappingsCreate for application/json ContentType.
+type ReplicationNetworkMappingsCreateJSONRequestBody = CreateNetworkMappingInput
+
 // ReplicationProtectionContainersCreateJSONRequestBody defines body for ReplicationProtectionContainersCreate for application/json ContentType.
 type ReplicationProtectionContainersCreateJSONRequestBody = CreateProtectionContainerInput
 
 // ReplicationProtectionContainersDiscoverProtectableItemJSONRequestBody defines body for ReplicationProtectionContainersDiscoverProtectableItem for application/json ContentType.
 type ReplicationProtectionContainersDiscoverProtectableItemJSONRequestBody = DiscoverProtectableItemRequest
+
+// ReplicationMigrationItemsUpdateJSONRequestBody defines body for ReplicationMigrationItemsUpdate for application/json ContentType.
+type ReplicationMigrationItemsUpdateJSONRequestBody = UpdateMigrationItemInput
+
+// ReplicationMigrationItemsCreateJSONRequestBody defines body for ReplicationMigrationItemsCreate for application/json ContentType.
+type ReplicationMigrationItemsCreateJSONRequestBody = EnableMigrationInput
+
+// ReplicationMigrationItemsMigrateJSONRequestBody defines body for ReplicationMigrationItemsMigrate for application/json ContentType.
+type ReplicationMigrationItemsMigrateJSONRequestBody = MigrateInput
+
+// ReplicationMigrationItemsPauseReplicationJSONRequestBody defines body for ReplicationMigrationItemsPauseReplication for application/json ContentType.
+type ReplicationMigrationItemsPauseReplicationJSONRequestBody = PauseReplicationInput
+
+// ReplicationMigrationItemsResumeReplicationJSONRequestBody defines body for ReplicationMigrationItemsResumeReplication for application/json ContentType.
+type ReplicationMigrationItemsResumeReplicationJSONRequestBody = ResumeReplicationInput
+
+// ReplicationMigrationItemsResyncJSONRequestBody defines body for ReplicationMigrationItemsResync for application/json ContentType.
+type ReplicationMigrationItemsResyncJSONRequestBody = ResyncInput
+
+// ReplicationMigrationItemsTestMigrateJSONRequestBody defines body for ReplicationMigrationItemsTestMigrate for application/json ContentType.
+type ReplicationMigrationItemsTestMigrateJSONRequestBody = TestMigrateInput
+
+// ReplicationMigrationItemsTestMigrateCleanupJSONRequestBody defines body for ReplicationMigrationItemsTestMigrateCleanup for application/json ContentType.
+type ReplicationMigrationItemsTestMigrateCleanupJSONRequestBody = TestMigrateCleanupInput
 
 // ReplicationProtectedItemsUpdateJSONRequestBody defines body for ReplicationProtectedItemsUpdate for application/json ContentType.
 type ReplicationProtectedItemsUpdateJSONRequestBody = UpdateReplicationProtectedItemInput
@@ -8571,6 +12275,21 @@ type ReplicationProtectedItemsUpdateApplianceJSONRequestBody = UpdateApplianceFo
 // ReplicationProtectedItemsUpdateMobilityServiceJSONRequestBody defines body for ReplicationProtectedItemsUpdateMobilityService for application/json ContentType.
 type ReplicationProtectedItemsUpdateMobilityServiceJSONRequestBody = UpdateMobilityServiceRequest
 
+// ReplicationProtectionClustersCreateJSONRequestBody defines body for ReplicationProtectionClustersCreate for application/json ContentType.
+type ReplicationProtectionClustersCreateJSONRequestBody = ReplicationProtectionCluster
+
+// ReplicationProtectionClustersApplyRecoveryPointJSONRequestBody defines body for ReplicationProtectionClustersApplyRecoveryPoint for application/json ContentType.
+type ReplicationProtectionClustersApplyRecoveryPointJSONRequestBody = ApplyClusterRecoveryPointInput
+
+// ReplicationProtectionClustersTestFailoverJSONRequestBody defines body for ReplicationProtectionClustersTestFailover for application/json ContentType.
+type ReplicationProtectionClustersTestFailoverJSONRequestBody = ClusterTestFailoverInput
+
+// ReplicationProtectionClustersTestFailoverCleanupJSONRequestBody defines body for ReplicationProtectionClustersTestFailoverCleanup for application/json ContentType.
+type ReplicationProtectionClustersTestFailoverCleanupJSONRequestBody = ClusterTestFailoverCleanupInput
+
+// ReplicationProtectionClustersUnplannedFailoverJSONRequestBody defines body for ReplicationProtectionClustersUnplannedFailover for application/json ContentType.
+type ReplicationProtectionClustersUnplannedFailoverJSONRequestBody = ClusterUnplannedFailoverInput
+
 // ReplicationProtectionContainerMappingsUpdateJSONRequestBody defines body for ReplicationProtectionContainerMappingsUpdate for application/json ContentType.
 type ReplicationProtectionContainerMappingsUpdateJSONRequestBody = UpdateProtectionContainerMappingInput
 
@@ -8580,11 +12299,23 @@ type ReplicationProtectionContainerMappingsCreateJSONRequestBody = CreateProtect
 // ReplicationProtectionContainerMappingsDeleteJSONRequestBody defines body for ReplicationProtectionContainerMappingsDelete for application/json ContentType.
 type ReplicationProtectionContainerMappingsDeleteJSONRequestBody = RemoveProtectionContainerMappingInput
 
+// ReplicationProtectionContainersSwitchClusterProtectionJSONRequestBody defines body for ReplicationProtectionContainersSwitchClusterProtection for application/json ContentType.
+type ReplicationProtectionContainersSwitchClusterProtectionJSONRequestBody = SwitchClusterProtectionInput
+
 // ReplicationProtectionContainersSwitchProtectionJSONRequestBody defines body for ReplicationProtectionContainersSwitchProtection for application/json ContentType.
 type ReplicationProtectionContainersSwitchProtectionJSONRequestBody = SwitchProtectionInput
 
 // ReplicationRecoveryServicesProvidersCreateJSONRequestBody defines body for ReplicationRecoveryServicesProvidersCreate for application/json ContentType.
 type ReplicationRecoveryServicesProvidersCreateJSONRequestBody = AddRecoveryServicesProviderInput
+
+// ReplicationStorageClassificationMappingsCreateJSONRequestBody defines body for ReplicationStorageClassificationMappingsCreate for application/json ContentType.
+type ReplicationStorageClassificationMappingsCreateJSONRequestBody = StorageClassificationMappingInput
+
+// ReplicationvCentersUpdateJSONRequestBody defines body for ReplicationvCentersUpdate for application/json ContentType.
+type ReplicationvCentersUpdateJSONRequestBody = UpdateVCenterRequest
+
+// ReplicationvCentersCreateJSONRequestBody defines body for ReplicationvCentersCreate for application/json ContentType.
+type ReplicationvCentersCreateJSONRequestBody = AddVCenterRequest
 
 // ReplicationJobsExportJSONRequestBody defines body for ReplicationJobsExport for application/json ContentType.
 type ReplicationJobsExportJSONRequestBody = JobQueryParameter
@@ -8597,6 +12328,9 @@ type ReplicationPoliciesUpdateJSONRequestBody = UpdatePolicyInput
 
 // ReplicationPoliciesCreateJSONRequestBody defines body for ReplicationPoliciesCreate for application/json ContentType.
 type ReplicationPoliciesCreateJSONRequestBody = CreatePolicyInput
+
+// ReplicationProtectionIntentsCreateJSONRequestBody defines body for ReplicationProtectionIntentsCreate for application/json ContentType.
+type ReplicationProtectionIntentsCreateJSONRequestBody = CreateProtectionIntentInput
 
 // ReplicationRecoveryPlansUpdateJSONRequestBody defines body for ReplicationRecoveryPlansUpdate for application/json ContentType.
 type ReplicationRecoveryPlansUpdateJSONRequestBody = UpdateRecoveryPlanInput
@@ -8616,11 +12350,23 @@ type ReplicationRecoveryPlansTestFailoverCleanupJSONRequestBody = RecoveryPlanTe
 // ReplicationRecoveryPlansUnplannedFailoverJSONRequestBody defines body for ReplicationRecoveryPlansUnplannedFailover for application/json ContentType.
 type ReplicationRecoveryPlansUnplannedFailoverJSONRequestBody = RecoveryPlanUnplannedFailoverInput
 
+// ReplicationVaultSettingCreateJSONRequestBody defines body for ReplicationVaultSettingCreate for application/json ContentType.
+type ReplicationVaultSettingCreateJSONRequestBody = VaultSettingCreationInput
+
 // VaultsUpdateJSONRequestBody defines body for VaultsUpdate for application/json ContentType.
 type VaultsUpdateJSONRequestBody = PatchVault
 
 // VaultsCreateOrUpdateJSONRequestBody defines body for VaultsCreateOrUpdate for application/json ContentType.
 type VaultsCreateOrUpdateJSONRequestBody = Vault
+
+// VaultCertificatesCreateJSONRequestBody defines body for VaultCertificatesCreate for application/json ContentType.
+type VaultCertificatesCreateJSONRequestBody = CertificateRequest
+
+// VaultExtendedInfoUpdateJSONRequestBody defines body for VaultExtendedInfoUpdate for application/json ContentType.
+type VaultExtendedInfoUpdateJSONRequestBody = VaultExtendedInfoResource
+
+// VaultExtendedInfoCreateOrUpdateJSONRequestBody defines body for VaultExtendedInfoCreateOrUpdate for application/json ContentType.
+type VaultExtendedInfoCreateOrUpdateJSONRequestBody = VaultExtendedInfoResource
 
 // AsInMageRcmAddDisksInput returns the union data inside the AddDisksProviderSpecificInput as a InMageRcmAddDisksInput
 func (t AddDisksProviderSpecificInput) AsInMageRcmAddDisksInput() (InMageRcmAddDisksInput, error) {
@@ -8759,6 +12505,136 @@ func (t *AddDisksProviderSpecificInput) UnmarshalJSON(b []byte) error {
 	return err
 }
 
+// AsInMageRcmApplianceSpecificDetails returns the union data inside the ApplianceSpecificDetails as a InMageRcmApplianceSpecificDetails
+func (t ApplianceSpecificDetails) AsInMageRcmApplianceSpecificDetails() (InMageRcmApplianceSpecificDetails, error) {
+	var body InMageRcmApplianceSpecificDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromInMageRcmApplianceSpecificDetails overwrites any union data inside the ApplianceSpecificDetails as the provided InMageRcmApplianceSpecificDetails
+func (t *ApplianceSpecificDetails) FromInMageRcmApplianceSpecificDetails(v InMageRcmApplianceSpecificDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"InMageRcm"}`))
+	t.union = b
+	return err
+}
+
+// MergeInMageRcmApplianceSpecificDetails performs a merge with any union data inside the ApplianceSpecificDetails, using the provided InMageRcmApplianceSpecificDetails
+func (t *ApplianceSpecificDetails) MergeInMageRcmApplianceSpecificDetails(v InMageRcmApplianceSpecificDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"InMageRcm"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t ApplianceSpecificDetails) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t ApplianceSpecificDetails) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "InMageRcm":
+		return t.AsInMageRcmApplianceSpecificDetails()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t ApplianceSpecificDetails) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *ApplianceSpecificDetails) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsA2AApplyClusterRecoveryPointInput returns the union data inside the ApplyClusterRecoveryPointProviderSpecificInput as a A2AApplyClusterRecoveryPointInput
+func (t ApplyClusterRecoveryPointProviderSpecificInput) AsA2AApplyClusterRecoveryPointInput() (A2AApplyClusterRecoveryPointInput, error) {
+	var body A2AApplyClusterRecoveryPointInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromA2AApplyClusterRecoveryPointInput overwrites any union data inside the ApplyClusterRecoveryPointProviderSpecificInput as the provided A2AApplyClusterRecoveryPointInput
+func (t *ApplyClusterRecoveryPointProviderSpecificInput) FromA2AApplyClusterRecoveryPointInput(v A2AApplyClusterRecoveryPointInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"A2A"}`))
+	t.union = b
+	return err
+}
+
+// MergeA2AApplyClusterRecoveryPointInput performs a merge with any union data inside the ApplyClusterRecoveryPointProviderSpecificInput, using the provided A2AApplyClusterRecoveryPointInput
+func (t *ApplyClusterRecoveryPointProviderSpecificInput) MergeA2AApplyClusterRecoveryPointInput(v A2AApplyClusterRecoveryPointInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"A2A"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t ApplyClusterRecoveryPointProviderSpecificInput) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t ApplyClusterRecoveryPointProviderSpecificInput) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "A2A":
+		return t.AsA2AApplyClusterRecoveryPointInput()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t ApplyClusterRecoveryPointProviderSpecificInput) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *ApplyClusterRecoveryPointProviderSpecificInput) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
 // AsInMageRcmApplyRecoveryPointInput returns the union data inside the ApplyRecoveryPointProviderSpecificInput as a InMageRcmApplyRecoveryPointInput
 func (t ApplyRecoveryPointProviderSpecificInput) AsInMageRcmApplyRecoveryPointInput() (InMageRcmApplyRecoveryPointInput, error) {
 	var body InMageRcmApplyRecoveryPointInput
@@ -8886,6 +12762,201 @@ func (t *ApplyRecoveryPointProviderSpecificInput) UnmarshalJSON(b []byte) error 
 	return err
 }
 
+// AsA2AClusterRecoveryPointDetails returns the union data inside the ClusterProviderSpecificRecoveryPointDetails as a A2AClusterRecoveryPointDetails
+func (t ClusterProviderSpecificRecoveryPointDetails) AsA2AClusterRecoveryPointDetails() (A2AClusterRecoveryPointDetails, error) {
+	var body A2AClusterRecoveryPointDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromA2AClusterRecoveryPointDetails overwrites any union data inside the ClusterProviderSpecificRecoveryPointDetails as the provided A2AClusterRecoveryPointDetails
+func (t *ClusterProviderSpecificRecoveryPointDetails) FromA2AClusterRecoveryPointDetails(v A2AClusterRecoveryPointDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"A2A"}`))
+	t.union = b
+	return err
+}
+
+// MergeA2AClusterRecoveryPointDetails performs a merge with any union data inside the ClusterProviderSpecificRecoveryPointDetails, using the provided A2AClusterRecoveryPointDetails
+func (t *ClusterProviderSpecificRecoveryPointDetails) MergeA2AClusterRecoveryPointDetails(v A2AClusterRecoveryPointDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"A2A"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t ClusterProviderSpecificRecoveryPointDetails) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t ClusterProviderSpecificRecoveryPointDetails) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "A2A":
+		return t.AsA2AClusterRecoveryPointDetails()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t ClusterProviderSpecificRecoveryPointDetails) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *ClusterProviderSpecificRecoveryPointDetails) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsA2AClusterTestFailoverInput returns the union data inside the ClusterTestFailoverProviderSpecificInput as a A2AClusterTestFailoverInput
+func (t ClusterTestFailoverProviderSpecificInput) AsA2AClusterTestFailoverInput() (A2AClusterTestFailoverInput, error) {
+	var body A2AClusterTestFailoverInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromA2AClusterTestFailoverInput overwrites any union data inside the ClusterTestFailoverProviderSpecificInput as the provided A2AClusterTestFailoverInput
+func (t *ClusterTestFailoverProviderSpecificInput) FromA2AClusterTestFailoverInput(v A2AClusterTestFailoverInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"A2A"}`))
+	t.union = b
+	return err
+}
+
+// MergeA2AClusterTestFailoverInput performs a merge with any union data inside the ClusterTestFailoverProviderSpecificInput, using the provided A2AClusterTestFailoverInput
+func (t *ClusterTestFailoverProviderSpecificInput) MergeA2AClusterTestFailoverInput(v A2AClusterTestFailoverInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"A2A"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t ClusterTestFailoverProviderSpecificInput) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t ClusterTestFailoverProviderSpecificInput) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "A2A":
+		return t.AsA2AClusterTestFailoverInput()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t ClusterTestFailoverProviderSpecificInput) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *ClusterTestFailoverProviderSpecificInput) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsA2AClusterUnplannedFailoverInput returns the union data inside the ClusterUnplannedFailoverProviderSpecificInput as a A2AClusterUnplannedFailoverInput
+func (t ClusterUnplannedFailoverProviderSpecificInput) AsA2AClusterUnplannedFailoverInput() (A2AClusterUnplannedFailoverInput, error) {
+	var body A2AClusterUnplannedFailoverInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromA2AClusterUnplannedFailoverInput overwrites any union data inside the ClusterUnplannedFailoverProviderSpecificInput as the provided A2AClusterUnplannedFailoverInput
+func (t *ClusterUnplannedFailoverProviderSpecificInput) FromA2AClusterUnplannedFailoverInput(v A2AClusterUnplannedFailoverInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"A2A"}`))
+	t.union = b
+	return err
+}
+
+// MergeA2AClusterUnplannedFailoverInput performs a merge with any union data inside the ClusterUnplannedFailoverProviderSpecificInput, using the provided A2AClusterUnplannedFailoverInput
+func (t *ClusterUnplannedFailoverProviderSpecificInput) MergeA2AClusterUnplannedFailoverInput(v A2AClusterUnplannedFailoverInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"A2A"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t ClusterUnplannedFailoverProviderSpecificInput) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t ClusterUnplannedFailoverProviderSpecificInput) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "A2A":
+		return t.AsA2AClusterUnplannedFailoverInput()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t ClusterUnplannedFailoverProviderSpecificInput) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *ClusterUnplannedFailoverProviderSpecificInput) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
 // AsVMwareVirtualMachineDetails returns the union data inside the ConfigurationSettings as a VMwareVirtualMachineDetails
 func (t ConfigurationSettings) AsVMwareVirtualMachineDetails() (VMwareVirtualMachineDetails, error) {
 	var body VMwareVirtualMachineDetails
@@ -9001,6 +13072,71 @@ func (t *ConfigurationSettings) UnmarshalJSON(b []byte) error {
 	return err
 }
 
+// AsA2ACreateProtectionIntentInput returns the union data inside the CreateProtectionIntentProviderSpecificDetails as a A2ACreateProtectionIntentInput
+func (t CreateProtectionIntentProviderSpecificDetails) AsA2ACreateProtectionIntentInput() (A2ACreateProtectionIntentInput, error) {
+	var body A2ACreateProtectionIntentInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromA2ACreateProtectionIntentInput overwrites any union data inside the CreateProtectionIntentProviderSpecificDetails as the provided A2ACreateProtectionIntentInput
+func (t *CreateProtectionIntentProviderSpecificDetails) FromA2ACreateProtectionIntentInput(v A2ACreateProtectionIntentInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"A2A"}`))
+	t.union = b
+	return err
+}
+
+// MergeA2ACreateProtectionIntentInput performs a merge with any union data inside the CreateProtectionIntentProviderSpecificDetails, using the provided A2ACreateProtectionIntentInput
+func (t *CreateProtectionIntentProviderSpecificDetails) MergeA2ACreateProtectionIntentInput(v A2ACreateProtectionIntentInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"A2A"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t CreateProtectionIntentProviderSpecificDetails) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t CreateProtectionIntentProviderSpecificDetails) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "A2A":
+		return t.AsA2ACreateProtectionIntentInput()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t CreateProtectionIntentProviderSpecificDetails) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *CreateProtectionIntentProviderSpecificDetails) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
 // AsInMageDisableProtectionProviderSpecificInput returns the union data inside the DisableProtectionProviderSpecificInput as a InMageDisableProtectionProviderSpecificInput
 func (t DisableProtectionProviderSpecificInput) AsInMageDisableProtectionProviderSpecificInput() (InMageDisableProtectionProviderSpecificInput, error) {
 	var body InMageDisableProtectionProviderSpecificInput
@@ -9096,6 +13232,71 @@ func (t DisableProtectionProviderSpecificInput) MarshalJSON() ([]byte, error) {
 }
 
 func (t *DisableProtectionProviderSpecificInput) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsVMwareCbtEnableMigrationInput returns the union data inside the EnableMigrationProviderSpecificInput as a VMwareCbtEnableMigrationInput
+func (t EnableMigrationProviderSpecificInput) AsVMwareCbtEnableMigrationInput() (VMwareCbtEnableMigrationInput, error) {
+	var body VMwareCbtEnableMigrationInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromVMwareCbtEnableMigrationInput overwrites any union data inside the EnableMigrationProviderSpecificInput as the provided VMwareCbtEnableMigrationInput
+func (t *EnableMigrationProviderSpecificInput) FromVMwareCbtEnableMigrationInput(v VMwareCbtEnableMigrationInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"VMwareCbt"}`))
+	t.union = b
+	return err
+}
+
+// MergeVMwareCbtEnableMigrationInput performs a merge with any union data inside the EnableMigrationProviderSpecificInput, using the provided VMwareCbtEnableMigrationInput
+func (t *EnableMigrationProviderSpecificInput) MergeVMwareCbtEnableMigrationInput(v VMwareCbtEnableMigrationInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"VMwareCbt"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t EnableMigrationProviderSpecificInput) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t EnableMigrationProviderSpecificInput) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "VMwareCbt":
+		return t.AsVMwareCbtEnableMigrationInput()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t EnableMigrationProviderSpecificInput) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *EnableMigrationProviderSpecificInput) UnmarshalJSON(b []byte) error {
 	err := t.union.UnmarshalJSON(b)
 	return err
 }
@@ -9627,6 +13828,179 @@ func (t *EventSpecificDetails) UnmarshalJSON(b []byte) error {
 	return err
 }
 
+// AsAzureToAzureCreateNetworkMappingInput returns the union data inside the FabricSpecificCreateNetworkMappingInput as a AzureToAzureCreateNetworkMappingInput
+func (t FabricSpecificCreateNetworkMappingInput) AsAzureToAzureCreateNetworkMappingInput() (AzureToAzureCreateNetworkMappingInput, error) {
+	var body AzureToAzureCreateNetworkMappingInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromAzureToAzureCreateNetworkMappingInput overwrites any union data inside the FabricSpecificCreateNetworkMappingInput as the provided AzureToAzureCreateNetworkMappingInput
+func (t *FabricSpecificCreateNetworkMappingInput) FromAzureToAzureCreateNetworkMappingInput(v AzureToAzureCreateNetworkMappingInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"AzureToAzure"}`))
+	t.union = b
+	return err
+}
+
+// MergeAzureToAzureCreateNetworkMappingInput performs a merge with any union data inside the FabricSpecificCreateNetworkMappingInput, using the provided AzureToAzureCreateNetworkMappingInput
+func (t *FabricSpecificCreateNetworkMappingInput) MergeAzureToAzureCreateNetworkMappingInput(v AzureToAzureCreateNetworkMappingInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"AzureToAzure"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsVmmToAzureNetworkMappingInput returns the union data inside the FabricSpecificCreateNetworkMappingInput as a VmmToAzureNetworkMappingInput
+func (t FabricSpecificCreateNetworkMappingInput) AsVmmToAzureNetworkMappingInput() (VmmToAzureNetworkMappingInput, error) {
+	var body VmmToAzureNetworkMappingInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromVmmToAzureNetworkMappingInput overwrites any union data inside the FabricSpecificCreateNetworkMappingInput as the provided VmmToAzureNetworkMappingInput
+func (t *FabricSpecificCreateNetworkMappingInput) FromVmmToAzureNetworkMappingInput(v VmmToAzureNetworkMappingInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"VmmToAzure"}`))
+	t.union = b
+	return err
+}
+
+// MergeVmmToAzureNetworkMappingInput performs a merge with any union data inside the FabricSpecificCreateNetworkMappingInput, using the provided VmmToAzureNetworkMappingInput
+func (t *FabricSpecificCreateNetworkMappingInput) MergeVmmToAzureNetworkMappingInput(v VmmToAzureNetworkMappingInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"VmmToAzure"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsVmmToVmmNetworkMappingInput returns the union data inside the FabricSpecificCreateNetworkMappingInput as a VmmToVmmNetworkMappingInput
+func (t FabricSpecificCreateNetworkMappingInput) AsVmmToVmmNetworkMappingInput() (VmmToVmmNetworkMappingInput, error) {
+	var body VmmToVmmNetworkMappingInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromVmmToVmmNetworkMappingInput overwrites any union data inside the FabricSpecificCreateNetworkMappingInput as the provided VmmToVmmNetworkMappingInput
+func (t *FabricSpecificCreateNetworkMappingInput) FromVmmToVmmNetworkMappingInput(v VmmToVmmNetworkMappingInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"VmmToVmm"}`))
+	t.union = b
+	return err
+}
+
+// MergeVmmToVmmNetworkMappingInput performs a merge with any union data inside the FabricSpecificCreateNetworkMappingInput, using the provided VmmToVmmNetworkMappingInput
+func (t *FabricSpecificCreateNetworkMappingInput) MergeVmmToVmmNetworkMappingInput(v VmmToVmmNetworkMappingInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"VmmToVmm"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsOtherNetworkMappingInput returns the union data inside the FabricSpecificCreateNetworkMappingInput as a OtherNetworkMappingInput
+func (t FabricSpecificCreateNetworkMappingInput) AsOtherNetworkMappingInput() (OtherNetworkMappingInput, error) {
+	var body OtherNetworkMappingInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromOtherNetworkMappingInput overwrites any union data inside the FabricSpecificCreateNetworkMappingInput as the provided OtherNetworkMappingInput
+func (t *FabricSpecificCreateNetworkMappingInput) FromOtherNetworkMappingInput(v OtherNetworkMappingInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"FabricSpecificCreateNetworkMappingInput"}`))
+	t.union = b
+	return err
+}
+
+// MergeOtherNetworkMappingInput performs a merge with any union data inside the FabricSpecificCreateNetworkMappingInput, using the provided OtherNetworkMappingInput
+func (t *FabricSpecificCreateNetworkMappingInput) MergeOtherNetworkMappingInput(v OtherNetworkMappingInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"FabricSpecificCreateNetworkMappingInput"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t FabricSpecificCreateNetworkMappingInput) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t FabricSpecificCreateNetworkMappingInput) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "AzureToAzure":
+		return t.AsAzureToAzureCreateNetworkMappingInput()
+	case "FabricSpecificCreateNetworkMappingInput":
+		return t.AsOtherNetworkMappingInput()
+	case "VmmToAzure":
+		return t.AsVmmToAzureNetworkMappingInput()
+	case "VmmToVmm":
+		return t.AsVmmToVmmNetworkMappingInput()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t FabricSpecificCreateNetworkMappingInput) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *FabricSpecificCreateNetworkMappingInput) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
 // AsInMageRcmFabricCreationInput returns the union data inside the FabricSpecificCreationInput as a InMageRcmFabricCreationInput
 func (t FabricSpecificCreationInput) AsInMageRcmFabricCreationInput() (InMageRcmFabricCreationInput, error) {
 	var body InMageRcmFabricCreationInput
@@ -10015,6 +14389,179 @@ func (t FabricSpecificDetails) MarshalJSON() ([]byte, error) {
 }
 
 func (t *FabricSpecificDetails) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsAzureToAzureUpdateNetworkMappingInput returns the union data inside the FabricSpecificUpdateNetworkMappingInput as a AzureToAzureUpdateNetworkMappingInput
+func (t FabricSpecificUpdateNetworkMappingInput) AsAzureToAzureUpdateNetworkMappingInput() (AzureToAzureUpdateNetworkMappingInput, error) {
+	var body AzureToAzureUpdateNetworkMappingInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromAzureToAzureUpdateNetworkMappingInput overwrites any union data inside the FabricSpecificUpdateNetworkMappingInput as the provided AzureToAzureUpdateNetworkMappingInput
+func (t *FabricSpecificUpdateNetworkMappingInput) FromAzureToAzureUpdateNetworkMappingInput(v AzureToAzureUpdateNetworkMappingInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"AzureToAzure"}`))
+	t.union = b
+	return err
+}
+
+// MergeAzureToAzureUpdateNetworkMappingInput performs a merge with any union data inside the FabricSpecificUpdateNetworkMappingInput, using the provided AzureToAzureUpdateNetworkMappingInput
+func (t *FabricSpecificUpdateNetworkMappingInput) MergeAzureToAzureUpdateNetworkMappingInput(v AzureToAzureUpdateNetworkMappingInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"AzureToAzure"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsVmmToAzureNetworkMappingInput returns the union data inside the FabricSpecificUpdateNetworkMappingInput as a VmmToAzureNetworkMappingInput
+func (t FabricSpecificUpdateNetworkMappingInput) AsVmmToAzureNetworkMappingInput() (VmmToAzureNetworkMappingInput, error) {
+	var body VmmToAzureNetworkMappingInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromVmmToAzureNetworkMappingInput overwrites any union data inside the FabricSpecificUpdateNetworkMappingInput as the provided VmmToAzureNetworkMappingInput
+func (t *FabricSpecificUpdateNetworkMappingInput) FromVmmToAzureNetworkMappingInput(v VmmToAzureNetworkMappingInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"VmmToAzure"}`))
+	t.union = b
+	return err
+}
+
+// MergeVmmToAzureNetworkMappingInput performs a merge with any union data inside the FabricSpecificUpdateNetworkMappingInput, using the provided VmmToAzureNetworkMappingInput
+func (t *FabricSpecificUpdateNetworkMappingInput) MergeVmmToAzureNetworkMappingInput(v VmmToAzureNetworkMappingInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"VmmToAzure"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsVmmToVmmNetworkMappingInput returns the union data inside the FabricSpecificUpdateNetworkMappingInput as a VmmToVmmNetworkMappingInput
+func (t FabricSpecificUpdateNetworkMappingInput) AsVmmToVmmNetworkMappingInput() (VmmToVmmNetworkMappingInput, error) {
+	var body VmmToVmmNetworkMappingInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromVmmToVmmNetworkMappingInput overwrites any union data inside the FabricSpecificUpdateNetworkMappingInput as the provided VmmToVmmNetworkMappingInput
+func (t *FabricSpecificUpdateNetworkMappingInput) FromVmmToVmmNetworkMappingInput(v VmmToVmmNetworkMappingInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"VmmToVmm"}`))
+	t.union = b
+	return err
+}
+
+// MergeVmmToVmmNetworkMappingInput performs a merge with any union data inside the FabricSpecificUpdateNetworkMappingInput, using the provided VmmToVmmNetworkMappingInput
+func (t *FabricSpecificUpdateNetworkMappingInput) MergeVmmToVmmNetworkMappingInput(v VmmToVmmNetworkMappingInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"VmmToVmm"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsOtherNetworkMappingInput returns the union data inside the FabricSpecificUpdateNetworkMappingInput as a OtherNetworkMappingInput
+func (t FabricSpecificUpdateNetworkMappingInput) AsOtherNetworkMappingInput() (OtherNetworkMappingInput, error) {
+	var body OtherNetworkMappingInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromOtherNetworkMappingInput overwrites any union data inside the FabricSpecificUpdateNetworkMappingInput as the provided OtherNetworkMappingInput
+func (t *FabricSpecificUpdateNetworkMappingInput) FromOtherNetworkMappingInput(v OtherNetworkMappingInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"FabricSpecificUpdateNetworkMappingInput"}`))
+	t.union = b
+	return err
+}
+
+// MergeOtherNetworkMappingInput performs a merge with any union data inside the FabricSpecificUpdateNetworkMappingInput, using the provided OtherNetworkMappingInput
+func (t *FabricSpecificUpdateNetworkMappingInput) MergeOtherNetworkMappingInput(v OtherNetworkMappingInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"FabricSpecificUpdateNetworkMappingInput"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t FabricSpecificUpdateNetworkMappingInput) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t FabricSpecificUpdateNetworkMappingInput) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "AzureToAzure":
+		return t.AsAzureToAzureUpdateNetworkMappingInput()
+	case "FabricSpecificUpdateNetworkMappingInput":
+		return t.AsOtherNetworkMappingInput()
+	case "VmmToAzure":
+		return t.AsVmmToAzureNetworkMappingInput()
+	case "VmmToVmm":
+		return t.AsVmmToVmmNetworkMappingInput()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t FabricSpecificUpdateNetworkMappingInput) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *FabricSpecificUpdateNetworkMappingInput) UnmarshalJSON(b []byte) error {
 	err := t.union.UnmarshalJSON(b)
 	return err
 }
@@ -10419,6 +14966,273 @@ func (t JobDetails) MarshalJSON() ([]byte, error) {
 }
 
 func (t *JobDetails) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsVMwareCbtMigrateInput returns the union data inside the MigrateProviderSpecificInput as a VMwareCbtMigrateInput
+func (t MigrateProviderSpecificInput) AsVMwareCbtMigrateInput() (VMwareCbtMigrateInput, error) {
+	var body VMwareCbtMigrateInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromVMwareCbtMigrateInput overwrites any union data inside the MigrateProviderSpecificInput as the provided VMwareCbtMigrateInput
+func (t *MigrateProviderSpecificInput) FromVMwareCbtMigrateInput(v VMwareCbtMigrateInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"VMwareCbt"}`))
+	t.union = b
+	return err
+}
+
+// MergeVMwareCbtMigrateInput performs a merge with any union data inside the MigrateProviderSpecificInput, using the provided VMwareCbtMigrateInput
+func (t *MigrateProviderSpecificInput) MergeVMwareCbtMigrateInput(v VMwareCbtMigrateInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"VMwareCbt"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t MigrateProviderSpecificInput) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t MigrateProviderSpecificInput) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "VMwareCbt":
+		return t.AsVMwareCbtMigrateInput()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t MigrateProviderSpecificInput) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *MigrateProviderSpecificInput) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsVMwareCbtMigrationDetails returns the union data inside the MigrationProviderSpecificSettings as a VMwareCbtMigrationDetails
+func (t MigrationProviderSpecificSettings) AsVMwareCbtMigrationDetails() (VMwareCbtMigrationDetails, error) {
+	var body VMwareCbtMigrationDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromVMwareCbtMigrationDetails overwrites any union data inside the MigrationProviderSpecificSettings as the provided VMwareCbtMigrationDetails
+func (t *MigrationProviderSpecificSettings) FromVMwareCbtMigrationDetails(v VMwareCbtMigrationDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"VMwareCbt"}`))
+	t.union = b
+	return err
+}
+
+// MergeVMwareCbtMigrationDetails performs a merge with any union data inside the MigrationProviderSpecificSettings, using the provided VMwareCbtMigrationDetails
+func (t *MigrationProviderSpecificSettings) MergeVMwareCbtMigrationDetails(v VMwareCbtMigrationDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"VMwareCbt"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t MigrationProviderSpecificSettings) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t MigrationProviderSpecificSettings) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "VMwareCbt":
+		return t.AsVMwareCbtMigrationDetails()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t MigrationProviderSpecificSettings) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *MigrationProviderSpecificSettings) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsAzureToAzureNetworkMappingSettings returns the union data inside the NetworkMappingFabricSpecificSettings as a AzureToAzureNetworkMappingSettings
+func (t NetworkMappingFabricSpecificSettings) AsAzureToAzureNetworkMappingSettings() (AzureToAzureNetworkMappingSettings, error) {
+	var body AzureToAzureNetworkMappingSettings
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromAzureToAzureNetworkMappingSettings overwrites any union data inside the NetworkMappingFabricSpecificSettings as the provided AzureToAzureNetworkMappingSettings
+func (t *NetworkMappingFabricSpecificSettings) FromAzureToAzureNetworkMappingSettings(v AzureToAzureNetworkMappingSettings) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"AzureToAzure"}`))
+	t.union = b
+	return err
+}
+
+// MergeAzureToAzureNetworkMappingSettings performs a merge with any union data inside the NetworkMappingFabricSpecificSettings, using the provided AzureToAzureNetworkMappingSettings
+func (t *NetworkMappingFabricSpecificSettings) MergeAzureToAzureNetworkMappingSettings(v AzureToAzureNetworkMappingSettings) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"AzureToAzure"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsVmmToAzureNetworkMappingSettings returns the union data inside the NetworkMappingFabricSpecificSettings as a VmmToAzureNetworkMappingSettings
+func (t NetworkMappingFabricSpecificSettings) AsVmmToAzureNetworkMappingSettings() (VmmToAzureNetworkMappingSettings, error) {
+	var body VmmToAzureNetworkMappingSettings
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromVmmToAzureNetworkMappingSettings overwrites any union data inside the NetworkMappingFabricSpecificSettings as the provided VmmToAzureNetworkMappingSettings
+func (t *NetworkMappingFabricSpecificSettings) FromVmmToAzureNetworkMappingSettings(v VmmToAzureNetworkMappingSettings) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"VmmToAzure"}`))
+	t.union = b
+	return err
+}
+
+// MergeVmmToAzureNetworkMappingSettings performs a merge with any union data inside the NetworkMappingFabricSpecificSettings, using the provided VmmToAzureNetworkMappingSettings
+func (t *NetworkMappingFabricSpecificSettings) MergeVmmToAzureNetworkMappingSettings(v VmmToAzureNetworkMappingSettings) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"VmmToAzure"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsVmmToVmmNetworkMappingSettings returns the union data inside the NetworkMappingFabricSpecificSettings as a VmmToVmmNetworkMappingSettings
+func (t NetworkMappingFabricSpecificSettings) AsVmmToVmmNetworkMappingSettings() (VmmToVmmNetworkMappingSettings, error) {
+	var body VmmToVmmNetworkMappingSettings
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromVmmToVmmNetworkMappingSettings overwrites any union data inside the NetworkMappingFabricSpecificSettings as the provided VmmToVmmNetworkMappingSettings
+func (t *NetworkMappingFabricSpecificSettings) FromVmmToVmmNetworkMappingSettings(v VmmToVmmNetworkMappingSettings) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"VmmToVmm"}`))
+	t.union = b
+	return err
+}
+
+// MergeVmmToVmmNetworkMappingSettings performs a merge with any union data inside the NetworkMappingFabricSpecificSettings, using the provided VmmToVmmNetworkMappingSettings
+func (t *NetworkMappingFabricSpecificSettings) MergeVmmToVmmNetworkMappingSettings(v VmmToVmmNetworkMappingSettings) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"VmmToVmm"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t NetworkMappingFabricSpecificSettings) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t NetworkMappingFabricSpecificSettings) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "AzureToAzure":
+		return t.AsAzureToAzureNetworkMappingSettings()
+	case "VmmToAzure":
+		return t.AsVmmToAzureNetworkMappingSettings()
+	case "VmmToVmm":
+		return t.AsVmmToVmmNetworkMappingSettings()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t NetworkMappingFabricSpecificSettings) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *NetworkMappingFabricSpecificSettings) UnmarshalJSON(b []byte) error {
 	err := t.union.UnmarshalJSON(b)
 	return err
 }
@@ -11327,6 +16141,107 @@ func (t *ProtectionContainerMappingProviderSpecificDetails) UnmarshalJSON(b []by
 	return err
 }
 
+// AsExistingProtectionProfile returns the union data inside the ProtectionProfileCustomDetails as a ExistingProtectionProfile
+func (t ProtectionProfileCustomDetails) AsExistingProtectionProfile() (ExistingProtectionProfile, error) {
+	var body ExistingProtectionProfile
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromExistingProtectionProfile overwrites any union data inside the ProtectionProfileCustomDetails as the provided ExistingProtectionProfile
+func (t *ProtectionProfileCustomDetails) FromExistingProtectionProfile(v ExistingProtectionProfile) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"resourceType":"Existing"}`))
+	t.union = b
+	return err
+}
+
+// MergeExistingProtectionProfile performs a merge with any union data inside the ProtectionProfileCustomDetails, using the provided ExistingProtectionProfile
+func (t *ProtectionProfileCustomDetails) MergeExistingProtectionProfile(v ExistingProtectionProfile) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"resourceType":"Existing"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsNewProtectionProfile returns the union data inside the ProtectionProfileCustomDetails as a NewProtectionProfile
+func (t ProtectionProfileCustomDetails) AsNewProtectionProfile() (NewProtectionProfile, error) {
+	var body NewProtectionProfile
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromNewProtectionProfile overwrites any union data inside the ProtectionProfileCustomDetails as the provided NewProtectionProfile
+func (t *ProtectionProfileCustomDetails) FromNewProtectionProfile(v NewProtectionProfile) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"resourceType":"New"}`))
+	t.union = b
+	return err
+}
+
+// MergeNewProtectionProfile performs a merge with any union data inside the ProtectionProfileCustomDetails, using the provided NewProtectionProfile
+func (t *ProtectionProfileCustomDetails) MergeNewProtectionProfile(v NewProtectionProfile) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"resourceType":"New"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t ProtectionProfileCustomDetails) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"resourceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t ProtectionProfileCustomDetails) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "Existing":
+		return t.AsExistingProtectionProfile()
+	case "New":
+		return t.AsNewProtectionProfile()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t ProtectionProfileCustomDetails) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *ProtectionProfileCustomDetails) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
 // AsInMageRcmRecoveryPointDetails returns the union data inside the ProviderSpecificRecoveryPointDetails as a InMageRcmRecoveryPointDetails
 func (t ProviderSpecificRecoveryPointDetails) AsInMageRcmRecoveryPointDetails() (InMageRcmRecoveryPointDetails, error) {
 	var body InMageRcmRecoveryPointDetails
@@ -11472,6 +16387,107 @@ func (t ProviderSpecificRecoveryPointDetails) MarshalJSON() ([]byte, error) {
 }
 
 func (t *ProviderSpecificRecoveryPointDetails) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsExistingRecoveryAvailabilitySet returns the union data inside the RecoveryAvailabilitySetCustomDetails as a ExistingRecoveryAvailabilitySet
+func (t RecoveryAvailabilitySetCustomDetails) AsExistingRecoveryAvailabilitySet() (ExistingRecoveryAvailabilitySet, error) {
+	var body ExistingRecoveryAvailabilitySet
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromExistingRecoveryAvailabilitySet overwrites any union data inside the RecoveryAvailabilitySetCustomDetails as the provided ExistingRecoveryAvailabilitySet
+func (t *RecoveryAvailabilitySetCustomDetails) FromExistingRecoveryAvailabilitySet(v ExistingRecoveryAvailabilitySet) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"resourceType":"Existing"}`))
+	t.union = b
+	return err
+}
+
+// MergeExistingRecoveryAvailabilitySet performs a merge with any union data inside the RecoveryAvailabilitySetCustomDetails, using the provided ExistingRecoveryAvailabilitySet
+func (t *RecoveryAvailabilitySetCustomDetails) MergeExistingRecoveryAvailabilitySet(v ExistingRecoveryAvailabilitySet) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"resourceType":"Existing"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsNewRecoveryAvailabilitySet returns the union data inside the RecoveryAvailabilitySetCustomDetails as a NewRecoveryAvailabilitySet
+func (t RecoveryAvailabilitySetCustomDetails) AsNewRecoveryAvailabilitySet() (NewRecoveryAvailabilitySet, error) {
+	var body NewRecoveryAvailabilitySet
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromNewRecoveryAvailabilitySet overwrites any union data inside the RecoveryAvailabilitySetCustomDetails as the provided NewRecoveryAvailabilitySet
+func (t *RecoveryAvailabilitySetCustomDetails) FromNewRecoveryAvailabilitySet(v NewRecoveryAvailabilitySet) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"resourceType":"New"}`))
+	t.union = b
+	return err
+}
+
+// MergeNewRecoveryAvailabilitySet performs a merge with any union data inside the RecoveryAvailabilitySetCustomDetails, using the provided NewRecoveryAvailabilitySet
+func (t *RecoveryAvailabilitySetCustomDetails) MergeNewRecoveryAvailabilitySet(v NewRecoveryAvailabilitySet) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"resourceType":"New"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t RecoveryAvailabilitySetCustomDetails) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"resourceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t RecoveryAvailabilitySetCustomDetails) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "Existing":
+		return t.AsExistingRecoveryAvailabilitySet()
+	case "New":
+		return t.AsNewRecoveryAvailabilitySet()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t RecoveryAvailabilitySetCustomDetails) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *RecoveryAvailabilitySetCustomDetails) UnmarshalJSON(b []byte) error {
 	err := t.union.UnmarshalJSON(b)
 	return err
 }
@@ -12058,6 +17074,273 @@ func (t *RecoveryPlanProviderSpecificInput) UnmarshalJSON(b []byte) error {
 	return err
 }
 
+// AsExistingRecoveryProximityPlacementGroup returns the union data inside the RecoveryProximityPlacementGroupCustomDetails as a ExistingRecoveryProximityPlacementGroup
+func (t RecoveryProximityPlacementGroupCustomDetails) AsExistingRecoveryProximityPlacementGroup() (ExistingRecoveryProximityPlacementGroup, error) {
+	var body ExistingRecoveryProximityPlacementGroup
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromExistingRecoveryProximityPlacementGroup overwrites any union data inside the RecoveryProximityPlacementGroupCustomDetails as the provided ExistingRecoveryProximityPlacementGroup
+func (t *RecoveryProximityPlacementGroupCustomDetails) FromExistingRecoveryProximityPlacementGroup(v ExistingRecoveryProximityPlacementGroup) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"resourceType":"Existing"}`))
+	t.union = b
+	return err
+}
+
+// MergeExistingRecoveryProximityPlacementGroup performs a merge with any union data inside the RecoveryProximityPlacementGroupCustomDetails, using the provided ExistingRecoveryProximityPlacementGroup
+func (t *RecoveryProximityPlacementGroupCustomDetails) MergeExistingRecoveryProximityPlacementGroup(v ExistingRecoveryProximityPlacementGroup) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"resourceType":"Existing"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsNewRecoveryProximityPlacementGroup returns the union data inside the RecoveryProximityPlacementGroupCustomDetails as a NewRecoveryProximityPlacementGroup
+func (t RecoveryProximityPlacementGroupCustomDetails) AsNewRecoveryProximityPlacementGroup() (NewRecoveryProximityPlacementGroup, error) {
+	var body NewRecoveryProximityPlacementGroup
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromNewRecoveryProximityPlacementGroup overwrites any union data inside the RecoveryProximityPlacementGroupCustomDetails as the provided NewRecoveryProximityPlacementGroup
+func (t *RecoveryProximityPlacementGroupCustomDetails) FromNewRecoveryProximityPlacementGroup(v NewRecoveryProximityPlacementGroup) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"resourceType":"New"}`))
+	t.union = b
+	return err
+}
+
+// MergeNewRecoveryProximityPlacementGroup performs a merge with any union data inside the RecoveryProximityPlacementGroupCustomDetails, using the provided NewRecoveryProximityPlacementGroup
+func (t *RecoveryProximityPlacementGroupCustomDetails) MergeNewRecoveryProximityPlacementGroup(v NewRecoveryProximityPlacementGroup) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"resourceType":"New"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t RecoveryProximityPlacementGroupCustomDetails) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"resourceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t RecoveryProximityPlacementGroupCustomDetails) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "Existing":
+		return t.AsExistingRecoveryProximityPlacementGroup()
+	case "New":
+		return t.AsNewRecoveryProximityPlacementGroup()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t RecoveryProximityPlacementGroupCustomDetails) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *RecoveryProximityPlacementGroupCustomDetails) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsExistingRecoveryResourceGroup returns the union data inside the RecoveryResourceGroupCustomDetails as a ExistingRecoveryResourceGroup
+func (t RecoveryResourceGroupCustomDetails) AsExistingRecoveryResourceGroup() (ExistingRecoveryResourceGroup, error) {
+	var body ExistingRecoveryResourceGroup
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromExistingRecoveryResourceGroup overwrites any union data inside the RecoveryResourceGroupCustomDetails as the provided ExistingRecoveryResourceGroup
+func (t *RecoveryResourceGroupCustomDetails) FromExistingRecoveryResourceGroup(v ExistingRecoveryResourceGroup) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"resourceType":"Existing"}`))
+	t.union = b
+	return err
+}
+
+// MergeExistingRecoveryResourceGroup performs a merge with any union data inside the RecoveryResourceGroupCustomDetails, using the provided ExistingRecoveryResourceGroup
+func (t *RecoveryResourceGroupCustomDetails) MergeExistingRecoveryResourceGroup(v ExistingRecoveryResourceGroup) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"resourceType":"Existing"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t RecoveryResourceGroupCustomDetails) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"resourceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t RecoveryResourceGroupCustomDetails) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "Existing":
+		return t.AsExistingRecoveryResourceGroup()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t RecoveryResourceGroupCustomDetails) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *RecoveryResourceGroupCustomDetails) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsExistingRecoveryVirtualNetwork returns the union data inside the RecoveryVirtualNetworkCustomDetails as a ExistingRecoveryVirtualNetwork
+func (t RecoveryVirtualNetworkCustomDetails) AsExistingRecoveryVirtualNetwork() (ExistingRecoveryVirtualNetwork, error) {
+	var body ExistingRecoveryVirtualNetwork
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromExistingRecoveryVirtualNetwork overwrites any union data inside the RecoveryVirtualNetworkCustomDetails as the provided ExistingRecoveryVirtualNetwork
+func (t *RecoveryVirtualNetworkCustomDetails) FromExistingRecoveryVirtualNetwork(v ExistingRecoveryVirtualNetwork) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"resourceType":"Existing"}`))
+	t.union = b
+	return err
+}
+
+// MergeExistingRecoveryVirtualNetwork performs a merge with any union data inside the RecoveryVirtualNetworkCustomDetails, using the provided ExistingRecoveryVirtualNetwork
+func (t *RecoveryVirtualNetworkCustomDetails) MergeExistingRecoveryVirtualNetwork(v ExistingRecoveryVirtualNetwork) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"resourceType":"Existing"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsNewRecoveryVirtualNetwork returns the union data inside the RecoveryVirtualNetworkCustomDetails as a NewRecoveryVirtualNetwork
+func (t RecoveryVirtualNetworkCustomDetails) AsNewRecoveryVirtualNetwork() (NewRecoveryVirtualNetwork, error) {
+	var body NewRecoveryVirtualNetwork
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromNewRecoveryVirtualNetwork overwrites any union data inside the RecoveryVirtualNetworkCustomDetails as the provided NewRecoveryVirtualNetwork
+func (t *RecoveryVirtualNetworkCustomDetails) FromNewRecoveryVirtualNetwork(v NewRecoveryVirtualNetwork) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"resourceType":"New"}`))
+	t.union = b
+	return err
+}
+
+// MergeNewRecoveryVirtualNetwork performs a merge with any union data inside the RecoveryVirtualNetworkCustomDetails, using the provided NewRecoveryVirtualNetwork
+func (t *RecoveryVirtualNetworkCustomDetails) MergeNewRecoveryVirtualNetwork(v NewRecoveryVirtualNetwork) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"resourceType":"New"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t RecoveryVirtualNetworkCustomDetails) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"resourceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t RecoveryVirtualNetworkCustomDetails) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "Existing":
+		return t.AsExistingRecoveryVirtualNetwork()
+	case "New":
+		return t.AsNewRecoveryVirtualNetwork()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t RecoveryVirtualNetworkCustomDetails) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *RecoveryVirtualNetworkCustomDetails) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
 // AsA2ARemoveDisksInput returns the union data inside the RemoveDisksProviderSpecificInput as a A2ARemoveDisksInput
 func (t RemoveDisksProviderSpecificInput) AsA2ARemoveDisksInput() (A2ARemoveDisksInput, error) {
 	var body A2ARemoveDisksInput
@@ -12155,6 +17438,136 @@ func (t RemoveDisksProviderSpecificInput) MarshalJSON() ([]byte, error) {
 }
 
 func (t *RemoveDisksProviderSpecificInput) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsA2AReplicationProtectionClusterDetails returns the union data inside the ReplicationClusterProviderSpecificSettings as a A2AReplicationProtectionClusterDetails
+func (t ReplicationClusterProviderSpecificSettings) AsA2AReplicationProtectionClusterDetails() (A2AReplicationProtectionClusterDetails, error) {
+	var body A2AReplicationProtectionClusterDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromA2AReplicationProtectionClusterDetails overwrites any union data inside the ReplicationClusterProviderSpecificSettings as the provided A2AReplicationProtectionClusterDetails
+func (t *ReplicationClusterProviderSpecificSettings) FromA2AReplicationProtectionClusterDetails(v A2AReplicationProtectionClusterDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"A2A"}`))
+	t.union = b
+	return err
+}
+
+// MergeA2AReplicationProtectionClusterDetails performs a merge with any union data inside the ReplicationClusterProviderSpecificSettings, using the provided A2AReplicationProtectionClusterDetails
+func (t *ReplicationClusterProviderSpecificSettings) MergeA2AReplicationProtectionClusterDetails(v A2AReplicationProtectionClusterDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"A2A"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t ReplicationClusterProviderSpecificSettings) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t ReplicationClusterProviderSpecificSettings) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "A2A":
+		return t.AsA2AReplicationProtectionClusterDetails()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t ReplicationClusterProviderSpecificSettings) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *ReplicationClusterProviderSpecificSettings) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsA2AReplicationIntentDetails returns the union data inside the ReplicationProtectionIntentProviderSpecificSettings as a A2AReplicationIntentDetails
+func (t ReplicationProtectionIntentProviderSpecificSettings) AsA2AReplicationIntentDetails() (A2AReplicationIntentDetails, error) {
+	var body A2AReplicationIntentDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromA2AReplicationIntentDetails overwrites any union data inside the ReplicationProtectionIntentProviderSpecificSettings as the provided A2AReplicationIntentDetails
+func (t *ReplicationProtectionIntentProviderSpecificSettings) FromA2AReplicationIntentDetails(v A2AReplicationIntentDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"A2A"}`))
+	t.union = b
+	return err
+}
+
+// MergeA2AReplicationIntentDetails performs a merge with any union data inside the ReplicationProtectionIntentProviderSpecificSettings, using the provided A2AReplicationIntentDetails
+func (t *ReplicationProtectionIntentProviderSpecificSettings) MergeA2AReplicationIntentDetails(v A2AReplicationIntentDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"A2A"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t ReplicationProtectionIntentProviderSpecificSettings) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t ReplicationProtectionIntentProviderSpecificSettings) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "A2A":
+		return t.AsA2AReplicationIntentDetails()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t ReplicationProtectionIntentProviderSpecificSettings) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *ReplicationProtectionIntentProviderSpecificSettings) UnmarshalJSON(b []byte) error {
 	err := t.union.UnmarshalJSON(b)
 	return err
 }
@@ -12743,6 +18156,201 @@ func (t *ReplicationProviderSpecificUpdateContainerMappingInput) UnmarshalJSON(b
 	return err
 }
 
+// AsResourceCertificateAndAADDetails returns the union data inside the ResourceCertificateDetails as a ResourceCertificateAndAADDetails
+func (t ResourceCertificateDetails) AsResourceCertificateAndAADDetails() (ResourceCertificateAndAADDetails, error) {
+	var body ResourceCertificateAndAADDetails
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromResourceCertificateAndAADDetails overwrites any union data inside the ResourceCertificateDetails as the provided ResourceCertificateAndAADDetails
+func (t *ResourceCertificateDetails) FromResourceCertificateAndAADDetails(v ResourceCertificateAndAADDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"authType":"AzureActiveDirectory"}`))
+	t.union = b
+	return err
+}
+
+// MergeResourceCertificateAndAADDetails performs a merge with any union data inside the ResourceCertificateDetails, using the provided ResourceCertificateAndAADDetails
+func (t *ResourceCertificateDetails) MergeResourceCertificateAndAADDetails(v ResourceCertificateAndAADDetails) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"authType":"AzureActiveDirectory"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t ResourceCertificateDetails) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"authType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t ResourceCertificateDetails) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "AzureActiveDirectory":
+		return t.AsResourceCertificateAndAADDetails()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t ResourceCertificateDetails) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *ResourceCertificateDetails) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsVMwareCbtResumeReplicationInput returns the union data inside the ResumeReplicationProviderSpecificInput as a VMwareCbtResumeReplicationInput
+func (t ResumeReplicationProviderSpecificInput) AsVMwareCbtResumeReplicationInput() (VMwareCbtResumeReplicationInput, error) {
+	var body VMwareCbtResumeReplicationInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromVMwareCbtResumeReplicationInput overwrites any union data inside the ResumeReplicationProviderSpecificInput as the provided VMwareCbtResumeReplicationInput
+func (t *ResumeReplicationProviderSpecificInput) FromVMwareCbtResumeReplicationInput(v VMwareCbtResumeReplicationInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"VMwareCbt"}`))
+	t.union = b
+	return err
+}
+
+// MergeVMwareCbtResumeReplicationInput performs a merge with any union data inside the ResumeReplicationProviderSpecificInput, using the provided VMwareCbtResumeReplicationInput
+func (t *ResumeReplicationProviderSpecificInput) MergeVMwareCbtResumeReplicationInput(v VMwareCbtResumeReplicationInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"VMwareCbt"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t ResumeReplicationProviderSpecificInput) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t ResumeReplicationProviderSpecificInput) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "VMwareCbt":
+		return t.AsVMwareCbtResumeReplicationInput()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t ResumeReplicationProviderSpecificInput) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *ResumeReplicationProviderSpecificInput) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsVMwareCbtResyncInput returns the union data inside the ResyncProviderSpecificInput as a VMwareCbtResyncInput
+func (t ResyncProviderSpecificInput) AsVMwareCbtResyncInput() (VMwareCbtResyncInput, error) {
+	var body VMwareCbtResyncInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromVMwareCbtResyncInput overwrites any union data inside the ResyncProviderSpecificInput as the provided VMwareCbtResyncInput
+func (t *ResyncProviderSpecificInput) FromVMwareCbtResyncInput(v VMwareCbtResyncInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"VMwareCbt"}`))
+	t.union = b
+	return err
+}
+
+// MergeVMwareCbtResyncInput performs a merge with any union data inside the ResyncProviderSpecificInput, using the provided VMwareCbtResyncInput
+func (t *ResyncProviderSpecificInput) MergeVMwareCbtResyncInput(v VMwareCbtResyncInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"VMwareCbt"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t ResyncProviderSpecificInput) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t ResyncProviderSpecificInput) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "VMwareCbt":
+		return t.AsVMwareCbtResyncInput()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t ResyncProviderSpecificInput) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *ResyncProviderSpecificInput) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
 // AsInMageRcmReprotectInput returns the union data inside the ReverseReplicationProviderSpecificInput as a InMageRcmReprotectInput
 func (t ReverseReplicationProviderSpecificInput) AsInMageRcmReprotectInput() (InMageRcmReprotectInput, error) {
 	var body InMageRcmReprotectInput
@@ -12968,6 +18576,136 @@ func (t ReverseReplicationProviderSpecificInput) MarshalJSON() ([]byte, error) {
 }
 
 func (t *ReverseReplicationProviderSpecificInput) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsExistingStorageAccount returns the union data inside the StorageAccountCustomDetails as a ExistingStorageAccount
+func (t StorageAccountCustomDetails) AsExistingStorageAccount() (ExistingStorageAccount, error) {
+	var body ExistingStorageAccount
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromExistingStorageAccount overwrites any union data inside the StorageAccountCustomDetails as the provided ExistingStorageAccount
+func (t *StorageAccountCustomDetails) FromExistingStorageAccount(v ExistingStorageAccount) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"resourceType":"Existing"}`))
+	t.union = b
+	return err
+}
+
+// MergeExistingStorageAccount performs a merge with any union data inside the StorageAccountCustomDetails, using the provided ExistingStorageAccount
+func (t *StorageAccountCustomDetails) MergeExistingStorageAccount(v ExistingStorageAccount) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"resourceType":"Existing"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t StorageAccountCustomDetails) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"resourceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t StorageAccountCustomDetails) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "Existing":
+		return t.AsExistingStorageAccount()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t StorageAccountCustomDetails) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *StorageAccountCustomDetails) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsA2ASwitchClusterProtectionInput returns the union data inside the SwitchClusterProtectionProviderSpecificInput as a A2ASwitchClusterProtectionInput
+func (t SwitchClusterProtectionProviderSpecificInput) AsA2ASwitchClusterProtectionInput() (A2ASwitchClusterProtectionInput, error) {
+	var body A2ASwitchClusterProtectionInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromA2ASwitchClusterProtectionInput overwrites any union data inside the SwitchClusterProtectionProviderSpecificInput as the provided A2ASwitchClusterProtectionInput
+func (t *SwitchClusterProtectionProviderSpecificInput) FromA2ASwitchClusterProtectionInput(v A2ASwitchClusterProtectionInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"A2A"}`))
+	t.union = b
+	return err
+}
+
+// MergeA2ASwitchClusterProtectionInput performs a merge with any union data inside the SwitchClusterProtectionProviderSpecificInput, using the provided A2ASwitchClusterProtectionInput
+func (t *SwitchClusterProtectionProviderSpecificInput) MergeA2ASwitchClusterProtectionInput(v A2ASwitchClusterProtectionInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"A2A"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t SwitchClusterProtectionProviderSpecificInput) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t SwitchClusterProtectionProviderSpecificInput) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "A2A":
+		return t.AsA2ASwitchClusterProtectionInput()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t SwitchClusterProtectionProviderSpecificInput) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *SwitchClusterProtectionProviderSpecificInput) UnmarshalJSON(b []byte) error {
 	err := t.union.UnmarshalJSON(b)
 	return err
 }
@@ -13634,6 +19372,71 @@ func (t *TestFailoverProviderSpecificInput) UnmarshalJSON(b []byte) error {
 	return err
 }
 
+// AsVMwareCbtTestMigrateInput returns the union data inside the TestMigrateProviderSpecificInput as a VMwareCbtTestMigrateInput
+func (t TestMigrateProviderSpecificInput) AsVMwareCbtTestMigrateInput() (VMwareCbtTestMigrateInput, error) {
+	var body VMwareCbtTestMigrateInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromVMwareCbtTestMigrateInput overwrites any union data inside the TestMigrateProviderSpecificInput as the provided VMwareCbtTestMigrateInput
+func (t *TestMigrateProviderSpecificInput) FromVMwareCbtTestMigrateInput(v VMwareCbtTestMigrateInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"VMwareCbt"}`))
+	t.union = b
+	return err
+}
+
+// MergeVMwareCbtTestMigrateInput performs a merge with any union data inside the TestMigrateProviderSpecificInput, using the provided VMwareCbtTestMigrateInput
+func (t *TestMigrateProviderSpecificInput) MergeVMwareCbtTestMigrateInput(v VMwareCbtTestMigrateInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"VMwareCbt"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t TestMigrateProviderSpecificInput) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t TestMigrateProviderSpecificInput) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "VMwareCbt":
+		return t.AsVMwareCbtTestMigrateInput()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t TestMigrateProviderSpecificInput) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *TestMigrateProviderSpecificInput) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
 // AsInMageRcmUnplannedFailoverInput returns the union data inside the UnplannedFailoverProviderSpecificInput as a InMageRcmUnplannedFailoverInput
 func (t UnplannedFailoverProviderSpecificInput) AsInMageRcmUnplannedFailoverInput() (InMageRcmUnplannedFailoverInput, error) {
 	var body InMageRcmUnplannedFailoverInput
@@ -13940,6 +19743,71 @@ func (t *UpdateApplianceForReplicationProtectedItemProviderSpecificInput) Unmars
 	return err
 }
 
+// AsVMwareCbtUpdateMigrationItemInput returns the union data inside the UpdateMigrationItemProviderSpecificInput as a VMwareCbtUpdateMigrationItemInput
+func (t UpdateMigrationItemProviderSpecificInput) AsVMwareCbtUpdateMigrationItemInput() (VMwareCbtUpdateMigrationItemInput, error) {
+	var body VMwareCbtUpdateMigrationItemInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromVMwareCbtUpdateMigrationItemInput overwrites any union data inside the UpdateMigrationItemProviderSpecificInput as the provided VMwareCbtUpdateMigrationItemInput
+func (t *UpdateMigrationItemProviderSpecificInput) FromVMwareCbtUpdateMigrationItemInput(v VMwareCbtUpdateMigrationItemInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"VMwareCbt"}`))
+	t.union = b
+	return err
+}
+
+// MergeVMwareCbtUpdateMigrationItemInput performs a merge with any union data inside the UpdateMigrationItemProviderSpecificInput, using the provided VMwareCbtUpdateMigrationItemInput
+func (t *UpdateMigrationItemProviderSpecificInput) MergeVMwareCbtUpdateMigrationItemInput(v VMwareCbtUpdateMigrationItemInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"VMwareCbt"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t UpdateMigrationItemProviderSpecificInput) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"instanceType"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t UpdateMigrationItemProviderSpecificInput) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "VMwareCbt":
+		return t.AsVMwareCbtUpdateMigrationItemInput()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t UpdateMigrationItemProviderSpecificInput) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *UpdateMigrationItemProviderSpecificInput) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
 // AsInMageRcmUpdateReplicationProtectedItemInput returns the union data inside the UpdateReplicationProtectedItemProviderInput as a InMageRcmUpdateReplicationProtectedItemInput
 func (t UpdateReplicationProtectedItemProviderInput) AsInMageRcmUpdateReplicationProtectedItemInput() (InMageRcmUpdateReplicationProtectedItemInput, error) {
 	var body InMageRcmUpdateReplicationProtectedItemInput
@@ -14119,18 +19987,48 @@ func (t *UpdateReplicationProtectedItemProviderInput) UnmarshalJSON(b []byte) er
 
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
+	// ProviderOperationsList List the operations of the namespace.
+	// (GET /providers/Microsoft.RecoveryServices/operations)
+	ProviderOperationsList(w http.ResponseWriter, r *http.Request, params ProviderOperationsListParams)
 	// ProvidersGet Whether the namespace is registered: it always is.
 	// (GET /subscriptions/{subscriptionId}/providers/Microsoft.RecoveryServices)
 	ProvidersGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, params ProvidersGetParams)
+	// RecoveryServicesCapabilities Tell what a kind of resource needs of name servers: nothing.
+	// (POST /subscriptions/{subscriptionId}/providers/Microsoft.RecoveryServices/locations/{location}/capabilities)
+	RecoveryServicesCapabilities(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, location Location, params RecoveryServicesCapabilitiesParams)
 	// ProvidersRegister Register the namespace. Nothing needs to be done.
 	// (POST /subscriptions/{subscriptionId}/providers/Microsoft.RecoveryServices/register)
 	ProvidersRegister(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, params ProvidersRegisterParams)
 	// VaultsListBySubscriptionId List the vaults of a subscription.
 	// (GET /subscriptions/{subscriptionId}/providers/Microsoft.RecoveryServices/vaults)
 	VaultsListBySubscriptionId(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, params VaultsListBySubscriptionIdParams)
+	// ReplicationEligibilityResultsList Tell whether a machine can be protected.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.Compute/virtualMachines/{virtualMachineName}/providers/Microsoft.RecoveryServices/replicationEligibilityResults)
+	ReplicationEligibilityResultsList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, virtualMachineName VirtualMachineName, params ReplicationEligibilityResultsListParams)
+	// ReplicationEligibilityResultsGet Tell whether a machine can be protected.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.Compute/virtualMachines/{virtualMachineName}/providers/Microsoft.RecoveryServices/replicationEligibilityResults/default)
+	ReplicationEligibilityResultsGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, virtualMachineName VirtualMachineName, params ReplicationEligibilityResultsGetParams)
+	// RecoveryServicesCheckNameAvailability Tell whether a vault can have a name.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/locations/{location}/checkNameAvailability)
+	RecoveryServicesCheckNameAvailability(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, location Location, params RecoveryServicesCheckNameAvailabilityParams)
+	// OperationsList List the operations of the namespace.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/operations)
+	OperationsList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, params OperationsListParams)
 	// VaultsListByResourceGroup List the vaults of a resource group.
 	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults)
 	VaultsListByResourceGroup(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, params VaultsListByResourceGroupParams)
+	// ReplicationAlertSettingsList List the alert settings of a vault: there is one.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationAlertSettings)
+	ReplicationAlertSettingsList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationAlertSettingsListParams)
+	// ReplicationAlertSettingsGet Get the alert settings. Before they are first put, nobody is mailed.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationAlertSettings/{alertSettingName})
+	ReplicationAlertSettingsGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, alertSettingName AlertSettingName, params ReplicationAlertSettingsGetParams)
+	// ReplicationAlertSettingsCreate Replace the alert settings.
+	// (PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationAlertSettings/{alertSettingName})
+	ReplicationAlertSettingsCreate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, alertSettingName AlertSettingName, params ReplicationAlertSettingsCreateParams)
+	// ReplicationAppliancesList List the replicators of the vault's sites as appliances.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationAppliances)
+	ReplicationAppliancesList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationAppliancesListParams)
 	// ReplicationEventsList List the events of a vault, newest first.
 	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationEvents)
 	ReplicationEventsList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationEventsListParams)
@@ -14173,6 +20071,36 @@ type ServerInterface interface {
 	// ReplicationFabricsRenewCertificate Renew the certificates of a fabric.
 	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/renewCertificate)
 	ReplicationFabricsRenewCertificate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, params ReplicationFabricsRenewCertificateParams)
+	// ReplicationLogicalNetworksListByReplicationFabrics List the logical networks of a fabric.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationLogicalNetworks)
+	ReplicationLogicalNetworksListByReplicationFabrics(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, params ReplicationLogicalNetworksListByReplicationFabricsParams)
+	// ReplicationLogicalNetworksGet Get a logical network.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationLogicalNetworks/{logicalNetworkName})
+	ReplicationLogicalNetworksGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, logicalNetworkName LogicalNetworkName, params ReplicationLogicalNetworksGetParams)
+	// ReplicationNetworksListByReplicationFabrics List the networks of a fabric.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationNetworks)
+	ReplicationNetworksListByReplicationFabrics(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, params ReplicationNetworksListByReplicationFabricsParams)
+	// ReplicationNetworksGet Get a network.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationNetworks/{networkName})
+	ReplicationNetworksGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, networkName NetworkName, params ReplicationNetworksGetParams)
+	// ReplicationNetworkMappingsListByReplicationNetworks List the mappings of a network.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationNetworks/{networkName}/replicationNetworkMappings)
+	ReplicationNetworkMappingsListByReplicationNetworks(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, networkName NetworkName, params ReplicationNetworkMappingsListByReplicationNetworksParams)
+	// ReplicationNetworkMappingsDelete Remove a network mapping.
+	// (DELETE /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationNetworks/{networkName}/replicationNetworkMappings/{networkMappingName})
+	ReplicationNetworkMappingsDelete(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, networkName NetworkName, networkMappingName NetworkMappingName, params ReplicationNetworkMappingsDeleteParams)
+	// ReplicationNetworkMappingsGet Get a network mapping.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationNetworks/{networkName}/replicationNetworkMappings/{networkMappingName})
+	ReplicationNetworkMappingsGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, networkName NetworkName, networkMappingName NetworkMappingName, params ReplicationNetworkMappingsGetParams)
+	// ReplicationNetworkMappingsUpdate Change a network mapping.
+	// (PATCH /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationNetworks/{networkName}/replicationNetworkMappings/{networkMappingName})
+	ReplicationNetworkMappingsUpdate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, networkName NetworkName, networkMappingName NetworkMappingName, params ReplicationNetworkMappingsUpdateParams)
+	// ReplicationNetworkMappingsCreate Map a network.
+	// (PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationNetworks/{networkName}/replicationNetworkMappings/{networkMappingName})
+	ReplicationNetworkMappingsCreate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, networkName NetworkName, networkMappingName NetworkMappingName, params ReplicationNetworkMappingsCreateParams)
+	// ReplicationNetworkMappingsOperationResult Result of an operation: 202 while it runs, then the resource, or 204 after a removal or when the resource is gone.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationNetworks/{networkName}/replicationNetworkMappings/{networkMappingName}/operationresults/{jobId})
+	ReplicationNetworkMappingsOperationResult(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, networkName NetworkName, networkMappingName NetworkMappingName, jobId JobId, params ReplicationNetworkMappingsOperationResultParams)
 	// ReplicationProtectionContainersListByReplicationFabrics List the containers of a fabric.
 	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers)
 	ReplicationProtectionContainersListByReplicationFabrics(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, params ReplicationProtectionContainersListByReplicationFabricsParams)
@@ -14191,6 +20119,45 @@ type ServerInterface interface {
 	// ReplicationProtectionContainersDelete Remove a container.
 	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/remove)
 	ReplicationProtectionContainersDelete(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, params ReplicationProtectionContainersDeleteParams)
+	// ReplicationMigrationItemsListByReplicationProtectionContainers List the machines in migration of a container: none.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems)
+	ReplicationMigrationItemsListByReplicationProtectionContainers(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, params ReplicationMigrationItemsListByReplicationProtectionContainersParams)
+	// ReplicationMigrationItemsDelete Remove a machine from migration. There is none, so nothing is left to do.
+	// (DELETE /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName})
+	ReplicationMigrationItemsDelete(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, migrationItemName MigrationItemName, params ReplicationMigrationItemsDeleteParams)
+	// ReplicationMigrationItemsGet Get a machine in migration. Always 404.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName})
+	ReplicationMigrationItemsGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, migrationItemName MigrationItemName, params ReplicationMigrationItemsGetParams)
+	// ReplicationMigrationItemsUpdate Change the target settings of a migration.
+	// (PATCH /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName})
+	ReplicationMigrationItemsUpdate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, migrationItemName MigrationItemName, params ReplicationMigrationItemsUpdateParams)
+	// ReplicationMigrationItemsCreate Start to migrate a machine.
+	// (PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName})
+	ReplicationMigrationItemsCreate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, migrationItemName MigrationItemName, params ReplicationMigrationItemsCreateParams)
+	// ReplicationMigrationItemsMigrate Migrate a machine.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName}/migrate)
+	ReplicationMigrationItemsMigrate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, migrationItemName MigrationItemName, params ReplicationMigrationItemsMigrateParams)
+	// MigrationRecoveryPointsListByReplicationMigrationItems List the points of a machine in migration: none.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName}/migrationRecoveryPoints)
+	MigrationRecoveryPointsListByReplicationMigrationItems(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, migrationItemName MigrationItemName, params MigrationRecoveryPointsListByReplicationMigrationItemsParams)
+	// MigrationRecoveryPointsGet Get a point of a machine in migration. Always 404.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName}/migrationRecoveryPoints/{migrationRecoveryPointName})
+	MigrationRecoveryPointsGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, migrationItemName MigrationItemName, migrationRecoveryPointName MigrationRecoveryPointName, params MigrationRecoveryPointsGetParams)
+	// ReplicationMigrationItemsPauseReplication Stop the flow of changes.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName}/pauseReplication)
+	ReplicationMigrationItemsPauseReplication(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, migrationItemName MigrationItemName, params ReplicationMigrationItemsPauseReplicationParams)
+	// ReplicationMigrationItemsResumeReplication Let changes flow again.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName}/resumeReplication)
+	ReplicationMigrationItemsResumeReplication(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, migrationItemName MigrationItemName, params ReplicationMigrationItemsResumeReplicationParams)
+	// ReplicationMigrationItemsResync Compare the disks again.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName}/resync)
+	ReplicationMigrationItemsResync(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, migrationItemName MigrationItemName, params ReplicationMigrationItemsResyncParams)
+	// ReplicationMigrationItemsTestMigrate Start a test machine.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName}/testMigrate)
+	ReplicationMigrationItemsTestMigrate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, migrationItemName MigrationItemName, params ReplicationMigrationItemsTestMigrateParams)
+	// ReplicationMigrationItemsTestMigrateCleanup Remove the test machine.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName}/testMigrateCleanup)
+	ReplicationMigrationItemsTestMigrateCleanup(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, migrationItemName MigrationItemName, params ReplicationMigrationItemsTestMigrateCleanupParams)
 	// ReplicationProtectableItemsListByReplicationProtectionContainers List the machines of a container.
 	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectableItems)
 	ReplicationProtectableItemsListByReplicationProtectionContainers(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, params ReplicationProtectableItemsListByReplicationProtectionContainersParams)
@@ -14269,6 +20236,9 @@ type ServerInterface interface {
 	// ReplicationProtectedItemsSwitchProvider Hand a machine over from InMageAzureV2 to InMageRcm.
 	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/switchProvider)
 	ReplicationProtectedItemsSwitchProvider(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params ReplicationProtectedItemsSwitchProviderParams)
+	// TargetComputeSizesListByReplicationProtectedItems List the sizes that the replica of a machine can have.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/targetComputeSizes)
+	TargetComputeSizesListByReplicationProtectedItems(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params TargetComputeSizesListByReplicationProtectedItemsParams)
 	// ReplicationProtectedItemsTestFailover Start a drill.
 	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/testFailover)
 	ReplicationProtectedItemsTestFailover(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params ReplicationProtectedItemsTestFailoverParams)
@@ -14284,6 +20254,45 @@ type ServerInterface interface {
 	// ReplicationProtectedItemsUpdateMobilityService Bring the agent of a machine up to date.
 	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/updateMobilityService)
 	ReplicationProtectedItemsUpdateMobilityService(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params ReplicationProtectedItemsUpdateMobilityServiceParams)
+	// ReplicationProtectionClustersListByReplicationProtectionContainers List the clusters of a container: none.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters)
+	ReplicationProtectionClustersListByReplicationProtectionContainers(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, params ReplicationProtectionClustersListByReplicationProtectionContainersParams)
+	// ReplicationProtectionClustersPurge Remove a cluster. There is none, so nothing is left to do.
+	// (DELETE /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName})
+	ReplicationProtectionClustersPurge(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicationProtectionClusterName ReplicationProtectionClusterName, params ReplicationProtectionClustersPurgeParams)
+	// ReplicationProtectionClustersGet Get a cluster. Always 404.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName})
+	ReplicationProtectionClustersGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicationProtectionClusterName ReplicationProtectionClusterName, params ReplicationProtectionClustersGetParams)
+	// ReplicationProtectionClustersCreate Protect a cluster.
+	// (PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName})
+	ReplicationProtectionClustersCreate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicationProtectionClusterName ReplicationProtectionClusterName, params ReplicationProtectionClustersCreateParams)
+	// ReplicationProtectionClustersApplyRecoveryPoint Change the point after a failover.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName}/applyRecoveryPoint)
+	ReplicationProtectionClustersApplyRecoveryPoint(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicationProtectionClusterName ReplicationProtectionClusterName, params ReplicationProtectionClustersApplyRecoveryPointParams)
+	// ReplicationProtectionClustersFailoverCommit Accept a failover.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName}/failoverCommit)
+	ReplicationProtectionClustersFailoverCommit(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicationProtectionClusterName ReplicationProtectionClusterName, params ReplicationProtectionClustersFailoverCommitParams)
+	// ReplicationProtectionClustersGetOperationResults Result of an operation on a cluster. Always 404.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName}/operationResults/{jobId})
+	ReplicationProtectionClustersGetOperationResults(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicationProtectionClusterName ReplicationProtectionClusterName, jobId JobId, params ReplicationProtectionClustersGetOperationResultsParams)
+	// ClusterRecoveryPointsListByReplicationProtectionCluster List the points of a cluster: none.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName}/recoveryPoints)
+	ClusterRecoveryPointsListByReplicationProtectionCluster(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicationProtectionClusterName ReplicationProtectionClusterName, params ClusterRecoveryPointsListByReplicationProtectionClusterParams)
+	// ClusterRecoveryPointGet Get a point of a cluster. Always 404.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName}/recoveryPoints/{recoveryPointName})
+	ClusterRecoveryPointGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicationProtectionClusterName ReplicationProtectionClusterName, recoveryPointName RecoveryPointName, params ClusterRecoveryPointGetParams)
+	// ReplicationProtectionClustersRepairReplication Resynchronize a cluster.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName}/repairReplication)
+	ReplicationProtectionClustersRepairReplication(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicationProtectionClusterName ReplicationProtectionClusterName, params ReplicationProtectionClustersRepairReplicationParams)
+	// ReplicationProtectionClustersTestFailover Start a drill of a cluster.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName}/testFailover)
+	ReplicationProtectionClustersTestFailover(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicationProtectionClusterName ReplicationProtectionClusterName, params ReplicationProtectionClustersTestFailoverParams)
+	// ReplicationProtectionClustersTestFailoverCleanup End a drill of a cluster.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName}/testFailoverCleanup)
+	ReplicationProtectionClustersTestFailoverCleanup(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicationProtectionClusterName ReplicationProtectionClusterName, params ReplicationProtectionClustersTestFailoverCleanupParams)
+	// ReplicationProtectionClustersUnplannedFailover Fail a cluster over.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName}/unplannedFailover)
+	ReplicationProtectionClustersUnplannedFailover(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicationProtectionClusterName ReplicationProtectionClusterName, params ReplicationProtectionClustersUnplannedFailoverParams)
 	// ReplicationProtectionContainerMappingsListByReplicationProtectionContainers List the mappings of a container.
 	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionContainerMappings)
 	ReplicationProtectionContainerMappingsListByReplicationProtectionContainers(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, params ReplicationProtectionContainerMappingsListByReplicationProtectionContainersParams)
@@ -14305,6 +20314,9 @@ type ServerInterface interface {
 	// ReplicationProtectionContainerMappingsDelete Take a container off its policy.
 	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionContainerMappings/{mappingName}/remove)
 	ReplicationProtectionContainerMappingsDelete(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, mappingName MappingName, params ReplicationProtectionContainerMappingsDeleteParams)
+	// ReplicationProtectionContainersSwitchClusterProtection Replicate a cluster the other way.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/switchClusterProtection)
+	ReplicationProtectionContainersSwitchClusterProtection(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, params ReplicationProtectionContainersSwitchClusterProtectionParams)
 	// ReplicationProtectionContainersSwitchProtection Turn round the replication of a machine of the container.
 	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/switchprotection)
 	ReplicationProtectionContainersSwitchProtection(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, params ReplicationProtectionContainersSwitchProtectionParams)
@@ -14329,6 +20341,45 @@ type ServerInterface interface {
 	// ReplicationRecoveryServicesProvidersDelete Remove a provider.
 	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationRecoveryServicesProviders/{providerName}/remove)
 	ReplicationRecoveryServicesProvidersDelete(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, providerName ProviderName, params ReplicationRecoveryServicesProvidersDeleteParams)
+	// ReplicationStorageClassificationsListByReplicationFabrics List the classes of storage of a fabric.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationStorageClassifications)
+	ReplicationStorageClassificationsListByReplicationFabrics(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, params ReplicationStorageClassificationsListByReplicationFabricsParams)
+	// ReplicationStorageClassificationsGet Get a class of storage.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationStorageClassifications/{storageClassificationName})
+	ReplicationStorageClassificationsGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, storageClassificationName StorageClassificationName, params ReplicationStorageClassificationsGetParams)
+	// ReplicationStorageClassificationMappingsListByReplicationStorageClassifications List the mappings of a class of storage.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationStorageClassifications/{storageClassificationName}/replicationStorageClassificationMappings)
+	ReplicationStorageClassificationMappingsListByReplicationStorageClassifications(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, storageClassificationName StorageClassificationName, params ReplicationStorageClassificationMappingsListByReplicationStorageClassificationsParams)
+	// ReplicationStorageClassificationMappingsDelete Remove a storage mapping.
+	// (DELETE /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationStorageClassifications/{storageClassificationName}/replicationStorageClassificationMappings/{storageClassificationMappingName})
+	ReplicationStorageClassificationMappingsDelete(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, storageClassificationName StorageClassificationName, storageClassificationMappingName StorageClassificationMappingName, params ReplicationStorageClassificationMappingsDeleteParams)
+	// ReplicationStorageClassificationMappingsGet Get a storage mapping.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationStorageClassifications/{storageClassificationName}/replicationStorageClassificationMappings/{storageClassificationMappingName})
+	ReplicationStorageClassificationMappingsGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, storageClassificationName StorageClassificationName, storageClassificationMappingName StorageClassificationMappingName, params ReplicationStorageClassificationMappingsGetParams)
+	// ReplicationStorageClassificationMappingsCreate Map a class of storage to one of another fabric.
+	// (PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationStorageClassifications/{storageClassificationName}/replicationStorageClassificationMappings/{storageClassificationMappingName})
+	ReplicationStorageClassificationMappingsCreate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, storageClassificationName StorageClassificationName, storageClassificationMappingName StorageClassificationMappingName, params ReplicationStorageClassificationMappingsCreateParams)
+	// ReplicationStorageClassificationMappingsOperationResult Result of an operation: 202 while it runs, then the resource, or 204 after a removal or when the resource is gone.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationStorageClassifications/{storageClassificationName}/replicationStorageClassificationMappings/{storageClassificationMappingName}/operationresults/{jobId})
+	ReplicationStorageClassificationMappingsOperationResult(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, storageClassificationName StorageClassificationName, storageClassificationMappingName StorageClassificationMappingName, jobId JobId, params ReplicationStorageClassificationMappingsOperationResultParams)
+	// ReplicationvCentersListByReplicationFabrics List the vCenter servers of a fabric.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationvCenters)
+	ReplicationvCentersListByReplicationFabrics(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, params ReplicationvCentersListByReplicationFabricsParams)
+	// ReplicationvCentersDelete Remove a vCenter server.
+	// (DELETE /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationvCenters/{vcenterName})
+	ReplicationvCentersDelete(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, vcenterName VcenterName, params ReplicationvCentersDeleteParams)
+	// ReplicationvCentersGet Get a vCenter server.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationvCenters/{vcenterName})
+	ReplicationvCentersGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, vcenterName VcenterName, params ReplicationvCentersGetParams)
+	// ReplicationvCentersUpdate Change a vCenter server.
+	// (PATCH /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationvCenters/{vcenterName})
+	ReplicationvCentersUpdate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, vcenterName VcenterName, params ReplicationvCentersUpdateParams)
+	// ReplicationvCentersCreate Add a vCenter server.
+	// (PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationvCenters/{vcenterName})
+	ReplicationvCentersCreate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, vcenterName VcenterName, params ReplicationvCentersCreateParams)
+	// ReplicationvCentersOperationResult Result of an operation: 202 while it runs, then the resource, or 204 after a removal or when the resource is gone.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationvCenters/{vcenterName}/operationresults/{jobId})
+	ReplicationvCentersOperationResult(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, vcenterName VcenterName, jobId JobId, params ReplicationvCentersOperationResultParams)
 	// ReplicationJobsList List the jobs of a vault, newest first.
 	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationJobs)
 	ReplicationJobsList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationJobsListParams)
@@ -14356,6 +20407,15 @@ type ServerInterface interface {
 	// ReplicationJobsResume Go on with a job that waits for a person.
 	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationJobs/{jobName}/resume)
 	ReplicationJobsResume(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, jobName JobName, params ReplicationJobsResumeParams)
+	// ReplicationMigrationItemsList List the machines in migration of a vault: none.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationMigrationItems)
+	ReplicationMigrationItemsList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationMigrationItemsListParams)
+	// ReplicationNetworkMappingsList List the network mappings of a vault.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationNetworkMappings)
+	ReplicationNetworkMappingsList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationNetworkMappingsListParams)
+	// ReplicationNetworksList List the networks of a vault.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationNetworks)
+	ReplicationNetworksList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationNetworksListParams)
 	// ReplicationOperationStatusGet Status of a long-running operation.
 	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationOperationStatus/{jobId})
 	ReplicationOperationStatusGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, jobId JobId, params ReplicationOperationStatusGetParams)
@@ -14380,12 +20440,24 @@ type ServerInterface interface {
 	// ReplicationProtectedItemsList List the protected items of a vault.
 	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectedItems)
 	ReplicationProtectedItemsList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationProtectedItemsListParams)
+	// ReplicationProtectionClustersList List the clusters of a vault: none.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectionClusters)
+	ReplicationProtectionClustersList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationProtectionClustersListParams)
 	// ReplicationProtectionContainerMappingsList List the mappings of a vault.
 	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectionContainerMappings)
 	ReplicationProtectionContainerMappingsList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationProtectionContainerMappingsListParams)
 	// ReplicationProtectionContainersList List the containers of a vault.
 	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectionContainers)
 	ReplicationProtectionContainersList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationProtectionContainersListParams)
+	// ReplicationProtectionIntentsList List the protection intents of a vault.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectionIntents)
+	ReplicationProtectionIntentsList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationProtectionIntentsListParams)
+	// ReplicationProtectionIntentsGet Get a protection intent.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectionIntents/{intentObjectName})
+	ReplicationProtectionIntentsGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, intentObjectName IntentObjectName, params ReplicationProtectionIntentsGetParams)
+	// ReplicationProtectionIntentsCreate Ask that a machine be protected between two regions.
+	// (PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectionIntents/{intentObjectName})
+	ReplicationProtectionIntentsCreate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, intentObjectName IntentObjectName, params ReplicationProtectionIntentsCreateParams)
 	// ReplicationRecoveryPlansList List the recovery plans of a vault.
 	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans)
 	ReplicationRecoveryPlansList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationRecoveryPlansListParams)
@@ -14428,6 +20500,15 @@ type ServerInterface interface {
 	// ReplicationRecoveryServicesProvidersList List the providers of a vault.
 	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryServicesProviders)
 	ReplicationRecoveryServicesProvidersList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationRecoveryServicesProvidersListParams)
+	// ReplicationStorageClassificationMappingsList List the storage mappings of a vault.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationStorageClassificationMappings)
+	ReplicationStorageClassificationMappingsList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationStorageClassificationMappingsListParams)
+	// ReplicationStorageClassificationsList List the classes of storage of a vault.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationStorageClassifications)
+	ReplicationStorageClassificationsList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationStorageClassificationsListParams)
+	// SupportedOperatingSystemsGet Tell which systems can be protected.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationSupportedOperatingSystems)
+	SupportedOperatingSystemsGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params SupportedOperatingSystemsGetParams)
 	// ReplicationVaultHealthGet Health of everything in a vault.
 	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationVaultHealth)
 	ReplicationVaultHealthGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationVaultHealthGetParams)
@@ -14437,6 +20518,18 @@ type ServerInterface interface {
 	// ReplicationVaultHealthRefresh Look at everything in a vault again.
 	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationVaultHealth/default/refresh)
 	ReplicationVaultHealthRefresh(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationVaultHealthRefreshParams)
+	// ReplicationVaultSettingList List the settings of a vault: there is one.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationVaultSettings)
+	ReplicationVaultSettingList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationVaultSettingListParams)
+	// ReplicationVaultSettingGet Get a setting of the vault.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationVaultSettings/{vaultSettingName})
+	ReplicationVaultSettingGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, vaultSettingName VaultSettingName, params ReplicationVaultSettingGetParams)
+	// ReplicationVaultSettingCreate Replace a setting of the vault. The only name is default.
+	// (PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationVaultSettings/{vaultSettingName})
+	ReplicationVaultSettingCreate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, vaultSettingName VaultSettingName, params ReplicationVaultSettingCreateParams)
+	// ReplicationvCentersList List the vCenter servers of a vault.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationvCenters)
+	ReplicationvCentersList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationvCentersListParams)
 	// VaultsDelete Delete a vault.
 	// (DELETE /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName})
 	VaultsDelete(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, vaultName VaultName, params VaultsDeleteParams)
@@ -14449,21 +20542,60 @@ type ServerInterface interface {
 	// VaultsCreateOrUpdate Create or update a vault.
 	// (PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName})
 	VaultsCreateOrUpdate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, vaultName VaultName, params VaultsCreateOrUpdateParams)
+	// VaultCertificatesCreate Upload a registration credential.
+	// (PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}/certificates/{certificateName})
+	VaultCertificatesCreate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, vaultName VaultName, certificateName CertificateName, params VaultCertificatesCreateParams)
+	// VaultExtendedInfoGet Get the values that a client left with the vault. 404 before the first were put.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}/extendedInformation/vaultExtendedInfo)
+	VaultExtendedInfoGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, vaultName VaultName, params VaultExtendedInfoGetParams)
+	// VaultExtendedInfoUpdate Change values left with the vault.
+	// (PATCH /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}/extendedInformation/vaultExtendedInfo)
+	VaultExtendedInfoUpdate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, vaultName VaultName, params VaultExtendedInfoUpdateParams)
+	// VaultExtendedInfoCreateOrUpdate Leave values with the vault.
+	// (PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}/extendedInformation/vaultExtendedInfo)
+	VaultExtendedInfoCreateOrUpdate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, vaultName VaultName, params VaultExtendedInfoCreateOrUpdateParams)
 	// GetOperationResult Result of a vault operation.
 	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}/operationResults/{operationId})
 	GetOperationResult(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, vaultName VaultName, operationId OperationId, params GetOperationResultParams)
 	// GetOperationStatus Status of a vault operation.
 	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}/operationStatus/{operationId})
 	GetOperationStatus(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, vaultName VaultName, operationId OperationId, params GetOperationStatusParams)
+	// PrivateLinkResourcesList List what private links can lead to: nothing, since Lifeboat is reached in networks of its owner.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}/privateLinkResources)
+	PrivateLinkResourcesList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, vaultName VaultName, params PrivateLinkResourcesListParams)
+	// PrivateLinkResourcesGet Get what a private link can lead to. Always 404.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}/privateLinkResources/{privateLinkResourceName})
+	PrivateLinkResourcesGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, vaultName VaultName, privateLinkResourceName PrivateLinkResourceName, params PrivateLinkResourcesGetParams)
+	// RegisteredIdentitiesDelete Unregister an agent, by its id or host name, or drop a registration credential, by its name.
+	// (DELETE /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}/registeredIdentities/{identityName})
+	RegisteredIdentitiesDelete(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, vaultName VaultName, identityName IdentityName, params RegisteredIdentitiesDeleteParams)
+	// ReplicationUsagesList Sum up what a vault holds.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}/replicationUsages)
+	ReplicationUsagesList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, vaultName VaultName, params ReplicationUsagesListParams)
+	// UsagesListByVaults Count what a vault holds, by kind.
+	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}/usages)
+	UsagesListByVaults(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, vaultName VaultName, params UsagesListByVaultsParams)
 }
 
 // Unimplemented server implementation that returns http.StatusNotImplemented for each endpoint.
 
 type Unimplemented struct{}
 
+// ProviderOperationsList List the operations of the namespace.
+// (GET /providers/Microsoft.RecoveryServices/operations)
+func (_ Unimplemented) ProviderOperationsList(w http.ResponseWriter, r *http.Request, params ProviderOperationsListParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
 // ProvidersGet Whether the namespace is registered: it always is.
 // (GET /subscriptions/{subscriptionId}/providers/Microsoft.RecoveryServices)
 func (_ Unimplemented) ProvidersGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, params ProvidersGetParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// RecoveryServicesCapabilities Tell what a kind of resource needs of name servers: nothing.
+// (POST /subscriptions/{subscriptionId}/providers/Microsoft.RecoveryServices/locations/{location}/capabilities)
+func (_ Unimplemented) RecoveryServicesCapabilities(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, location Location, params RecoveryServicesCapabilitiesParams) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -14479,9 +20611,57 @@ func (_ Unimplemented) VaultsListBySubscriptionId(w http.ResponseWriter, r *http
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
+// ReplicationEligibilityResultsList Tell whether a machine can be protected.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.Compute/virtualMachines/{virtualMachineName}/providers/Microsoft.RecoveryServices/replicationEligibilityResults)
+func (_ Unimplemented) ReplicationEligibilityResultsList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, virtualMachineName VirtualMachineName, params ReplicationEligibilityResultsListParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationEligibilityResultsGet Tell whether a machine can be protected.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.Compute/virtualMachines/{virtualMachineName}/providers/Microsoft.RecoveryServices/replicationEligibilityResults/default)
+func (_ Unimplemented) ReplicationEligibilityResultsGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, virtualMachineName VirtualMachineName, params ReplicationEligibilityResultsGetParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// RecoveryServicesCheckNameAvailability Tell whether a vault can have a name.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/locations/{location}/checkNameAvailability)
+func (_ Unimplemented) RecoveryServicesCheckNameAvailability(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, location Location, params RecoveryServicesCheckNameAvailabilityParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// OperationsList List the operations of the namespace.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/operations)
+func (_ Unimplemented) OperationsList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, params OperationsListParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
 // VaultsListByResourceGroup List the vaults of a resource group.
 // (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults)
 func (_ Unimplemented) VaultsListByResourceGroup(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, params VaultsListByResourceGroupParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationAlertSettingsList List the alert settings of a vault: there is one.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationAlertSettings)
+func (_ Unimplemented) ReplicationAlertSettingsList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationAlertSettingsListParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationAlertSettingsGet Get the alert settings. Before they are first put, nobody is mailed.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationAlertSettings/{alertSettingName})
+func (_ Unimplemented) ReplicationAlertSettingsGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, alertSettingName AlertSettingName, params ReplicationAlertSettingsGetParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationAlertSettingsCreate Replace the alert settings.
+// (PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationAlertSettings/{alertSettingName})
+func (_ Unimplemented) ReplicationAlertSettingsCreate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, alertSettingName AlertSettingName, params ReplicationAlertSettingsCreateParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationAppliancesList List the replicators of the vault's sites as appliances.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationAppliances)
+func (_ Unimplemented) ReplicationAppliancesList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationAppliancesListParams) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -14569,6 +20749,66 @@ func (_ Unimplemented) ReplicationFabricsRenewCertificate(w http.ResponseWriter,
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
+// ReplicationLogicalNetworksListByReplicationFabrics List the logical networks of a fabric.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationLogicalNetworks)
+func (_ Unimplemented) ReplicationLogicalNetworksListByReplicationFabrics(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, params ReplicationLogicalNetworksListByReplicationFabricsParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationLogicalNetworksGet Get a logical network.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationLogicalNetworks/{logicalNetworkName})
+func (_ Unimplemented) ReplicationLogicalNetworksGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, logicalNetworkName LogicalNetworkName, params ReplicationLogicalNetworksGetParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationNetworksListByReplicationFabrics List the networks of a fabric.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationNetworks)
+func (_ Unimplemented) ReplicationNetworksListByReplicationFabrics(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, params ReplicationNetworksListByReplicationFabricsParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationNetworksGet Get a network.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationNetworks/{networkName})
+func (_ Unimplemented) ReplicationNetworksGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, networkName NetworkName, params ReplicationNetworksGetParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationNetworkMappingsListByReplicationNetworks List the mappings of a network.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationNetworks/{networkName}/replicationNetworkMappings)
+func (_ Unimplemented) ReplicationNetworkMappingsListByReplicationNetworks(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, networkName NetworkName, params ReplicationNetworkMappingsListByReplicationNetworksParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationNetworkMappingsDelete Remove a network mapping.
+// (DELETE /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationNetworks/{networkName}/replicationNetworkMappings/{networkMappingName})
+func (_ Unimplemented) ReplicationNetworkMappingsDelete(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, networkName NetworkName, networkMappingName NetworkMappingName, params ReplicationNetworkMappingsDeleteParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationNetworkMappingsGet Get a network mapping.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationNetworks/{networkName}/replicationNetworkMappings/{networkMappingName})
+func (_ Unimplemented) ReplicationNetworkMappingsGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, networkName NetworkName, networkMappingName NetworkMappingName, params ReplicationNetworkMappingsGetParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationNetworkMappingsUpdate Change a network mapping.
+// (PATCH /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationNetworks/{networkName}/replicationNetworkMappings/{networkMappingName})
+func (_ Unimplemented) ReplicationNetworkMappingsUpdate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, networkName NetworkName, networkMappingName NetworkMappingName, params ReplicationNetworkMappingsUpdateParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationNetworkMappingsCreate Map a network.
+// (PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationNetworks/{networkName}/replicationNetworkMappings/{networkMappingName})
+func (_ Unimplemented) ReplicationNetworkMappingsCreate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, networkName NetworkName, networkMappingName NetworkMappingName, params ReplicationNetworkMappingsCreateParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationNetworkMappingsOperationResult Result of an operation: 202 while it runs, then the resource, or 204 after a removal or when the resource is gone.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationNetworks/{networkName}/replicationNetworkMappings/{networkMappingName}/operationresults/{jobId})
+func (_ Unimplemented) ReplicationNetworkMappingsOperationResult(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, networkName NetworkName, networkMappingName NetworkMappingName, jobId JobId, params ReplicationNetworkMappingsOperationResultParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
 // ReplicationProtectionContainersListByReplicationFabrics List the containers of a fabric.
 // (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers)
 func (_ Unimplemented) ReplicationProtectionContainersListByReplicationFabrics(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, params ReplicationProtectionContainersListByReplicationFabricsParams) {
@@ -14602,6 +20842,84 @@ func (_ Unimplemented) ReplicationProtectionContainersOperationResult(w http.Res
 // ReplicationProtectionContainersDelete Remove a container.
 // (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/remove)
 func (_ Unimplemented) ReplicationProtectionContainersDelete(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, params ReplicationProtectionContainersDeleteParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationMigrationItemsListByReplicationProtectionContainers List the machines in migration of a container: none.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems)
+func (_ Unimplemented) ReplicationMigrationItemsListByReplicationProtectionContainers(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, params ReplicationMigrationItemsListByReplicationProtectionContainersParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationMigrationItemsDelete Remove a machine from migration. There is none, so nothing is left to do.
+// (DELETE /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName})
+func (_ Unimplemented) ReplicationMigrationItemsDelete(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, migrationItemName MigrationItemName, params ReplicationMigrationItemsDeleteParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationMigrationItemsGet Get a machine in migration. Always 404.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName})
+func (_ Unimplemented) ReplicationMigrationItemsGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, migrationItemName MigrationItemName, params ReplicationMigrationItemsGetParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationMigrationItemsUpdate Change the target settings of a migration.
+// (PATCH /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName})
+func (_ Unimplemented) ReplicationMigrationItemsUpdate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, migrationItemName MigrationItemName, params ReplicationMigrationItemsUpdateParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationMigrationItemsCreate Start to migrate a machine.
+// (PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName})
+func (_ Unimplemented) ReplicationMigrationItemsCreate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, migrationItemName MigrationItemName, params ReplicationMigrationItemsCreateParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationMigrationItemsMigrate Migrate a machine.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName}/migrate)
+func (_ Unimplemented) ReplicationMigrationItemsMigrate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, migrationItemName MigrationItemName, params ReplicationMigrationItemsMigrateParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// MigrationRecoveryPointsListByReplicationMigrationItems List the points of a machine in migration: none.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName}/migrationRecoveryPoints)
+func (_ Unimplemented) MigrationRecoveryPointsListByReplicationMigrationItems(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, migrationItemName MigrationItemName, params MigrationRecoveryPointsListByReplicationMigrationItemsParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// MigrationRecoveryPointsGet Get a point of a machine in migration. Always 404.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName}/migrationRecoveryPoints/{migrationRecoveryPointName})
+func (_ Unimplemented) MigrationRecoveryPointsGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, migrationItemName MigrationItemName, migrationRecoveryPointName MigrationRecoveryPointName, params MigrationRecoveryPointsGetParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationMigrationItemsPauseReplication Stop the flow of changes.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName}/pauseReplication)
+func (_ Unimplemented) ReplicationMigrationItemsPauseReplication(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, migrationItemName MigrationItemName, params ReplicationMigrationItemsPauseReplicationParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationMigrationItemsResumeReplication Let changes flow again.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName}/resumeReplication)
+func (_ Unimplemented) ReplicationMigrationItemsResumeReplication(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, migrationItemName MigrationItemName, params ReplicationMigrationItemsResumeReplicationParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationMigrationItemsResync Compare the disks again.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName}/resync)
+func (_ Unimplemented) ReplicationMigrationItemsResync(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, migrationItemName MigrationItemName, params ReplicationMigrationItemsResyncParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationMigrationItemsTestMigrate Start a test machine.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName}/testMigrate)
+func (_ Unimplemented) ReplicationMigrationItemsTestMigrate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, migrationItemName MigrationItemName, params ReplicationMigrationItemsTestMigrateParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationMigrationItemsTestMigrateCleanup Remove the test machine.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName}/testMigrateCleanup)
+func (_ Unimplemented) ReplicationMigrationItemsTestMigrateCleanup(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, migrationItemName MigrationItemName, params ReplicationMigrationItemsTestMigrateCleanupParams) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -14761,6 +21079,12 @@ func (_ Unimplemented) ReplicationProtectedItemsSwitchProvider(w http.ResponseWr
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
+// TargetComputeSizesListByReplicationProtectedItems List the sizes that the replica of a machine can have.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/targetComputeSizes)
+func (_ Unimplemented) TargetComputeSizesListByReplicationProtectedItems(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params TargetComputeSizesListByReplicationProtectedItemsParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
 // ReplicationProtectedItemsTestFailover Start a drill.
 // (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/testFailover)
 func (_ Unimplemented) ReplicationProtectedItemsTestFailover(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params ReplicationProtectedItemsTestFailoverParams) {
@@ -14788,6 +21112,84 @@ func (_ Unimplemented) ReplicationProtectedItemsUpdateAppliance(w http.ResponseW
 // ReplicationProtectedItemsUpdateMobilityService Bring the agent of a machine up to date.
 // (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/updateMobilityService)
 func (_ Unimplemented) ReplicationProtectedItemsUpdateMobilityService(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params ReplicationProtectedItemsUpdateMobilityServiceParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationProtectionClustersListByReplicationProtectionContainers List the clusters of a container: none.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters)
+func (_ Unimplemented) ReplicationProtectionClustersListByReplicationProtectionContainers(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, params ReplicationProtectionClustersListByReplicationProtectionContainersParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationProtectionClustersPurge Remove a cluster. There is none, so nothing is left to do.
+// (DELETE /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName})
+func (_ Unimplemented) ReplicationProtectionClustersPurge(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicationProtectionClusterName ReplicationProtectionClusterName, params ReplicationProtectionClustersPurgeParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationProtectionClustersGet Get a cluster. Always 404.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName})
+func (_ Unimplemented) ReplicationProtectionClustersGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicationProtectionClusterName ReplicationProtectionClusterName, params ReplicationProtectionClustersGetParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationProtectionClustersCreate Protect a cluster.
+// (PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName})
+func (_ Unimplemented) ReplicationProtectionClustersCreate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicationProtectionClusterName ReplicationProtectionClusterName, params ReplicationProtectionClustersCreateParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationProtectionClustersApplyRecoveryPoint Change the point after a failover.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName}/applyRecoveryPoint)
+func (_ Unimplemented) ReplicationProtectionClustersApplyRecoveryPoint(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicationProtectionClusterName ReplicationProtectionClusterName, params ReplicationProtectionClustersApplyRecoveryPointParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationProtectionClustersFailoverCommit Accept a failover.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName}/failoverCommit)
+func (_ Unimplemented) ReplicationProtectionClustersFailoverCommit(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicationProtectionClusterName ReplicationProtectionClusterName, params ReplicationProtectionClustersFailoverCommitParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationProtectionClustersGetOperationResults Result of an operation on a cluster. Always 404.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName}/operationResults/{jobId})
+func (_ Unimplemented) ReplicationProtectionClustersGetOperationResults(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicationProtectionClusterName ReplicationProtectionClusterName, jobId JobId, params ReplicationProtectionClustersGetOperationResultsParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ClusterRecoveryPointsListByReplicationProtectionCluster List the points of a cluster: none.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName}/recoveryPoints)
+func (_ Unimplemented) ClusterRecoveryPointsListByReplicationProtectionCluster(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicationProtectionClusterName ReplicationProtectionClusterName, params ClusterRecoveryPointsListByReplicationProtectionClusterParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ClusterRecoveryPointGet Get a point of a cluster. Always 404.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName}/recoveryPoints/{recoveryPointName})
+func (_ Unimplemented) ClusterRecoveryPointGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicationProtectionClusterName ReplicationProtectionClusterName, recoveryPointName RecoveryPointName, params ClusterRecoveryPointGetParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationProtectionClustersRepairReplication Resynchronize a cluster.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName}/repairReplication)
+func (_ Unimplemented) ReplicationProtectionClustersRepairReplication(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicationProtectionClusterName ReplicationProtectionClusterName, params ReplicationProtectionClustersRepairReplicationParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationProtectionClustersTestFailover Start a drill of a cluster.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName}/testFailover)
+func (_ Unimplemented) ReplicationProtectionClustersTestFailover(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicationProtectionClusterName ReplicationProtectionClusterName, params ReplicationProtectionClustersTestFailoverParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationProtectionClustersTestFailoverCleanup End a drill of a cluster.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName}/testFailoverCleanup)
+func (_ Unimplemented) ReplicationProtectionClustersTestFailoverCleanup(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicationProtectionClusterName ReplicationProtectionClusterName, params ReplicationProtectionClustersTestFailoverCleanupParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationProtectionClustersUnplannedFailover Fail a cluster over.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName}/unplannedFailover)
+func (_ Unimplemented) ReplicationProtectionClustersUnplannedFailover(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicationProtectionClusterName ReplicationProtectionClusterName, params ReplicationProtectionClustersUnplannedFailoverParams) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -14830,6 +21232,12 @@ func (_ Unimplemented) ReplicationProtectionContainerMappingsOperationResult(w h
 // ReplicationProtectionContainerMappingsDelete Take a container off its policy.
 // (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionContainerMappings/{mappingName}/remove)
 func (_ Unimplemented) ReplicationProtectionContainerMappingsDelete(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, mappingName MappingName, params ReplicationProtectionContainerMappingsDeleteParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationProtectionContainersSwitchClusterProtection Replicate a cluster the other way.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/switchClusterProtection)
+func (_ Unimplemented) ReplicationProtectionContainersSwitchClusterProtection(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, params ReplicationProtectionContainersSwitchClusterProtectionParams) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -14878,6 +21286,84 @@ func (_ Unimplemented) ReplicationRecoveryServicesProvidersRefreshProvider(w htt
 // ReplicationRecoveryServicesProvidersDelete Remove a provider.
 // (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationRecoveryServicesProviders/{providerName}/remove)
 func (_ Unimplemented) ReplicationRecoveryServicesProvidersDelete(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, providerName ProviderName, params ReplicationRecoveryServicesProvidersDeleteParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationStorageClassificationsListByReplicationFabrics List the classes of storage of a fabric.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationStorageClassifications)
+func (_ Unimplemented) ReplicationStorageClassificationsListByReplicationFabrics(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, params ReplicationStorageClassificationsListByReplicationFabricsParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationStorageClassificationsGet Get a class of storage.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationStorageClassifications/{storageClassificationName})
+func (_ Unimplemented) ReplicationStorageClassificationsGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, storageClassificationName StorageClassificationName, params ReplicationStorageClassificationsGetParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationStorageClassificationMappingsListByReplicationStorageClassifications List the mappings of a class of storage.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationStorageClassifications/{storageClassificationName}/replicationStorageClassificationMappings)
+func (_ Unimplemented) ReplicationStorageClassificationMappingsListByReplicationStorageClassifications(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, storageClassificationName StorageClassificationName, params ReplicationStorageClassificationMappingsListByReplicationStorageClassificationsParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationStorageClassificationMappingsDelete Remove a storage mapping.
+// (DELETE /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationStorageClassifications/{storageClassificationName}/replicationStorageClassificationMappings/{storageClassificationMappingName})
+func (_ Unimplemented) ReplicationStorageClassificationMappingsDelete(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, storageClassificationName StorageClassificationName, storageClassificationMappingName StorageClassificationMappingName, params ReplicationStorageClassificationMappingsDeleteParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationStorageClassificationMappingsGet Get a storage mapping.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationStorageClassifications/{storageClassificationName}/replicationStorageClassificationMappings/{storageClassificationMappingName})
+func (_ Unimplemented) ReplicationStorageClassificationMappingsGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, storageClassificationName StorageClassificationName, storageClassificationMappingName StorageClassificationMappingName, params ReplicationStorageClassificationMappingsGetParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationStorageClassificationMappingsCreate Map a class of storage to one of another fabric.
+// (PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationStorageClassifications/{storageClassificationName}/replicationStorageClassificationMappings/{storageClassificationMappingName})
+func (_ Unimplemented) ReplicationStorageClassificationMappingsCreate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, storageClassificationName StorageClassificationName, storageClassificationMappingName StorageClassificationMappingName, params ReplicationStorageClassificationMappingsCreateParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationStorageClassificationMappingsOperationResult Result of an operation: 202 while it runs, then the resource, or 204 after a removal or when the resource is gone.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationStorageClassifications/{storageClassificationName}/replicationStorageClassificationMappings/{storageClassificationMappingName}/operationresults/{jobId})
+func (_ Unimplemented) ReplicationStorageClassificationMappingsOperationResult(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, storageClassificationName StorageClassificationName, storageClassificationMappingName StorageClassificationMappingName, jobId JobId, params ReplicationStorageClassificationMappingsOperationResultParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationvCentersListByReplicationFabrics List the vCenter servers of a fabric.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationvCenters)
+func (_ Unimplemented) ReplicationvCentersListByReplicationFabrics(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, params ReplicationvCentersListByReplicationFabricsParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationvCentersDelete Remove a vCenter server.
+// (DELETE /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationvCenters/{vcenterName})
+func (_ Unimplemented) ReplicationvCentersDelete(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, vcenterName VcenterName, params ReplicationvCentersDeleteParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationvCentersGet Get a vCenter server.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationvCenters/{vcenterName})
+func (_ Unimplemented) ReplicationvCentersGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, vcenterName VcenterName, params ReplicationvCentersGetParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationvCentersUpdate Change a vCenter server.
+// (PATCH /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationvCenters/{vcenterName})
+func (_ Unimplemented) ReplicationvCentersUpdate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, vcenterName VcenterName, params ReplicationvCentersUpdateParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationvCentersCreate Add a vCenter server.
+// (PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationvCenters/{vcenterName})
+func (_ Unimplemented) ReplicationvCentersCreate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, vcenterName VcenterName, params ReplicationvCentersCreateParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationvCentersOperationResult Result of an operation: 202 while it runs, then the resource, or 204 after a removal or when the resource is gone.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationvCenters/{vcenterName}/operationresults/{jobId})
+func (_ Unimplemented) ReplicationvCentersOperationResult(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, vcenterName VcenterName, jobId JobId, params ReplicationvCentersOperationResultParams) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -14935,6 +21421,24 @@ func (_ Unimplemented) ReplicationJobsResume(w http.ResponseWriter, r *http.Requ
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
+// ReplicationMigrationItemsList List the machines in migration of a vault: none.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationMigrationItems)
+func (_ Unimplemented) ReplicationMigrationItemsList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationMigrationItemsListParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationNetworkMappingsList List the network mappings of a vault.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationNetworkMappings)
+func (_ Unimplemented) ReplicationNetworkMappingsList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationNetworkMappingsListParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationNetworksList List the networks of a vault.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationNetworks)
+func (_ Unimplemented) ReplicationNetworksList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationNetworksListParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
 // ReplicationOperationStatusGet Status of a long-running operation.
 // (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationOperationStatus/{jobId})
 func (_ Unimplemented) ReplicationOperationStatusGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, jobId JobId, params ReplicationOperationStatusGetParams) {
@@ -14983,6 +21487,12 @@ func (_ Unimplemented) ReplicationProtectedItemsList(w http.ResponseWriter, r *h
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
+// ReplicationProtectionClustersList List the clusters of a vault: none.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectionClusters)
+func (_ Unimplemented) ReplicationProtectionClustersList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationProtectionClustersListParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
 // ReplicationProtectionContainerMappingsList List the mappings of a vault.
 // (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectionContainerMappings)
 func (_ Unimplemented) ReplicationProtectionContainerMappingsList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationProtectionContainerMappingsListParams) {
@@ -14992,6 +21502,24 @@ func (_ Unimplemented) ReplicationProtectionContainerMappingsList(w http.Respons
 // ReplicationProtectionContainersList List the containers of a vault.
 // (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectionContainers)
 func (_ Unimplemented) ReplicationProtectionContainersList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationProtectionContainersListParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationProtectionIntentsList List the protection intents of a vault.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectionIntents)
+func (_ Unimplemented) ReplicationProtectionIntentsList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationProtectionIntentsListParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationProtectionIntentsGet Get a protection intent.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectionIntents/{intentObjectName})
+func (_ Unimplemented) ReplicationProtectionIntentsGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, intentObjectName IntentObjectName, params ReplicationProtectionIntentsGetParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationProtectionIntentsCreate Ask that a machine be protected between two regions.
+// (PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectionIntents/{intentObjectName})
+func (_ Unimplemented) ReplicationProtectionIntentsCreate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, intentObjectName IntentObjectName, params ReplicationProtectionIntentsCreateParams) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -15079,6 +21607,24 @@ func (_ Unimplemented) ReplicationRecoveryServicesProvidersList(w http.ResponseW
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
+// ReplicationStorageClassificationMappingsList List the storage mappings of a vault.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationStorageClassificationMappings)
+func (_ Unimplemented) ReplicationStorageClassificationMappingsList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationStorageClassificationMappingsListParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationStorageClassificationsList List the classes of storage of a vault.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationStorageClassifications)
+func (_ Unimplemented) ReplicationStorageClassificationsList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationStorageClassificationsListParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// SupportedOperatingSystemsGet Tell which systems can be protected.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationSupportedOperatingSystems)
+func (_ Unimplemented) SupportedOperatingSystemsGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params SupportedOperatingSystemsGetParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
 // ReplicationVaultHealthGet Health of everything in a vault.
 // (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationVaultHealth)
 func (_ Unimplemented) ReplicationVaultHealthGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationVaultHealthGetParams) {
@@ -15094,6 +21640,30 @@ func (_ Unimplemented) ReplicationVaultHealthOperationResult(w http.ResponseWrit
 // ReplicationVaultHealthRefresh Look at everything in a vault again.
 // (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationVaultHealth/default/refresh)
 func (_ Unimplemented) ReplicationVaultHealthRefresh(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationVaultHealthRefreshParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationVaultSettingList List the settings of a vault: there is one.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationVaultSettings)
+func (_ Unimplemented) ReplicationVaultSettingList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationVaultSettingListParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationVaultSettingGet Get a setting of the vault.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationVaultSettings/{vaultSettingName})
+func (_ Unimplemented) ReplicationVaultSettingGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, vaultSettingName VaultSettingName, params ReplicationVaultSettingGetParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationVaultSettingCreate Replace a setting of the vault. The only name is default.
+// (PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationVaultSettings/{vaultSettingName})
+func (_ Unimplemented) ReplicationVaultSettingCreate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, vaultSettingName VaultSettingName, params ReplicationVaultSettingCreateParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationvCentersList List the vCenter servers of a vault.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationvCenters)
+func (_ Unimplemented) ReplicationvCentersList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationvCentersListParams) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -15121,6 +21691,30 @@ func (_ Unimplemented) VaultsCreateOrUpdate(w http.ResponseWriter, r *http.Reque
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
+// VaultCertificatesCreate Upload a registration credential.
+// (PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}/certificates/{certificateName})
+func (_ Unimplemented) VaultCertificatesCreate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, vaultName VaultName, certificateName CertificateName, params VaultCertificatesCreateParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// VaultExtendedInfoGet Get the values that a client left with the vault. 404 before the first were put.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}/extendedInformation/vaultExtendedInfo)
+func (_ Unimplemented) VaultExtendedInfoGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, vaultName VaultName, params VaultExtendedInfoGetParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// VaultExtendedInfoUpdate Change values left with the vault.
+// (PATCH /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}/extendedInformation/vaultExtendedInfo)
+func (_ Unimplemented) VaultExtendedInfoUpdate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, vaultName VaultName, params VaultExtendedInfoUpdateParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// VaultExtendedInfoCreateOrUpdate Leave values with the vault.
+// (PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}/extendedInformation/vaultExtendedInfo)
+func (_ Unimplemented) VaultExtendedInfoCreateOrUpdate(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, vaultName VaultName, params VaultExtendedInfoCreateOrUpdateParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
 // GetOperationResult Result of a vault operation.
 // (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}/operationResults/{operationId})
 func (_ Unimplemented) GetOperationResult(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, vaultName VaultName, operationId OperationId, params GetOperationResultParams) {
@@ -15133,6 +21727,36 @@ func (_ Unimplemented) GetOperationStatus(w http.ResponseWriter, r *http.Request
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
+// PrivateLinkResourcesList List what private links can lead to: nothing, since Lifeboat is reached in networks of its owner.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}/privateLinkResources)
+func (_ Unimplemented) PrivateLinkResourcesList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, vaultName VaultName, params PrivateLinkResourcesListParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// PrivateLinkResourcesGet Get what a private link can lead to. Always 404.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}/privateLinkResources/{privateLinkResourceName})
+func (_ Unimplemented) PrivateLinkResourcesGet(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, vaultName VaultName, privateLinkResourceName PrivateLinkResourceName, params PrivateLinkResourcesGetParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// RegisteredIdentitiesDelete Unregister an agent, by its id or host name, or drop a registration credential, by its name.
+// (DELETE /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}/registeredIdentities/{identityName})
+func (_ Unimplemented) RegisteredIdentitiesDelete(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, vaultName VaultName, identityName IdentityName, params RegisteredIdentitiesDeleteParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReplicationUsagesList Sum up what a vault holds.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}/replicationUsages)
+func (_ Unimplemented) ReplicationUsagesList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, vaultName VaultName, params ReplicationUsagesListParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// UsagesListByVaults Count what a vault holds, by kind.
+// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}/usages)
+func (_ Unimplemented) UsagesListByVaults(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, vaultName VaultName, params UsagesListByVaultsParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
 // ServerInterfaceWrapper converts contexts to parameters.
 type ServerInterfaceWrapper struct {
 	Handler            ServerInterface
@@ -15141,6 +21765,39 @@ type ServerInterfaceWrapper struct {
 }
 
 type MiddlewareFunc func(http.Handler) http.Handler
+
+// ProviderOperationsList operation middleware
+func (siw *ServerInterfaceWrapper) ProviderOperationsList(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ProviderOperationsListParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ProviderOperationsList(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
 
 // ProvidersGet operation middleware
 func (siw *ServerInterfaceWrapper) ProvidersGet(w http.ResponseWriter, r *http.Request) {
@@ -15175,6 +21832,57 @@ func (siw *ServerInterfaceWrapper) ProvidersGet(w http.ResponseWriter, r *http.R
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ProvidersGet(w, r, subscriptionId, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RecoveryServicesCapabilities operation middleware
+func (siw *ServerInterfaceWrapper) RecoveryServicesCapabilities(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "location" -------------
+	var location Location
+
+	err = runtime.BindStyledParameterWithOptions("simple", "location", chi.URLParam(r, "location"), &location, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "location", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RecoveryServicesCapabilitiesParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RecoveryServicesCapabilities(w, r, subscriptionId, location, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -15281,6 +21989,237 @@ func (siw *ServerInterfaceWrapper) VaultsListBySubscriptionId(w http.ResponseWri
 	handler.ServeHTTP(w, r)
 }
 
+// ReplicationEligibilityResultsList operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationEligibilityResultsList(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "virtualMachineName" -------------
+	var virtualMachineName VirtualMachineName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "virtualMachineName", chi.URLParam(r, "virtualMachineName"), &virtualMachineName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "virtualMachineName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationEligibilityResultsListParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationEligibilityResultsList(w, r, subscriptionId, resourceGroupName, virtualMachineName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationEligibilityResultsGet operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationEligibilityResultsGet(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "virtualMachineName" -------------
+	var virtualMachineName VirtualMachineName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "virtualMachineName", chi.URLParam(r, "virtualMachineName"), &virtualMachineName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "virtualMachineName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationEligibilityResultsGetParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationEligibilityResultsGet(w, r, subscriptionId, resourceGroupName, virtualMachineName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RecoveryServicesCheckNameAvailability operation middleware
+func (siw *ServerInterfaceWrapper) RecoveryServicesCheckNameAvailability(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "location" -------------
+	var location Location
+
+	err = runtime.BindStyledParameterWithOptions("simple", "location", chi.URLParam(r, "location"), &location, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "location", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RecoveryServicesCheckNameAvailabilityParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RecoveryServicesCheckNameAvailability(w, r, subscriptionId, resourceGroupName, location, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// OperationsList operation middleware
+func (siw *ServerInterfaceWrapper) OperationsList(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params OperationsListParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.OperationsList(w, r, subscriptionId, resourceGroupName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // VaultsListByResourceGroup operation middleware
 func (siw *ServerInterfaceWrapper) VaultsListByResourceGroup(w http.ResponseWriter, r *http.Request) {
 
@@ -15336,6 +22275,303 @@ func (siw *ServerInterfaceWrapper) VaultsListByResourceGroup(w http.ResponseWrit
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.VaultsListByResourceGroup(w, r, subscriptionId, resourceGroupName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationAlertSettingsList operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationAlertSettingsList(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationAlertSettingsListParams
+
+	// ------------- Optional query parameter "skipToken" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "skipToken", r.URL.Query(), &params.SkipToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "skipToken"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "skipToken", Err: err})
+		}
+		return
+	}
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationAlertSettingsList(w, r, subscriptionId, resourceGroupName, resourceName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationAlertSettingsGet operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationAlertSettingsGet(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "alertSettingName" -------------
+	var alertSettingName AlertSettingName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "alertSettingName", chi.URLParam(r, "alertSettingName"), &alertSettingName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "alertSettingName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationAlertSettingsGetParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationAlertSettingsGet(w, r, subscriptionId, resourceGroupName, resourceName, alertSettingName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationAlertSettingsCreate operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationAlertSettingsCreate(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "alertSettingName" -------------
+	var alertSettingName AlertSettingName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "alertSettingName", chi.URLParam(r, "alertSettingName"), &alertSettingName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "alertSettingName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationAlertSettingsCreateParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationAlertSettingsCreate(w, r, subscriptionId, resourceGroupName, resourceName, alertSettingName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationAppliancesList operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationAppliancesList(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationAppliancesListParams
+
+	// ------------- Optional query parameter "$filter" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "$filter", r.URL.Query(), &params.Filter, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "$filter"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "$filter", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "skipToken" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "skipToken", r.URL.Query(), &params.SkipToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "skipToken"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "skipToken", Err: err})
+		}
+		return
+	}
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationAppliancesList(w, r, subscriptionId, resourceGroupName, resourceName, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -16354,6 +23590,861 @@ func (siw *ServerInterfaceWrapper) ReplicationFabricsRenewCertificate(w http.Res
 	handler.ServeHTTP(w, r)
 }
 
+// ReplicationLogicalNetworksListByReplicationFabrics operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationLogicalNetworksListByReplicationFabrics(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationLogicalNetworksListByReplicationFabricsParams
+
+	// ------------- Optional query parameter "skipToken" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "skipToken", r.URL.Query(), &params.SkipToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "skipToken"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "skipToken", Err: err})
+		}
+		return
+	}
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationLogicalNetworksListByReplicationFabrics(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationLogicalNetworksGet operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationLogicalNetworksGet(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "logicalNetworkName" -------------
+	var logicalNetworkName LogicalNetworkName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "logicalNetworkName", chi.URLParam(r, "logicalNetworkName"), &logicalNetworkName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "logicalNetworkName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationLogicalNetworksGetParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationLogicalNetworksGet(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, logicalNetworkName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationNetworksListByReplicationFabrics operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationNetworksListByReplicationFabrics(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationNetworksListByReplicationFabricsParams
+
+	// ------------- Optional query parameter "skipToken" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "skipToken", r.URL.Query(), &params.SkipToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "skipToken"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "skipToken", Err: err})
+		}
+		return
+	}
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationNetworksListByReplicationFabrics(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationNetworksGet operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationNetworksGet(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "networkName" -------------
+	var networkName NetworkName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "networkName", chi.URLParam(r, "networkName"), &networkName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "networkName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationNetworksGetParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationNetworksGet(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, networkName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationNetworkMappingsListByReplicationNetworks operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationNetworkMappingsListByReplicationNetworks(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "networkName" -------------
+	var networkName NetworkName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "networkName", chi.URLParam(r, "networkName"), &networkName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "networkName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationNetworkMappingsListByReplicationNetworksParams
+
+	// ------------- Optional query parameter "skipToken" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "skipToken", r.URL.Query(), &params.SkipToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "skipToken"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "skipToken", Err: err})
+		}
+		return
+	}
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationNetworkMappingsListByReplicationNetworks(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, networkName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationNetworkMappingsDelete operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationNetworkMappingsDelete(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "networkName" -------------
+	var networkName NetworkName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "networkName", chi.URLParam(r, "networkName"), &networkName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "networkName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "networkMappingName" -------------
+	var networkMappingName NetworkMappingName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "networkMappingName", chi.URLParam(r, "networkMappingName"), &networkMappingName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "networkMappingName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationNetworkMappingsDeleteParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationNetworkMappingsDelete(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, networkName, networkMappingName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationNetworkMappingsGet operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationNetworkMappingsGet(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "networkName" -------------
+	var networkName NetworkName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "networkName", chi.URLParam(r, "networkName"), &networkName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "networkName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "networkMappingName" -------------
+	var networkMappingName NetworkMappingName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "networkMappingName", chi.URLParam(r, "networkMappingName"), &networkMappingName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "networkMappingName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationNetworkMappingsGetParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationNetworkMappingsGet(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, networkName, networkMappingName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationNetworkMappingsUpdate operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationNetworkMappingsUpdate(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "networkName" -------------
+	var networkName NetworkName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "networkName", chi.URLParam(r, "networkName"), &networkName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "networkName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "networkMappingName" -------------
+	var networkMappingName NetworkMappingName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "networkMappingName", chi.URLParam(r, "networkMappingName"), &networkMappingName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "networkMappingName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationNetworkMappingsUpdateParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationNetworkMappingsUpdate(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, networkName, networkMappingName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationNetworkMappingsCreate operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationNetworkMappingsCreate(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "networkName" -------------
+	var networkName NetworkName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "networkName", chi.URLParam(r, "networkName"), &networkName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "networkName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "networkMappingName" -------------
+	var networkMappingName NetworkMappingName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "networkMappingName", chi.URLParam(r, "networkMappingName"), &networkMappingName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "networkMappingName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationNetworkMappingsCreateParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationNetworkMappingsCreate(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, networkName, networkMappingName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationNetworkMappingsOperationResult operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationNetworkMappingsOperationResult(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "networkName" -------------
+	var networkName NetworkName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "networkName", chi.URLParam(r, "networkName"), &networkName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "networkName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "networkMappingName" -------------
+	var networkMappingName NetworkMappingName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "networkMappingName", chi.URLParam(r, "networkMappingName"), &networkMappingName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "networkMappingName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "jobId" -------------
+	var jobId JobId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "jobId", chi.URLParam(r, "jobId"), &jobId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "jobId", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationNetworkMappingsOperationResultParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationNetworkMappingsOperationResult(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, networkName, networkMappingName, jobId, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ReplicationProtectionContainersListByReplicationFabrics operation middleware
 func (siw *ServerInterfaceWrapper) ReplicationProtectionContainersListByReplicationFabrics(w http.ResponseWriter, r *http.Request) {
 
@@ -16826,6 +24917,1202 @@ func (siw *ServerInterfaceWrapper) ReplicationProtectionContainersDelete(w http.
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ReplicationProtectionContainersDelete(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationMigrationItemsListByReplicationProtectionContainers operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationMigrationItemsListByReplicationProtectionContainers(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationMigrationItemsListByReplicationProtectionContainersParams
+
+	// ------------- Optional query parameter "$filter" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "$filter", r.URL.Query(), &params.Filter, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "$filter"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "$filter", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "skipToken" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "skipToken", r.URL.Query(), &params.SkipToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "skipToken"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "skipToken", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "takeToken" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "takeToken", r.URL.Query(), &params.TakeToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "takeToken"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "takeToken", Err: err})
+		}
+		return
+	}
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationMigrationItemsListByReplicationProtectionContainers(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationMigrationItemsDelete operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationMigrationItemsDelete(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "migrationItemName" -------------
+	var migrationItemName MigrationItemName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "migrationItemName", chi.URLParam(r, "migrationItemName"), &migrationItemName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "migrationItemName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationMigrationItemsDeleteParams
+
+	// ------------- Optional query parameter "deleteOption" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "deleteOption", r.URL.Query(), &params.DeleteOption, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "deleteOption"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "deleteOption", Err: err})
+		}
+		return
+	}
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationMigrationItemsDelete(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, migrationItemName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationMigrationItemsGet operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationMigrationItemsGet(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "migrationItemName" -------------
+	var migrationItemName MigrationItemName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "migrationItemName", chi.URLParam(r, "migrationItemName"), &migrationItemName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "migrationItemName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationMigrationItemsGetParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationMigrationItemsGet(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, migrationItemName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationMigrationItemsUpdate operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationMigrationItemsUpdate(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "migrationItemName" -------------
+	var migrationItemName MigrationItemName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "migrationItemName", chi.URLParam(r, "migrationItemName"), &migrationItemName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "migrationItemName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationMigrationItemsUpdateParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationMigrationItemsUpdate(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, migrationItemName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationMigrationItemsCreate operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationMigrationItemsCreate(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "migrationItemName" -------------
+	var migrationItemName MigrationItemName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "migrationItemName", chi.URLParam(r, "migrationItemName"), &migrationItemName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "migrationItemName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationMigrationItemsCreateParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationMigrationItemsCreate(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, migrationItemName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationMigrationItemsMigrate operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationMigrationItemsMigrate(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "migrationItemName" -------------
+	var migrationItemName MigrationItemName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "migrationItemName", chi.URLParam(r, "migrationItemName"), &migrationItemName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "migrationItemName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationMigrationItemsMigrateParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationMigrationItemsMigrate(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, migrationItemName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// MigrationRecoveryPointsListByReplicationMigrationItems operation middleware
+func (siw *ServerInterfaceWrapper) MigrationRecoveryPointsListByReplicationMigrationItems(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "migrationItemName" -------------
+	var migrationItemName MigrationItemName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "migrationItemName", chi.URLParam(r, "migrationItemName"), &migrationItemName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "migrationItemName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params MigrationRecoveryPointsListByReplicationMigrationItemsParams
+
+	// ------------- Optional query parameter "skipToken" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "skipToken", r.URL.Query(), &params.SkipToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "skipToken"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "skipToken", Err: err})
+		}
+		return
+	}
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.MigrationRecoveryPointsListByReplicationMigrationItems(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, migrationItemName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// MigrationRecoveryPointsGet operation middleware
+func (siw *ServerInterfaceWrapper) MigrationRecoveryPointsGet(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "migrationItemName" -------------
+	var migrationItemName MigrationItemName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "migrationItemName", chi.URLParam(r, "migrationItemName"), &migrationItemName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "migrationItemName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "migrationRecoveryPointName" -------------
+	var migrationRecoveryPointName MigrationRecoveryPointName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "migrationRecoveryPointName", chi.URLParam(r, "migrationRecoveryPointName"), &migrationRecoveryPointName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "migrationRecoveryPointName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params MigrationRecoveryPointsGetParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.MigrationRecoveryPointsGet(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, migrationItemName, migrationRecoveryPointName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationMigrationItemsPauseReplication operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationMigrationItemsPauseReplication(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "migrationItemName" -------------
+	var migrationItemName MigrationItemName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "migrationItemName", chi.URLParam(r, "migrationItemName"), &migrationItemName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "migrationItemName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationMigrationItemsPauseReplicationParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationMigrationItemsPauseReplication(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, migrationItemName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationMigrationItemsResumeReplication operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationMigrationItemsResumeReplication(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "migrationItemName" -------------
+	var migrationItemName MigrationItemName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "migrationItemName", chi.URLParam(r, "migrationItemName"), &migrationItemName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "migrationItemName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationMigrationItemsResumeReplicationParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationMigrationItemsResumeReplication(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, migrationItemName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationMigrationItemsResync operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationMigrationItemsResync(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "migrationItemName" -------------
+	var migrationItemName MigrationItemName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "migrationItemName", chi.URLParam(r, "migrationItemName"), &migrationItemName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "migrationItemName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationMigrationItemsResyncParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationMigrationItemsResync(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, migrationItemName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationMigrationItemsTestMigrate operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationMigrationItemsTestMigrate(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "migrationItemName" -------------
+	var migrationItemName MigrationItemName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "migrationItemName", chi.URLParam(r, "migrationItemName"), &migrationItemName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "migrationItemName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationMigrationItemsTestMigrateParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationMigrationItemsTestMigrate(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, migrationItemName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationMigrationItemsTestMigrateCleanup operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationMigrationItemsTestMigrateCleanup(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "migrationItemName" -------------
+	var migrationItemName MigrationItemName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "migrationItemName", chi.URLParam(r, "migrationItemName"), &migrationItemName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "migrationItemName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationMigrationItemsTestMigrateCleanupParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationMigrationItemsTestMigrateCleanup(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, migrationItemName, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -19198,6 +28485,106 @@ func (siw *ServerInterfaceWrapper) ReplicationProtectedItemsSwitchProvider(w htt
 	handler.ServeHTTP(w, r)
 }
 
+// TargetComputeSizesListByReplicationProtectedItems operation middleware
+func (siw *ServerInterfaceWrapper) TargetComputeSizesListByReplicationProtectedItems(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "replicatedProtectedItemName" -------------
+	var replicatedProtectedItemName ReplicatedProtectedItemName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "replicatedProtectedItemName", chi.URLParam(r, "replicatedProtectedItemName"), &replicatedProtectedItemName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "replicatedProtectedItemName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params TargetComputeSizesListByReplicationProtectedItemsParams
+
+	// ------------- Optional query parameter "skipToken" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "skipToken", r.URL.Query(), &params.SkipToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "skipToken"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "skipToken", Err: err})
+		}
+		return
+	}
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.TargetComputeSizesListByReplicationProtectedItems(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, replicatedProtectedItemName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ReplicationProtectedItemsTestFailover operation middleware
 func (siw *ServerInterfaceWrapper) ReplicationProtectedItemsTestFailover(w http.ResponseWriter, r *http.Request) {
 
@@ -19624,6 +29011,1172 @@ func (siw *ServerInterfaceWrapper) ReplicationProtectedItemsUpdateMobilityServic
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ReplicationProtectedItemsUpdateMobilityService(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, replicatedProtectedItemName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationProtectionClustersListByReplicationProtectionContainers operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationProtectionClustersListByReplicationProtectionContainers(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationProtectionClustersListByReplicationProtectionContainersParams
+
+	// ------------- Optional query parameter "skipToken" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "skipToken", r.URL.Query(), &params.SkipToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "skipToken"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "skipToken", Err: err})
+		}
+		return
+	}
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationProtectionClustersListByReplicationProtectionContainers(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationProtectionClustersPurge operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationProtectionClustersPurge(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "replicationProtectionClusterName" -------------
+	var replicationProtectionClusterName ReplicationProtectionClusterName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "replicationProtectionClusterName", chi.URLParam(r, "replicationProtectionClusterName"), &replicationProtectionClusterName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "replicationProtectionClusterName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationProtectionClustersPurgeParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationProtectionClustersPurge(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, replicationProtectionClusterName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationProtectionClustersGet operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationProtectionClustersGet(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "replicationProtectionClusterName" -------------
+	var replicationProtectionClusterName ReplicationProtectionClusterName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "replicationProtectionClusterName", chi.URLParam(r, "replicationProtectionClusterName"), &replicationProtectionClusterName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "replicationProtectionClusterName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationProtectionClustersGetParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationProtectionClustersGet(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, replicationProtectionClusterName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationProtectionClustersCreate operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationProtectionClustersCreate(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "replicationProtectionClusterName" -------------
+	var replicationProtectionClusterName ReplicationProtectionClusterName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "replicationProtectionClusterName", chi.URLParam(r, "replicationProtectionClusterName"), &replicationProtectionClusterName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "replicationProtectionClusterName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationProtectionClustersCreateParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationProtectionClustersCreate(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, replicationProtectionClusterName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationProtectionClustersApplyRecoveryPoint operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationProtectionClustersApplyRecoveryPoint(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "replicationProtectionClusterName" -------------
+	var replicationProtectionClusterName ReplicationProtectionClusterName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "replicationProtectionClusterName", chi.URLParam(r, "replicationProtectionClusterName"), &replicationProtectionClusterName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "replicationProtectionClusterName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationProtectionClustersApplyRecoveryPointParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationProtectionClustersApplyRecoveryPoint(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, replicationProtectionClusterName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationProtectionClustersFailoverCommit operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationProtectionClustersFailoverCommit(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "replicationProtectionClusterName" -------------
+	var replicationProtectionClusterName ReplicationProtectionClusterName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "replicationProtectionClusterName", chi.URLParam(r, "replicationProtectionClusterName"), &replicationProtectionClusterName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "replicationProtectionClusterName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationProtectionClustersFailoverCommitParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationProtectionClustersFailoverCommit(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, replicationProtectionClusterName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationProtectionClustersGetOperationResults operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationProtectionClustersGetOperationResults(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "replicationProtectionClusterName" -------------
+	var replicationProtectionClusterName ReplicationProtectionClusterName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "replicationProtectionClusterName", chi.URLParam(r, "replicationProtectionClusterName"), &replicationProtectionClusterName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "replicationProtectionClusterName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "jobId" -------------
+	var jobId JobId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "jobId", chi.URLParam(r, "jobId"), &jobId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "jobId", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationProtectionClustersGetOperationResultsParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationProtectionClustersGetOperationResults(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, replicationProtectionClusterName, jobId, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ClusterRecoveryPointsListByReplicationProtectionCluster operation middleware
+func (siw *ServerInterfaceWrapper) ClusterRecoveryPointsListByReplicationProtectionCluster(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "replicationProtectionClusterName" -------------
+	var replicationProtectionClusterName ReplicationProtectionClusterName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "replicationProtectionClusterName", chi.URLParam(r, "replicationProtectionClusterName"), &replicationProtectionClusterName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "replicationProtectionClusterName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ClusterRecoveryPointsListByReplicationProtectionClusterParams
+
+	// ------------- Optional query parameter "skipToken" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "skipToken", r.URL.Query(), &params.SkipToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "skipToken"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "skipToken", Err: err})
+		}
+		return
+	}
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ClusterRecoveryPointsListByReplicationProtectionCluster(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, replicationProtectionClusterName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ClusterRecoveryPointGet operation middleware
+func (siw *ServerInterfaceWrapper) ClusterRecoveryPointGet(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "replicationProtectionClusterName" -------------
+	var replicationProtectionClusterName ReplicationProtectionClusterName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "replicationProtectionClusterName", chi.URLParam(r, "replicationProtectionClusterName"), &replicationProtectionClusterName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "replicationProtectionClusterName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "recoveryPointName" -------------
+	var recoveryPointName RecoveryPointName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "recoveryPointName", chi.URLParam(r, "recoveryPointName"), &recoveryPointName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "recoveryPointName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ClusterRecoveryPointGetParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ClusterRecoveryPointGet(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, replicationProtectionClusterName, recoveryPointName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationProtectionClustersRepairReplication operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationProtectionClustersRepairReplication(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "replicationProtectionClusterName" -------------
+	var replicationProtectionClusterName ReplicationProtectionClusterName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "replicationProtectionClusterName", chi.URLParam(r, "replicationProtectionClusterName"), &replicationProtectionClusterName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "replicationProtectionClusterName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationProtectionClustersRepairReplicationParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationProtectionClustersRepairReplication(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, replicationProtectionClusterName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationProtectionClustersTestFailover operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationProtectionClustersTestFailover(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "replicationProtectionClusterName" -------------
+	var replicationProtectionClusterName ReplicationProtectionClusterName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "replicationProtectionClusterName", chi.URLParam(r, "replicationProtectionClusterName"), &replicationProtectionClusterName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "replicationProtectionClusterName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationProtectionClustersTestFailoverParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationProtectionClustersTestFailover(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, replicationProtectionClusterName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationProtectionClustersTestFailoverCleanup operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationProtectionClustersTestFailoverCleanup(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "replicationProtectionClusterName" -------------
+	var replicationProtectionClusterName ReplicationProtectionClusterName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "replicationProtectionClusterName", chi.URLParam(r, "replicationProtectionClusterName"), &replicationProtectionClusterName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "replicationProtectionClusterName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationProtectionClustersTestFailoverCleanupParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationProtectionClustersTestFailoverCleanup(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, replicationProtectionClusterName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationProtectionClustersUnplannedFailover operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationProtectionClustersUnplannedFailover(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "replicationProtectionClusterName" -------------
+	var replicationProtectionClusterName ReplicationProtectionClusterName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "replicationProtectionClusterName", chi.URLParam(r, "replicationProtectionClusterName"), &replicationProtectionClusterName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "replicationProtectionClusterName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationProtectionClustersUnplannedFailoverParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationProtectionClustersUnplannedFailover(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, replicationProtectionClusterName, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -20246,6 +30799,84 @@ func (siw *ServerInterfaceWrapper) ReplicationProtectionContainerMappingsDelete(
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ReplicationProtectionContainerMappingsDelete(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, mappingName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationProtectionContainersSwitchClusterProtection operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationProtectionContainersSwitchClusterProtection(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "protectionContainerName" -------------
+	var protectionContainerName ProtectionContainerName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "protectionContainerName", chi.URLParam(r, "protectionContainerName"), &protectionContainerName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "protectionContainerName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationProtectionContainersSwitchClusterProtectionParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationProtectionContainersSwitchClusterProtection(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -20883,6 +31514,1095 @@ func (siw *ServerInterfaceWrapper) ReplicationRecoveryServicesProvidersDelete(w 
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ReplicationRecoveryServicesProvidersDelete(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, providerName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationStorageClassificationsListByReplicationFabrics operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationStorageClassificationsListByReplicationFabrics(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationStorageClassificationsListByReplicationFabricsParams
+
+	// ------------- Optional query parameter "skipToken" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "skipToken", r.URL.Query(), &params.SkipToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "skipToken"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "skipToken", Err: err})
+		}
+		return
+	}
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationStorageClassificationsListByReplicationFabrics(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationStorageClassificationsGet operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationStorageClassificationsGet(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "storageClassificationName" -------------
+	var storageClassificationName StorageClassificationName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "storageClassificationName", chi.URLParam(r, "storageClassificationName"), &storageClassificationName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "storageClassificationName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationStorageClassificationsGetParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationStorageClassificationsGet(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, storageClassificationName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationStorageClassificationMappingsListByReplicationStorageClassifications operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationStorageClassificationMappingsListByReplicationStorageClassifications(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "storageClassificationName" -------------
+	var storageClassificationName StorageClassificationName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "storageClassificationName", chi.URLParam(r, "storageClassificationName"), &storageClassificationName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "storageClassificationName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationStorageClassificationMappingsListByReplicationStorageClassificationsParams
+
+	// ------------- Optional query parameter "skipToken" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "skipToken", r.URL.Query(), &params.SkipToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "skipToken"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "skipToken", Err: err})
+		}
+		return
+	}
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationStorageClassificationMappingsListByReplicationStorageClassifications(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, storageClassificationName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationStorageClassificationMappingsDelete operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationStorageClassificationMappingsDelete(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "storageClassificationName" -------------
+	var storageClassificationName StorageClassificationName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "storageClassificationName", chi.URLParam(r, "storageClassificationName"), &storageClassificationName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "storageClassificationName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "storageClassificationMappingName" -------------
+	var storageClassificationMappingName StorageClassificationMappingName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "storageClassificationMappingName", chi.URLParam(r, "storageClassificationMappingName"), &storageClassificationMappingName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "storageClassificationMappingName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationStorageClassificationMappingsDeleteParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationStorageClassificationMappingsDelete(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, storageClassificationName, storageClassificationMappingName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationStorageClassificationMappingsGet operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationStorageClassificationMappingsGet(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "storageClassificationName" -------------
+	var storageClassificationName StorageClassificationName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "storageClassificationName", chi.URLParam(r, "storageClassificationName"), &storageClassificationName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "storageClassificationName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "storageClassificationMappingName" -------------
+	var storageClassificationMappingName StorageClassificationMappingName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "storageClassificationMappingName", chi.URLParam(r, "storageClassificationMappingName"), &storageClassificationMappingName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "storageClassificationMappingName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationStorageClassificationMappingsGetParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationStorageClassificationMappingsGet(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, storageClassificationName, storageClassificationMappingName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationStorageClassificationMappingsCreate operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationStorageClassificationMappingsCreate(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "storageClassificationName" -------------
+	var storageClassificationName StorageClassificationName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "storageClassificationName", chi.URLParam(r, "storageClassificationName"), &storageClassificationName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "storageClassificationName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "storageClassificationMappingName" -------------
+	var storageClassificationMappingName StorageClassificationMappingName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "storageClassificationMappingName", chi.URLParam(r, "storageClassificationMappingName"), &storageClassificationMappingName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "storageClassificationMappingName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationStorageClassificationMappingsCreateParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationStorageClassificationMappingsCreate(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, storageClassificationName, storageClassificationMappingName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationStorageClassificationMappingsOperationResult operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationStorageClassificationMappingsOperationResult(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "storageClassificationName" -------------
+	var storageClassificationName StorageClassificationName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "storageClassificationName", chi.URLParam(r, "storageClassificationName"), &storageClassificationName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "storageClassificationName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "storageClassificationMappingName" -------------
+	var storageClassificationMappingName StorageClassificationMappingName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "storageClassificationMappingName", chi.URLParam(r, "storageClassificationMappingName"), &storageClassificationMappingName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "storageClassificationMappingName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "jobId" -------------
+	var jobId JobId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "jobId", chi.URLParam(r, "jobId"), &jobId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "jobId", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationStorageClassificationMappingsOperationResultParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationStorageClassificationMappingsOperationResult(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, storageClassificationName, storageClassificationMappingName, jobId, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationvCentersListByReplicationFabrics operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationvCentersListByReplicationFabrics(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationvCentersListByReplicationFabricsParams
+
+	// ------------- Optional query parameter "skipToken" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "skipToken", r.URL.Query(), &params.SkipToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "skipToken"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "skipToken", Err: err})
+		}
+		return
+	}
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationvCentersListByReplicationFabrics(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationvCentersDelete operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationvCentersDelete(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "vcenterName" -------------
+	var vcenterName VcenterName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vcenterName", chi.URLParam(r, "vcenterName"), &vcenterName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "vcenterName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationvCentersDeleteParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationvCentersDelete(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, vcenterName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationvCentersGet operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationvCentersGet(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "vcenterName" -------------
+	var vcenterName VcenterName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vcenterName", chi.URLParam(r, "vcenterName"), &vcenterName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "vcenterName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationvCentersGetParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationvCentersGet(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, vcenterName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationvCentersUpdate operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationvCentersUpdate(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "vcenterName" -------------
+	var vcenterName VcenterName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vcenterName", chi.URLParam(r, "vcenterName"), &vcenterName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "vcenterName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationvCentersUpdateParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationvCentersUpdate(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, vcenterName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationvCentersCreate operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationvCentersCreate(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "vcenterName" -------------
+	var vcenterName VcenterName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vcenterName", chi.URLParam(r, "vcenterName"), &vcenterName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "vcenterName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationvCentersCreateParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationvCentersCreate(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, vcenterName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationvCentersOperationResult operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationvCentersOperationResult(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "fabricName" -------------
+	var fabricName FabricName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "fabricName", chi.URLParam(r, "fabricName"), &fabricName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fabricName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "vcenterName" -------------
+	var vcenterName VcenterName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vcenterName", chi.URLParam(r, "vcenterName"), &vcenterName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "vcenterName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "jobId" -------------
+	var jobId JobId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "jobId", chi.URLParam(r, "jobId"), &jobId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "jobId", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationvCentersOperationResultParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationvCentersOperationResult(w, r, subscriptionId, resourceGroupName, resourceName, fabricName, vcenterName, jobId, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -21539,6 +33259,251 @@ func (siw *ServerInterfaceWrapper) ReplicationJobsResume(w http.ResponseWriter, 
 	handler.ServeHTTP(w, r)
 }
 
+// ReplicationMigrationItemsList operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationMigrationItemsList(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationMigrationItemsListParams
+
+	// ------------- Optional query parameter "$filter" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "$filter", r.URL.Query(), &params.Filter, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "$filter"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "$filter", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "skipToken" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "skipToken", r.URL.Query(), &params.SkipToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "skipToken"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "skipToken", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "takeToken" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "takeToken", r.URL.Query(), &params.TakeToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "takeToken"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "takeToken", Err: err})
+		}
+		return
+	}
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationMigrationItemsList(w, r, subscriptionId, resourceGroupName, resourceName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationNetworkMappingsList operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationNetworkMappingsList(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationNetworkMappingsListParams
+
+	// ------------- Optional query parameter "skipToken" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "skipToken", r.URL.Query(), &params.SkipToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "skipToken"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "skipToken", Err: err})
+		}
+		return
+	}
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationNetworkMappingsList(w, r, subscriptionId, resourceGroupName, resourceName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationNetworksList operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationNetworksList(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationNetworksListParams
+
+	// ------------- Optional query parameter "skipToken" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "skipToken", r.URL.Query(), &params.SkipToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "skipToken"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "skipToken", Err: err})
+		}
+		return
+	}
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationNetworksList(w, r, subscriptionId, resourceGroupName, resourceName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ReplicationOperationStatusGet operation middleware
 func (siw *ServerInterfaceWrapper) ReplicationOperationStatusGet(w http.ResponseWriter, r *http.Request) {
 
@@ -22121,6 +34086,92 @@ func (siw *ServerInterfaceWrapper) ReplicationProtectedItemsList(w http.Response
 	handler.ServeHTTP(w, r)
 }
 
+// ReplicationProtectionClustersList operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationProtectionClustersList(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationProtectionClustersListParams
+
+	// ------------- Optional query parameter "$filter" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "$filter", r.URL.Query(), &params.Filter, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "$filter"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "$filter", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "skipToken" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "skipToken", r.URL.Query(), &params.SkipToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "skipToken"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "skipToken", Err: err})
+		}
+		return
+	}
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationProtectionClustersList(w, r, subscriptionId, resourceGroupName, resourceName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ReplicationProtectionContainerMappingsList operation middleware
 func (siw *ServerInterfaceWrapper) ReplicationProtectionContainerMappingsList(w http.ResponseWriter, r *http.Request) {
 
@@ -22258,6 +34309,230 @@ func (siw *ServerInterfaceWrapper) ReplicationProtectionContainersList(w http.Re
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ReplicationProtectionContainersList(w, r, subscriptionId, resourceGroupName, resourceName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationProtectionIntentsList operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationProtectionIntentsList(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationProtectionIntentsListParams
+
+	// ------------- Optional query parameter "skipToken" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "skipToken", r.URL.Query(), &params.SkipToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "skipToken"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "skipToken", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "takeToken" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "takeToken", r.URL.Query(), &params.TakeToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "takeToken"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "takeToken", Err: err})
+		}
+		return
+	}
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationProtectionIntentsList(w, r, subscriptionId, resourceGroupName, resourceName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationProtectionIntentsGet operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationProtectionIntentsGet(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "intentObjectName" -------------
+	var intentObjectName IntentObjectName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "intentObjectName", chi.URLParam(r, "intentObjectName"), &intentObjectName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "intentObjectName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationProtectionIntentsGetParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationProtectionIntentsGet(w, r, subscriptionId, resourceGroupName, resourceName, intentObjectName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationProtectionIntentsCreate operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationProtectionIntentsCreate(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "intentObjectName" -------------
+	var intentObjectName IntentObjectName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "intentObjectName", chi.URLParam(r, "intentObjectName"), &intentObjectName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "intentObjectName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationProtectionIntentsCreateParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationProtectionIntentsCreate(w, r, subscriptionId, resourceGroupName, resourceName, intentObjectName, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -23250,6 +35525,225 @@ func (siw *ServerInterfaceWrapper) ReplicationRecoveryServicesProvidersList(w ht
 	handler.ServeHTTP(w, r)
 }
 
+// ReplicationStorageClassificationMappingsList operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationStorageClassificationMappingsList(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationStorageClassificationMappingsListParams
+
+	// ------------- Optional query parameter "skipToken" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "skipToken", r.URL.Query(), &params.SkipToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "skipToken"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "skipToken", Err: err})
+		}
+		return
+	}
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationStorageClassificationMappingsList(w, r, subscriptionId, resourceGroupName, resourceName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationStorageClassificationsList operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationStorageClassificationsList(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationStorageClassificationsListParams
+
+	// ------------- Optional query parameter "skipToken" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "skipToken", r.URL.Query(), &params.SkipToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "skipToken"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "skipToken", Err: err})
+		}
+		return
+	}
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationStorageClassificationsList(w, r, subscriptionId, resourceGroupName, resourceName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// SupportedOperatingSystemsGet operation middleware
+func (siw *ServerInterfaceWrapper) SupportedOperatingSystemsGet(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params SupportedOperatingSystemsGetParams
+
+	// ------------- Optional query parameter "instanceType" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "instanceType", r.URL.Query(), &params.InstanceType, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "instanceType"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "instanceType", Err: err})
+		}
+		return
+	}
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.SupportedOperatingSystemsGet(w, r, subscriptionId, resourceGroupName, resourceName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ReplicationVaultHealthGet operation middleware
 func (siw *ServerInterfaceWrapper) ReplicationVaultHealthGet(w http.ResponseWriter, r *http.Request) {
 
@@ -23439,6 +35933,290 @@ func (siw *ServerInterfaceWrapper) ReplicationVaultHealthRefresh(w http.Response
 	handler.ServeHTTP(w, r)
 }
 
+// ReplicationVaultSettingList operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationVaultSettingList(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationVaultSettingListParams
+
+	// ------------- Optional query parameter "skipToken" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "skipToken", r.URL.Query(), &params.SkipToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "skipToken"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "skipToken", Err: err})
+		}
+		return
+	}
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationVaultSettingList(w, r, subscriptionId, resourceGroupName, resourceName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationVaultSettingGet operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationVaultSettingGet(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "vaultSettingName" -------------
+	var vaultSettingName VaultSettingName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vaultSettingName", chi.URLParam(r, "vaultSettingName"), &vaultSettingName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "vaultSettingName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationVaultSettingGetParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationVaultSettingGet(w, r, subscriptionId, resourceGroupName, resourceName, vaultSettingName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationVaultSettingCreate operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationVaultSettingCreate(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "vaultSettingName" -------------
+	var vaultSettingName VaultSettingName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vaultSettingName", chi.URLParam(r, "vaultSettingName"), &vaultSettingName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "vaultSettingName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationVaultSettingCreateParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationVaultSettingCreate(w, r, subscriptionId, resourceGroupName, resourceName, vaultSettingName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationvCentersList operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationvCentersList(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationvCentersListParams
+
+	// ------------- Optional query parameter "skipToken" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "skipToken", r.URL.Query(), &params.SkipToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "skipToken"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "skipToken", Err: err})
+		}
+		return
+	}
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationvCentersList(w, r, subscriptionId, resourceGroupName, resourceName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // VaultsDelete operation middleware
 func (siw *ServerInterfaceWrapper) VaultsDelete(w http.ResponseWriter, r *http.Request) {
 
@@ -23486,6 +36264,27 @@ func (siw *ServerInterfaceWrapper) VaultsDelete(w http.ResponseWriter, r *http.R
 			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
 		}
 		return
+	}
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "If-Match", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "If-Match", Err: err})
+			return
+		}
+
+		params.IfMatch = IfMatch
+
 	}
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -23608,6 +36407,27 @@ func (siw *ServerInterfaceWrapper) VaultsUpdate(w http.ResponseWriter, r *http.R
 		return
 	}
 
+	headers := r.Header
+
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "If-Match", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "If-Match", Err: err})
+			return
+		}
+
+		params.IfMatch = IfMatch
+
+	}
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.VaultsUpdate(w, r, subscriptionId, resourceGroupName, vaultName, params)
 	}))
@@ -23668,8 +36488,297 @@ func (siw *ServerInterfaceWrapper) VaultsCreateOrUpdate(w http.ResponseWriter, r
 		return
 	}
 
+	headers := r.Header
+
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "If-Match", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "If-Match", Err: err})
+			return
+		}
+
+		params.IfMatch = IfMatch
+
+	}
+
+	// ------------- Optional header parameter "If-None-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-None-Match")]; found {
+		var IfNoneMatch IfNoneMatch
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "If-None-Match", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-None-Match", valueList[0], &IfNoneMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "If-None-Match", Err: err})
+			return
+		}
+
+		params.IfNoneMatch = IfNoneMatch
+
+	}
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.VaultsCreateOrUpdate(w, r, subscriptionId, resourceGroupName, vaultName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// VaultCertificatesCreate operation middleware
+func (siw *ServerInterfaceWrapper) VaultCertificatesCreate(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "vaultName" -------------
+	var vaultName VaultName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vaultName", chi.URLParam(r, "vaultName"), &vaultName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "vaultName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "certificateName" -------------
+	var certificateName CertificateName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "certificateName", chi.URLParam(r, "certificateName"), &certificateName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "certificateName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params VaultCertificatesCreateParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.VaultCertificatesCreate(w, r, subscriptionId, resourceGroupName, vaultName, certificateName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// VaultExtendedInfoGet operation middleware
+func (siw *ServerInterfaceWrapper) VaultExtendedInfoGet(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "vaultName" -------------
+	var vaultName VaultName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vaultName", chi.URLParam(r, "vaultName"), &vaultName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "vaultName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params VaultExtendedInfoGetParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.VaultExtendedInfoGet(w, r, subscriptionId, resourceGroupName, vaultName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// VaultExtendedInfoUpdate operation middleware
+func (siw *ServerInterfaceWrapper) VaultExtendedInfoUpdate(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "vaultName" -------------
+	var vaultName VaultName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vaultName", chi.URLParam(r, "vaultName"), &vaultName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "vaultName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params VaultExtendedInfoUpdateParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.VaultExtendedInfoUpdate(w, r, subscriptionId, resourceGroupName, vaultName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// VaultExtendedInfoCreateOrUpdate operation middleware
+func (siw *ServerInterfaceWrapper) VaultExtendedInfoCreateOrUpdate(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "vaultName" -------------
+	var vaultName VaultName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vaultName", chi.URLParam(r, "vaultName"), &vaultName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "vaultName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params VaultExtendedInfoCreateOrUpdateParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.VaultExtendedInfoCreateOrUpdate(w, r, subscriptionId, resourceGroupName, vaultName, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -23817,6 +36926,324 @@ func (siw *ServerInterfaceWrapper) GetOperationStatus(w http.ResponseWriter, r *
 	handler.ServeHTTP(w, r)
 }
 
+// PrivateLinkResourcesList operation middleware
+func (siw *ServerInterfaceWrapper) PrivateLinkResourcesList(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "vaultName" -------------
+	var vaultName VaultName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vaultName", chi.URLParam(r, "vaultName"), &vaultName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "vaultName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params PrivateLinkResourcesListParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.PrivateLinkResourcesList(w, r, subscriptionId, resourceGroupName, vaultName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// PrivateLinkResourcesGet operation middleware
+func (siw *ServerInterfaceWrapper) PrivateLinkResourcesGet(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "vaultName" -------------
+	var vaultName VaultName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vaultName", chi.URLParam(r, "vaultName"), &vaultName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "vaultName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "privateLinkResourceName" -------------
+	var privateLinkResourceName PrivateLinkResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "privateLinkResourceName", chi.URLParam(r, "privateLinkResourceName"), &privateLinkResourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "privateLinkResourceName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params PrivateLinkResourcesGetParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.PrivateLinkResourcesGet(w, r, subscriptionId, resourceGroupName, vaultName, privateLinkResourceName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RegisteredIdentitiesDelete operation middleware
+func (siw *ServerInterfaceWrapper) RegisteredIdentitiesDelete(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "vaultName" -------------
+	var vaultName VaultName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vaultName", chi.URLParam(r, "vaultName"), &vaultName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "vaultName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "identityName" -------------
+	var identityName IdentityName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "identityName", chi.URLParam(r, "identityName"), &identityName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "identityName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RegisteredIdentitiesDeleteParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RegisteredIdentitiesDelete(w, r, subscriptionId, resourceGroupName, vaultName, identityName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplicationUsagesList operation middleware
+func (siw *ServerInterfaceWrapper) ReplicationUsagesList(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "vaultName" -------------
+	var vaultName VaultName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vaultName", chi.URLParam(r, "vaultName"), &vaultName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "vaultName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplicationUsagesListParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplicationUsagesList(w, r, subscriptionId, resourceGroupName, vaultName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// UsagesListByVaults operation middleware
+func (siw *ServerInterfaceWrapper) UsagesListByVaults(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "vaultName" -------------
+	var vaultName VaultName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vaultName", chi.URLParam(r, "vaultName"), &vaultName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "vaultName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params UsagesListByVaultsParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.UsagesListByVaults(w, r, subscriptionId, resourceGroupName, vaultName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 type UnescapedCookieParamError struct {
 	ParamName string
 	Err       error
@@ -23931,7 +37358,13 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	}
 
 	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/providers/Microsoft.RecoveryServices/operations", wrapper.ProviderOperationsList)
+	})
+	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/providers/Microsoft.RecoveryServices", wrapper.ProvidersGet)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/providers/Microsoft.RecoveryServices/locations/{location}/capabilities", wrapper.RecoveryServicesCapabilities)
 	})
 	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/providers/Microsoft.RecoveryServices/register", wrapper.ProvidersRegister)
@@ -23940,7 +37373,31 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/providers/Microsoft.RecoveryServices/vaults", wrapper.VaultsListBySubscriptionId)
 	})
 	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.Compute/virtualMachines/{virtualMachineName}/providers/Microsoft.RecoveryServices/replicationEligibilityResults", wrapper.ReplicationEligibilityResultsList)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.Compute/virtualMachines/{virtualMachineName}/providers/Microsoft.RecoveryServices/replicationEligibilityResults/default", wrapper.ReplicationEligibilityResultsGet)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/locations/{location}/checkNameAvailability", wrapper.RecoveryServicesCheckNameAvailability)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/operations", wrapper.OperationsList)
+	})
+	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults", wrapper.VaultsListByResourceGroup)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationAlertSettings", wrapper.ReplicationAlertSettingsList)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationAlertSettings/{alertSettingName}", wrapper.ReplicationAlertSettingsGet)
+	})
+	r.Group(func(r chi.Router) {
+		r.Put(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationAlertSettings/{alertSettingName}", wrapper.ReplicationAlertSettingsCreate)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationAppliances", wrapper.ReplicationAppliancesList)
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationEvents", wrapper.ReplicationEventsList)
@@ -23985,6 +37442,36 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/renewCertificate", wrapper.ReplicationFabricsRenewCertificate)
 	})
 	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationLogicalNetworks", wrapper.ReplicationLogicalNetworksListByReplicationFabrics)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationLogicalNetworks/{logicalNetworkName}", wrapper.ReplicationLogicalNetworksGet)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationNetworks", wrapper.ReplicationNetworksListByReplicationFabrics)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationNetworks/{networkName}", wrapper.ReplicationNetworksGet)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationNetworks/{networkName}/replicationNetworkMappings", wrapper.ReplicationNetworkMappingsListByReplicationNetworks)
+	})
+	r.Group(func(r chi.Router) {
+		r.Delete(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationNetworks/{networkName}/replicationNetworkMappings/{networkMappingName}", wrapper.ReplicationNetworkMappingsDelete)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationNetworks/{networkName}/replicationNetworkMappings/{networkMappingName}", wrapper.ReplicationNetworkMappingsGet)
+	})
+	r.Group(func(r chi.Router) {
+		r.Patch(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationNetworks/{networkName}/replicationNetworkMappings/{networkMappingName}", wrapper.ReplicationNetworkMappingsUpdate)
+	})
+	r.Group(func(r chi.Router) {
+		r.Put(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationNetworks/{networkName}/replicationNetworkMappings/{networkMappingName}", wrapper.ReplicationNetworkMappingsCreate)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationNetworks/{networkName}/replicationNetworkMappings/{networkMappingName}/operationresults/{jobId}", wrapper.ReplicationNetworkMappingsOperationResult)
+	})
+	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers", wrapper.ReplicationProtectionContainersListByReplicationFabrics)
 	})
 	r.Group(func(r chi.Router) {
@@ -24001,6 +37488,45 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/remove", wrapper.ReplicationProtectionContainersDelete)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems", wrapper.ReplicationMigrationItemsListByReplicationProtectionContainers)
+	})
+	r.Group(func(r chi.Router) {
+		r.Delete(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName}", wrapper.ReplicationMigrationItemsDelete)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName}", wrapper.ReplicationMigrationItemsGet)
+	})
+	r.Group(func(r chi.Router) {
+		r.Patch(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName}", wrapper.ReplicationMigrationItemsUpdate)
+	})
+	r.Group(func(r chi.Router) {
+		r.Put(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName}", wrapper.ReplicationMigrationItemsCreate)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName}/migrate", wrapper.ReplicationMigrationItemsMigrate)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName}/migrationRecoveryPoints", wrapper.MigrationRecoveryPointsListByReplicationMigrationItems)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName}/migrationRecoveryPoints/{migrationRecoveryPointName}", wrapper.MigrationRecoveryPointsGet)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName}/pauseReplication", wrapper.ReplicationMigrationItemsPauseReplication)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName}/resumeReplication", wrapper.ReplicationMigrationItemsResumeReplication)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName}/resync", wrapper.ReplicationMigrationItemsResync)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName}/testMigrate", wrapper.ReplicationMigrationItemsTestMigrate)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationMigrationItems/{migrationItemName}/testMigrateCleanup", wrapper.ReplicationMigrationItemsTestMigrateCleanup)
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectableItems", wrapper.ReplicationProtectableItemsListByReplicationProtectionContainers)
@@ -24081,6 +37607,9 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/switchProvider", wrapper.ReplicationProtectedItemsSwitchProvider)
 	})
 	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/targetComputeSizes", wrapper.TargetComputeSizesListByReplicationProtectedItems)
+	})
+	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/testFailover", wrapper.ReplicationProtectedItemsTestFailover)
 	})
 	r.Group(func(r chi.Router) {
@@ -24094,6 +37623,45 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/updateMobilityService", wrapper.ReplicationProtectedItemsUpdateMobilityService)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters", wrapper.ReplicationProtectionClustersListByReplicationProtectionContainers)
+	})
+	r.Group(func(r chi.Router) {
+		r.Delete(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName}", wrapper.ReplicationProtectionClustersPurge)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName}", wrapper.ReplicationProtectionClustersGet)
+	})
+	r.Group(func(r chi.Router) {
+		r.Put(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName}", wrapper.ReplicationProtectionClustersCreate)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName}/applyRecoveryPoint", wrapper.ReplicationProtectionClustersApplyRecoveryPoint)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName}/failoverCommit", wrapper.ReplicationProtectionClustersFailoverCommit)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName}/operationResults/{jobId}", wrapper.ReplicationProtectionClustersGetOperationResults)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName}/recoveryPoints", wrapper.ClusterRecoveryPointsListByReplicationProtectionCluster)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName}/recoveryPoints/{recoveryPointName}", wrapper.ClusterRecoveryPointGet)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName}/repairReplication", wrapper.ReplicationProtectionClustersRepairReplication)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName}/testFailover", wrapper.ReplicationProtectionClustersTestFailover)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName}/testFailoverCleanup", wrapper.ReplicationProtectionClustersTestFailoverCleanup)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionClusters/{replicationProtectionClusterName}/unplannedFailover", wrapper.ReplicationProtectionClustersUnplannedFailover)
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionContainerMappings", wrapper.ReplicationProtectionContainerMappingsListByReplicationProtectionContainers)
@@ -24115,6 +37683,9 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectionContainerMappings/{mappingName}/remove", wrapper.ReplicationProtectionContainerMappingsDelete)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/switchClusterProtection", wrapper.ReplicationProtectionContainersSwitchClusterProtection)
 	})
 	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/switchprotection", wrapper.ReplicationProtectionContainersSwitchProtection)
@@ -24139,6 +37710,45 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationRecoveryServicesProviders/{providerName}/remove", wrapper.ReplicationRecoveryServicesProvidersDelete)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationStorageClassifications", wrapper.ReplicationStorageClassificationsListByReplicationFabrics)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationStorageClassifications/{storageClassificationName}", wrapper.ReplicationStorageClassificationsGet)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationStorageClassifications/{storageClassificationName}/replicationStorageClassificationMappings", wrapper.ReplicationStorageClassificationMappingsListByReplicationStorageClassifications)
+	})
+	r.Group(func(r chi.Router) {
+		r.Delete(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationStorageClassifications/{storageClassificationName}/replicationStorageClassificationMappings/{storageClassificationMappingName}", wrapper.ReplicationStorageClassificationMappingsDelete)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationStorageClassifications/{storageClassificationName}/replicationStorageClassificationMappings/{storageClassificationMappingName}", wrapper.ReplicationStorageClassificationMappingsGet)
+	})
+	r.Group(func(r chi.Router) {
+		r.Put(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationStorageClassifications/{storageClassificationName}/replicationStorageClassificationMappings/{storageClassificationMappingName}", wrapper.ReplicationStorageClassificationMappingsCreate)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationStorageClassifications/{storageClassificationName}/replicationStorageClassificationMappings/{storageClassificationMappingName}/operationresults/{jobId}", wrapper.ReplicationStorageClassificationMappingsOperationResult)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationvCenters", wrapper.ReplicationvCentersListByReplicationFabrics)
+	})
+	r.Group(func(r chi.Router) {
+		r.Delete(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationvCenters/{vcenterName}", wrapper.ReplicationvCentersDelete)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationvCenters/{vcenterName}", wrapper.ReplicationvCentersGet)
+	})
+	r.Group(func(r chi.Router) {
+		r.Patch(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationvCenters/{vcenterName}", wrapper.ReplicationvCentersUpdate)
+	})
+	r.Group(func(r chi.Router) {
+		r.Put(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationvCenters/{vcenterName}", wrapper.ReplicationvCentersCreate)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationvCenters/{vcenterName}/operationresults/{jobId}", wrapper.ReplicationvCentersOperationResult)
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationJobs", wrapper.ReplicationJobsList)
@@ -24168,6 +37778,15 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationJobs/{jobName}/resume", wrapper.ReplicationJobsResume)
 	})
 	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationMigrationItems", wrapper.ReplicationMigrationItemsList)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationNetworkMappings", wrapper.ReplicationNetworkMappingsList)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationNetworks", wrapper.ReplicationNetworksList)
+	})
+	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationOperationStatus/{jobId}", wrapper.ReplicationOperationStatusGet)
 	})
 	r.Group(func(r chi.Router) {
@@ -24192,10 +37811,22 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectedItems", wrapper.ReplicationProtectedItemsList)
 	})
 	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectionClusters", wrapper.ReplicationProtectionClustersList)
+	})
+	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectionContainerMappings", wrapper.ReplicationProtectionContainerMappingsList)
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectionContainers", wrapper.ReplicationProtectionContainersList)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectionIntents", wrapper.ReplicationProtectionIntentsList)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectionIntents/{intentObjectName}", wrapper.ReplicationProtectionIntentsGet)
+	})
+	r.Group(func(r chi.Router) {
+		r.Put(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectionIntents/{intentObjectName}", wrapper.ReplicationProtectionIntentsCreate)
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryPlans", wrapper.ReplicationRecoveryPlansList)
@@ -24240,6 +37871,15 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationRecoveryServicesProviders", wrapper.ReplicationRecoveryServicesProvidersList)
 	})
 	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationStorageClassificationMappings", wrapper.ReplicationStorageClassificationMappingsList)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationStorageClassifications", wrapper.ReplicationStorageClassificationsList)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationSupportedOperatingSystems", wrapper.SupportedOperatingSystemsGet)
+	})
+	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationVaultHealth", wrapper.ReplicationVaultHealthGet)
 	})
 	r.Group(func(r chi.Router) {
@@ -24247,6 +37887,18 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationVaultHealth/default/refresh", wrapper.ReplicationVaultHealthRefresh)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationVaultSettings", wrapper.ReplicationVaultSettingList)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationVaultSettings/{vaultSettingName}", wrapper.ReplicationVaultSettingGet)
+	})
+	r.Group(func(r chi.Router) {
+		r.Put(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationVaultSettings/{vaultSettingName}", wrapper.ReplicationVaultSettingCreate)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationvCenters", wrapper.ReplicationvCentersList)
 	})
 	r.Group(func(r chi.Router) {
 		r.Delete(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}", wrapper.VaultsDelete)
@@ -24261,10 +37913,37 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 		r.Put(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}", wrapper.VaultsCreateOrUpdate)
 	})
 	r.Group(func(r chi.Router) {
+		r.Put(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}/certificates/{certificateName}", wrapper.VaultCertificatesCreate)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}/extendedInformation/vaultExtendedInfo", wrapper.VaultExtendedInfoGet)
+	})
+	r.Group(func(r chi.Router) {
+		r.Patch(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}/extendedInformation/vaultExtendedInfo", wrapper.VaultExtendedInfoUpdate)
+	})
+	r.Group(func(r chi.Router) {
+		r.Put(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}/extendedInformation/vaultExtendedInfo", wrapper.VaultExtendedInfoCreateOrUpdate)
+	})
+	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}/operationResults/{operationId}", wrapper.GetOperationResult)
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}/operationStatus/{operationId}", wrapper.GetOperationStatus)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}/privateLinkResources", wrapper.PrivateLinkResourcesList)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}/privateLinkResources/{privateLinkResourceName}", wrapper.PrivateLinkResourcesGet)
+	})
+	r.Group(func(r chi.Router) {
+		r.Delete(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}/registeredIdentities/{identityName}", wrapper.RegisteredIdentitiesDelete)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}/replicationUsages", wrapper.ReplicationUsagesList)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{vaultName}/usages", wrapper.UsagesListByVaults)
 	})
 
 	return r

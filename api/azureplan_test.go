@@ -132,6 +132,11 @@ func (l *azurePlan) create() {
 	if n := len(all(t, l.plans.NewListPager("rg", "v1", nil))[0].Value); n != 1 {
 		t.Errorf("the vault has %d plans", n)
 	}
+	for filter, want := range map[string]int{"RecoveryPlanName eq 'shop'": 3, "recoveryPlanName eq 'other'": 0} {
+		if n := len(all(t, l.items().NewListPager("rg", "v1", &asr.ReplicationProtectedItemsClientListOptions{Filter: to.Ptr(filter)}))[0].Value); n != want {
+			t.Errorf("%s lists %d items, want %d", filter, n, want)
+		}
+	}
 }
 
 func (l *azurePlan) allowed(p *asr.RecoveryPlanProperties, want ...string) {

@@ -38,12 +38,12 @@ func (s *server) ReplicationProtectedItemsList(w http.ResponseWriter, r *http.Re
 		if err != nil {
 			return control.Page[control.ItemView]{}, err
 		}
-		for _, absent := range []string{"recoveryPlanName", "sourceFabricLocation", "fabricObjectId", "vCenterName", "multiVmGroupCreateOption"} {
+		for _, absent := range []string{"sourceFabricLocation", "fabricObjectId", "vCenterName", "multiVmGroupCreateOption"} {
 			if f.one(absent) != "" {
 				return control.Page[control.ItemView]{}, nil // no item of this version has such a thing
 			}
 		}
-		return s.control.Items(r.Context(), c.ref(""), control.ItemFilter{Fabric: f.one("sourceFabricName"), InstanceType: f.one("instanceType"), ProcessServer: f.one("processServerId")}, p)
+		return s.control.Items(r.Context(), c.ref(""), control.ItemFilter{Fabric: f.one("sourceFabricName"), InstanceType: f.one("instanceType"), ProcessServer: f.one("processServerId"), RecoveryPlan: f.one("recoveryPlanName")}, p)
 	}, itemBody)
 }
 

@@ -128,6 +128,9 @@ func (s *Service) VaultUsage(ctx context.Context, vaultID string) (u VaultUsage,
 		if u.Providers, err = count(tx, KindProvider, vaultID+"/", 0); err != nil {
 			return err
 		}
+		if u.Plans, err = count(tx, KindRecoveryPlan, vaultID+"/", 0); err != nil {
+			return err
+		}
 		if u.Events, err = count(tx, KindEvent, vaultID+"/", 0); err != nil {
 			return err
 		}

@@ -122,6 +122,7 @@ type EventFilter struct {
 // ItemFilter narrows a list of protected items. Zero fields do not narrow.
 type ItemFilter struct {
 	Fabric, InstanceType, ProcessServer string
+	RecoveryPlan                        string // name
 }
 
 // RegistrationKeyInput asks for a key that lets one agent or replicator enrol. Fabric may be empty for a replicator that serves

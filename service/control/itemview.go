@@ -37,13 +37,25 @@ func (s *Service) Items(ctx context.Context, ref Ref, f ItemFilter, p Paging) (o
 		if err := requireFabric(tx, ref); err != nil {
 			return err
 		}
+		var of []dr.ItemID
+		if f.RecoveryPlan != "" {
+			plan, ok, err := find[dr.RecoveryPlan](tx, KindRecoveryPlan, fold(ref.Vault, lastSegment(f.RecoveryPlan)))
+			if err != nil {
+				return err
+			}
+			if !ok {
+				out = Page[ItemView]{Items: []ItemView{}}
+				return nil
+			}
+			of = plan.Items()
+		}
 		page, err := list[dr.Item](tx, KindItem, under(ref.Vault, ref.Fabric, ref.Container), p)
 		if err != nil {
 			return err
 		}
 		out = Page[ItemView]{Items: []ItemView{}, Next: page.Next}
 		for _, it := range page.Items {
-			if !f.takes(it) {
+			if !f.takes(it) || f.RecoveryPlan != "" && !slices.Contains(of, it.ID) {
 				continue
 			}
 			v, err := s.itemView(tx, it)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/lifeboat-dr/lifeboat/api/oas"
 	"github.com/lifeboat-dr/lifeboat/service/control"
+	"github.com/lifeboat-dr/lifeboat/service/dr"
 )
 
 func containerBody(c *scope, v control.ContainerView) oas.ProtectionContainer {
@@ -97,10 +98,14 @@ func protectableBody(c *scope, v control.ProtectableView) oas.ProtectableItem {
 	i := v.Item
 	out := oas.ProtectableItem{Id: c.protectable(i.Fabric, i.Container, i.Name), Name: i.Name, Type: typeProtectable,
 		Properties: oas.ProtectableItemProperties{FriendlyName: i.FriendlyName, ProtectionStatus: "Unprotected", ProtectionReadinessErrors: orEmpty(v.Problems),
-			SupportedReplicationProviders: []string{"InMageRcm"}}}
+			SupportedReplicationProviders: providersOf(v.Fabric.Kind)}}
 	if v.Protected != nil {
 		out.Properties.ProtectionStatus = "Protected"
 		out.Properties.ReplicationProtectedItemId = c.item(*v.Protected)
+	}
+	if v.Fabric.Kind == dr.FabricHyperVSite || v.Fabric.Kind == dr.FabricVMM {
+		must(out.Properties.CustomDetails.FromHyperVVirtualMachineDetails(hyperVMachine(v)))
+		return out
 	}
 	d := oas.VMwareVirtualMachineDetails{InstanceType: "VMwareVirtualMachine", AgentGeneratedId: i.AgentID, AgentInstalled: boolText(v.Agent != nil),
 		OsType: i.OSType, IpAddress: i.Address, PoweredOn: "Unknown", DiscoveryType: "vm", DiskDetails: []oas.InMageDiskDetails{}, ValidationErrors: []oas.HealthError{}}
@@ -122,6 +127,37 @@ func protectableBody(c *scope, v control.ProtectableView) oas.ProtectableItem {
 	}
 	must(out.Properties.CustomDetails.FromVMwareVirtualMachineDetails(d))
 	return out
+}
+
+// hyperVMachine shows a machine that a Hyper-V host or its management server knows.
+func hyperVMachine(v control.ProtectableView) oas.HyperVVirtualMachineDetails {
+	d := oas.HyperVVirtualMachineDetails{InstanceType: "HyperVVirtualMachine", SourceItemId: v.Item.ID, HasPhysicalDisk: "Unknown", HasFibreChannelAdapter: "Unknown", HasSharedVhd: "Unknown",
+		OsDetails: oas.OSDetails{OsType: v.Item.OSType}, DiskDetails: []oas.DiskDetails{}}
+	if v.Fabric.Kind == dr.FabricVMM {
+		d.InstanceType = "VmmVirtualMachine"
+	}
+	if a := v.Agent; a != nil {
+		for _, k := range a.Machine.Disks {
+			kind := diskKind(dr.Disk{IsOSDisk: k.IsOSDisk})
+			d.DiskDetails = append(d.DiskDetails, oas.DiskDetails{VhdId: k.ID, VhdName: k.Path, VhdType: kind, MaxSizeMB: ptr(k.SizeBytes >> 20)})
+		}
+	}
+	return d
+}
+
+// providersOf are the providers that machines of a kind of site can be protected with (ref 4.2).
+func providersOf(k dr.FabricKind) []string {
+	switch k {
+	case dr.FabricHyperVSite:
+		return []string{string(dr.ProviderHyperVReplicaAzure)}
+	case dr.FabricVMM:
+		return []string{string(dr.ProviderHyperVReplicaAzure), string(dr.ProviderHyperVReplica2012R2)}
+	case dr.FabricVMware:
+		return []string{string(dr.ProviderInMageAzureV2), string(dr.ProviderInMage)}
+	case dr.FabricAzure:
+		return []string{string(dr.ProviderA2A)}
+	}
+	return []string{string(dr.ProviderInMageRcm)}
 }
 
 func boolText(b bool) string { return strconv.FormatBool(b) }

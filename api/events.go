@@ -18,8 +18,30 @@ func eventBody(c *scope, e dr.Event) oas.Event {
 	if e.JobID != "" {
 		must(out.Properties.EventSpecificDetails.FromJobStatusEventDetails(oas.JobStatusEventDetails{InstanceType: "JobStatus", JobId: e.JobID, AffectedObjectType: e.Type}))
 	}
-	must(out.Properties.ProviderSpecificDetails.FromInMageRcmEventDetails(oas.InMageRcmEventDetails{InstanceType: "InMageRcm", ProtectedItemName: e.ObjectName,
-		VmName: e.ObjectName, FabricName: e.Fabric, JobId: e.JobID}))
+	out.Properties.ProviderSpecificDetails = eventDetails(e)
+	return out
+}
+
+// eventDetails tells about the machine in its provider's words. Events about anything else count as InMageRcm's.
+func eventDetails(e dr.Event) (out oas.EventProviderSpecificDetails) {
+	kind := string(e.Provider)
+	switch e.Provider {
+	case dr.ProviderInMageRcm, "":
+		must(out.FromInMageRcmEventDetails(oas.InMageRcmEventDetails{InstanceType: string(dr.ProviderInMageRcm), ProtectedItemName: e.ObjectName, VmName: e.ObjectName, FabricName: e.Fabric, JobId: e.JobID}))
+	case dr.ProviderInMageRcmFailback:
+		must(out.FromInMageRcmFailbackEventDetails(oas.InMageRcmFailbackEventDetails{InstanceType: kind, ProtectedItemName: e.ObjectName, VmName: e.ObjectName}))
+	case dr.ProviderInMageAzureV2:
+		must(out.FromInMageAzureV2EventDetails(oas.InMageAzureV2EventDetails{InstanceType: kind, EventType: e.Type, Category: "Replication", Component: "ProcessServer", Summary: e.Description,
+			Details: e.Description, SiteName: e.Fabric}))
+	case dr.ProviderHyperVReplicaAzure:
+		must(out.FromHyperVReplicaAzureEventDetails(oas.HyperVReplicaAzureEventDetails{InstanceType: kind, ContainerName: e.Container, FabricName: e.Fabric, RemoteContainerName: azure}))
+	case dr.ProviderHyperVReplica2012, dr.ProviderHyperVReplica2012R2:
+		must(out.FromHyperVReplicaEventDetails(oas.HyperVReplicaEventDetails{InstanceType: kind, ContainerName: e.Container, FabricName: e.Fabric}))
+	case dr.ProviderA2A:
+		must(out.FromA2AEventDetails(oas.A2AEventDetails{InstanceType: kind, ProtectedItemName: e.ObjectName, FabricName: e.Fabric}))
+	default:
+		must(out.FromOtherEventDetails(oas.OtherEventDetails{InstanceType: kind}))
+	}
 	return out
 }
 

@@ -30,6 +30,12 @@ func fabricDetails(v control.FabricView) (out oas.FabricSpecificDetails) {
 		err = out.FromAzureFabricSpecificDetails(oas.AzureFabricSpecificDetails{InstanceType: string(v.Fabric.Kind), Location: in.Location})
 	case dr.FabricHyperVSite:
 		err = out.FromHyperVSiteDetails(oas.HyperVSiteDetails{InstanceType: string(v.Fabric.Kind), HyperVHosts: []oas.HyperVHostDetails{}})
+	case dr.FabricVMware:
+		err = out.FromVMwareDetails(vmwareFabric(v))
+	case dr.FabricVMwareV2:
+		in := read[oas.VMwareV2FabricCreationInput](v.Fabric.Input)
+		err = out.FromVMwareV2FabricSpecificDetails(oas.VMwareV2FabricSpecificDetails{InstanceType: string(v.Fabric.Kind), MigrationSolutionId: in.MigrationSolutionId,
+			PhysicalSiteId: in.PhysicalSiteId, VmwareSiteId: in.VmwareSiteId})
 	default:
 		err = out.FromOtherFabricDetails(oas.OtherFabricDetails{InstanceType: string(v.Fabric.Kind)})
 	}

@@ -12,8 +12,21 @@ func pointBody(c *scope, p dr.Point) oas.RecoveryPoint {
 	item := c.container(c.names["fabricName"], c.names["protectionContainerName"]) + "/replicationProtectedItems/" + c.names["replicatedProtectedItemName"]
 	out := oas.RecoveryPoint{Id: c.point(item, p.ID), Name: p.ID, Type: typePoint, Properties: oas.RecoveryPointProperties{RecoveryPointTime: p.Time,
 		RecoveryPointType: string(p.Consistency), Generation: ptr(p.Generation), Sequence: ptr(p.Sequence), ChangedBytes: ptr(p.ChangedBytes), StoredBytes: ptr(p.StoredBytes)}}
-	must(out.Properties.ProviderSpecificDetails.FromInMageRcmRecoveryPointDetails(oas.InMageRcmRecoveryPointDetails{InstanceType: string(dr.ProviderInMageRcm),
-		IsMultiVmSyncPoint: boolText(p.GroupID != "")}))
+	details, group := &out.Properties.ProviderSpecificDetails, boolText(p.GroupID != "")
+	switch p.Provider {
+	case dr.ProviderInMageRcm, "":
+		must(details.FromInMageRcmRecoveryPointDetails(oas.InMageRcmRecoveryPointDetails{InstanceType: string(dr.ProviderInMageRcm), IsMultiVmSyncPoint: group}))
+	case dr.ProviderInMageAzureV2:
+		must(details.FromInMageAzureV2RecoveryPointDetails(oas.InMageAzureV2RecoveryPointDetails{InstanceType: string(p.Provider), IsMultiVmSyncPoint: group}))
+	case dr.ProviderA2A:
+		kind := "PerVmRecoveryPoint"
+		if p.GroupID != "" {
+			kind = "MultiVmSyncRecoveryPoint"
+		}
+		must(details.FromA2ARecoveryPointDetails(oas.A2ARecoveryPointDetails{InstanceType: string(p.Provider), RecoveryPointSyncType: kind}))
+	default:
+		must(details.FromOtherRecoveryPointDetails(oas.OtherRecoveryPointDetails{InstanceType: string(p.Provider)}))
+	}
 	return out
 }
 

@@ -98,6 +98,9 @@ func (s *Service) TestFailover(ctx context.Context, ref Ref, in TestFailoverInpu
 		if err := checkDirection(in.Direction); err != nil {
 			return err
 		}
+		if err := refuseGuestChanges(in.ProviderInput); err != nil {
+			return err
+		}
 		r.Network = or(in.NetworkID, jsonField(in.ProviderInput, "networkId"))
 		r.NoNetwork = strings.EqualFold(in.NetworkType, "NoNetworkAttachAsInput")
 		return choosePoint(tx, it, jsonField(in.ProviderInput, "recoveryPointId"), jsonField(in.ProviderInput, "recoveryPointType"), r)
@@ -118,6 +121,9 @@ func (s *Service) PlannedFailover(ctx context.Context, ref Ref, in FailoverInput
 		if err := checkDirection(in.Direction); err != nil {
 			return err
 		}
+		if err := refuseGuestChanges(in.ProviderInput); err != nil {
+			return err
+		}
 		// The last capture is taken from the stopped disks, so it is at least as good as either type that may be asked for.
 		switch t := jsonField(in.ProviderInput, "recoveryPointType"); strings.ToLower(t) {
 		case "", "crashconsistent", "applicationconsistent":
@@ -135,6 +141,9 @@ func (s *Service) UnplannedFailover(ctx context.Context, ref Ref, in FailoverInp
 		if err := checkDirection(in.Direction); err != nil {
 			return err
 		}
+		if err := refuseGuestChanges(in.ProviderInput); err != nil {
+			return err
+		}
 		switch v := jsonField(in.ProviderInput, "performShutdown"); strings.ToLower(v) {
 		case "true":
 			r.Shutdown = true
@@ -150,6 +159,9 @@ func (s *Service) UnplannedFailover(ctx context.Context, ref Ref, in FailoverInp
 // ApplyRecoveryPoint starts a failed-over machine from another point.
 func (s *Service) ApplyRecoveryPoint(ctx context.Context, ref Ref, in ApplyPointInput) (string, error) {
 	return s.act(ctx, ref, dr.OpApplyRecoveryPoint, fixed(job.PlanApplyPoint), func(tx store.Tx, it *dr.Item, r *Request) error {
+		if err := refuseGuestChanges(in.ProviderInput); err != nil {
+			return err
+		}
 		id := or(in.RecoveryPointID, jsonField(in.ProviderInput, "recoveryPointId"))
 		if id == "" {
 			return &dr.Error{Code: dr.CodeInvalid, Message: "recoveryPointId is missing", PossibleCauses: "the request names no point", RecommendedAction: "send the id of one of the item's recoveryPoints"}
@@ -198,6 +210,19 @@ func choosePoint(tx store.Tx, it *dr.Item, id, kind string, r *Request) error {
 	}
 	if r.PointChoice != PointLatest {
 		r.Point = newest.Ref()
+	}
+	return nil
+}
+
+// refuseGuestChanges refuses what a failover could be asked to do to the machine on its way and this server does not.
+func refuseGuestChanges(in json.RawMessage) error {
+	if v := jsonField(in, "osUpgradeVersion"); v != "" {
+		return &dr.Error{Code: dr.CodeUnimplemented, Message: fmt.Sprintf("the guest cannot be upgraded to %s on the way", v), PossibleCauses: "upgrading a guest's operating system is missing in this version",
+			RecommendedAction: "leave osUpgradeVersion out, and upgrade the guest in a test failover or after the failover"}
+	}
+	if firstField(in, "primaryKekCertificatePfx", "secondaryKekCertificatePfx") != "" {
+		return &dr.Error{Code: dr.CodeUnimplemented, Message: "certificates for encrypted replicas are not used", PossibleCauses: "recovery points are encrypted with the vault's key, which this server has",
+			RecommendedAction: "leave the certificates out"}
 	}
 	return nil
 }

@@ -13,7 +13,7 @@ import (
 // ItemEvent makes an event about an item; code names its definition.
 func ItemEvent(it *dr.Item, code string, severity dr.Severity, description string) dr.Event {
 	return dr.Event{ID: newID(), Vault: it.Vault, Type: "VmHealth", Code: dr.NamedGUID("event", code), Severity: severity, Description: description,
-		ObjectName: it.FriendlyName, ObjectID: it.CorrelationID, Fabric: it.Fabric}
+		ObjectName: it.FriendlyName, ObjectID: it.CorrelationID, Fabric: it.Fabric, Container: it.Container, Provider: dr.Project(it.State).Provider}
 }
 
 // Events lists a vault's events, newest first.

@@ -154,7 +154,7 @@ func (s *Service) importMachine(ctx context.Context, vault, container string, m 
 			return err
 		}
 		for _, q := range m.Points {
-			if err := recordPoint(tx, it.ID, q); err != nil {
+			if err := recordPoint(tx, &it, q); err != nil {
 				return err
 			}
 		}

@@ -98,16 +98,19 @@ func saveDone(tx store.Tx, j *job.Job, now time.Time) error {
 	if err := SaveJob(tx, j); err != nil {
 		return err
 	}
-	return jobEvent(tx, j, "", now)
+	return jobEvent(tx, j, nil, now)
 }
 
-// jobEvent writes how a job ended.
-func jobEvent(tx store.Tx, j *job.Job, correlation string, now time.Time) error {
+// jobEvent writes how a job ended; it is nil when the job is about no item, or the item is gone.
+func jobEvent(tx store.Tx, j *job.Job, it *dr.Item, now time.Time) error {
 	if j.Internal && j.State == job.Succeeded {
 		return nil
 	}
-	e := &dr.Event{ID: newID(), Vault: j.Vault, Type: "JobStatus", Severity: dr.SeverityOK, ObjectName: j.TargetName, ObjectID: correlation, JobID: j.ID, Time: now,
+	e := &dr.Event{ID: newID(), Vault: j.Vault, Type: "JobStatus", Severity: dr.SeverityOK, ObjectName: j.TargetName, JobID: j.ID, Time: now,
 		Code: dr.NamedGUID("event", string(j.Scenario), string(j.State)), Description: fmt.Sprintf("%s - %s", j.FriendlyName, j.State)}
+	if it != nil {
+		e.ObjectID, e.Fabric, e.Container, e.Provider = it.CorrelationID, it.Fabric, it.Container, dr.Project(it.State).Provider
+	}
 	switch j.State {
 	case job.Failed:
 		e.Severity = dr.SeverityCritical
@@ -144,7 +147,7 @@ func endScenario(it *dr.Item, j *job.Job) {
 // the job and the item.
 func EndJob(tx store.Tx, j *job.Job, state job.State, now time.Time) error {
 	j.State, j.Ended = state, now
-	correlation := ""
+	var about *dr.Item
 	if j.Item != "" {
 		it, err := LoadItem(tx, dr.ItemID(j.Item))
 		switch {
@@ -152,7 +155,7 @@ func EndJob(tx store.Tx, j *job.Job, state job.State, now time.Time) error {
 		case err != nil:
 			return err
 		default:
-			correlation = it.CorrelationID
+			about = &it
 			if err := endItemJob(tx, j, &it, now); err != nil {
 				return err
 			}
@@ -166,7 +169,7 @@ func EndJob(tx store.Tx, j *job.Job, state job.State, now time.Time) error {
 	if err := SaveJob(tx, j); err != nil {
 		return err
 	}
-	return jobEvent(tx, j, correlation, now)
+	return jobEvent(tx, j, about, now)
 }
 
 func endItemJob(tx store.Tx, j *job.Job, it *dr.Item, now time.Time) error {

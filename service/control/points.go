@@ -68,7 +68,7 @@ func (s *Service) RecordPoints(ctx context.Context, vaultID string, item dr.Item
 			return &dr.Error{Code: dr.CodeInvalid, Message: fmt.Sprintf("machine %s is not of vault %s", item, vaultID), PossibleCauses: "the report mixes vaults", RecommendedAction: "report each vault's points by themselves"}
 		}
 		for _, p := range points {
-			if err := recordPoint(tx, it.ID, p); err != nil {
+			if err := recordPoint(tx, &it, p); err != nil {
 				return err
 			}
 		}
@@ -88,8 +88,9 @@ func (s *Service) RecordPoints(ctx context.Context, vaultID string, item dr.Item
 	})
 }
 
-func recordPoint(tx store.Tx, item dr.ItemID, p dr.Point) error {
-	p.Item, p.ID = item, dr.PointID(item, p.Ref())
+func recordPoint(tx store.Tx, it *dr.Item, p dr.Point) error {
+	item := it.ID
+	p.Item, p.ID, p.Provider = item, dr.PointID(item, p.Ref()), dr.Project(it.State).Provider
 	if p.Generation < 1 || p.Sequence < 1 {
 		return &dr.Error{Code: dr.CodeInvalid, Message: fmt.Sprintf("%d/%d is not the place of a point", p.Generation, p.Sequence), PossibleCauses: "the report is malformed", RecommendedAction: "report generations and sequences from 1"}
 	}

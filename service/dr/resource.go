@@ -152,6 +152,8 @@ type Point struct {
 	ChangedBytes int64
 	StoredBytes  int64
 	GroupID      string
+	// Provider is that of the leg that made the point.
+	Provider ProviderType
 }
 
 // Consistency of a recovery point.
@@ -187,6 +189,9 @@ type Event struct {
 	Time         time.Time
 	HealthErrors []HealthError
 	JobID        string
+	// Provider and Container are those of the item that the event is about; empty for other events.
+	Provider  ProviderType
+	Container string
 }
 
 // HealthError tells what is wrong with a resource, why, and what to do.

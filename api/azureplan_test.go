@@ -166,6 +166,9 @@ func (l *azurePlan) resume(comments string) (jobName string) {
 			t.Fatal(err)
 		}
 		if *j.Properties.State == "Suspended" {
+			if plan, err = l.plans.Get(ctx, "rg", "v1", planName, nil); err != nil {
+				t.Fatal(err)
+			}
 			if len(j.Properties.AllowedActions) != 2 || *plan.Properties.CurrentScenarioStatus != "Suspended" || len(plan.Properties.AllowedOperations) != 0 {
 				t.Errorf("suspended, the job is %+v, the plan %+v", j.Properties, plan.Properties)
 			}

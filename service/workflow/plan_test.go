@@ -484,9 +484,13 @@ func TestAPlanStartsNoMoreThanItsLimitAtATime(t *testing.T) {
 			}
 			most = max(most, n)
 		}
-		if v.Job.State.Ended() || time.Now().After(deadline) {
+		if v.Job.State.Ended() {
 			break
 		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the job has not ended\n%s", w.dump())
+		}
+		time.Sleep(time.Millisecond)
 	}
 	if most != 2 {
 		t.Errorf("%d machines were worked on at the same time, want 2", most)

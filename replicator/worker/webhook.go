@@ -32,7 +32,7 @@ func (t *Tasks) webhookCall(ctx context.Context, task *Task) (any, error) {
 	}
 	deadline, cancel := context.WithTimeout(ctx, p.Timeout)
 	defer cancel()
-	said := "nothing was answered"
+	var said string
 	for try, wait := 1, webhookLow; ; try, wait = try+1, min(2*wait, webhookHigh) {
 		status, output, after, err := post(deadline, p, task.TaskID)
 		switch {

@@ -199,11 +199,11 @@ func (a *PlanAction) completeScript(bad func(what, causes, action string) *Error
 		}
 		a.Runner, p = name, file
 	}
-	if clean := path.Clean(p); p == "" || clean == "." || path.IsAbs(p) || clean == ".." || strings.HasPrefix(clean, "../") || strings.ContainsRune(p, 0) {
+	clean := path.Clean(p)
+	if p == "" || clean == "." || path.IsAbs(p) || clean == ".." || strings.HasPrefix(clean, "../") || strings.ContainsRune(p, 0) {
 		return bad(fmt.Sprintf("path %q is not below the runner's directory", a.PathSent), "it is empty, absolute, or leaves the directory", `send a relative path such as fail/over.sh, or \\runner\fail\over.sh`)
-	} else {
-		a.Path = clean
 	}
+	a.Path = clean
 	return nil
 }
 

@@ -40,6 +40,12 @@ var secrets = map[Role]string{RoleContributor: "contributor-secret", RoleOperato
 
 func newSite(t *testing.T, change ...func(*Config)) *site {
 	t.Helper()
+	return newDrivenSite(t, nil, change...)
+}
+
+// newDrivenSite is a site whose workers have drivers for the providers.
+func newDrivenSite(t *testing.T, drivers []dr.ProviderType, change ...func(*Config)) *site {
+	t.Helper()
 	db, err := sqlstore.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "lifeboat.db"))
 	if err != nil {
 		t.Fatal(err)
@@ -48,7 +54,7 @@ func newSite(t *testing.T, change ...func(*Config)) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctl := control.New(control.Config{Store: db, Sealer: sealer, BucketURL: func(id string) string { return "mem://" + id },
+	ctl := control.New(control.Config{Store: db, Sealer: sealer, Drivers: drivers, BucketURL: func(id string) string { return "mem://" + id },
 		MakeVault: func(string) (control.VaultSecrets, string, error) {
 			return control.VaultSecrets{DataKey: make([]byte, 32), GrantKey: make([]byte, 32)}, "RECOVERY-KEY", nil
 		}})

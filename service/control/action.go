@@ -27,9 +27,9 @@ func (s *Service) act(ctx context.Context, ref Ref, op dr.Operation, plan func(*
 		if id, err = repeated(ctx, tx, it.Vault, string(op), path, now); err != nil || id != "" {
 			return err
 		}
-		j := newJob(ctx, it.Vault, plan(&it), itemTarget(&it), now)
+		j := newJob(ctx, it.Vault, planFor(&it, op, plan), itemTarget(&it), now)
 		j.Removed = op == dr.OpRemove || op == dr.OpPurge
-		next, refusal := dr.Apply(it.State, dr.Signal{Kind: dr.Requested, Op: op, Job: j.ID}, now)
+		next, refusal := dr.Apply(it.State, dr.Signal{Kind: dr.Requested, Op: op, Job: j.ID, Driven: it.Driven}, now)
 		if refusal != nil {
 			if id, err = s.sameRequest(tx, &it, op, prepare); err != nil || id != "" {
 				return err
@@ -88,6 +88,14 @@ func cancelPending(tx store.Tx, id string) error {
 	}
 	j.Cancel = true
 	return SaveJob(tx, &j)
+}
+
+// planFor is the plan of an operation: the driver's where the machine's legs have one, else own.
+func planFor(it *dr.Item, op dr.Operation, own func(*dr.Item) string) string {
+	if it.Driven {
+		return job.LegPlan(string(op))
+	}
+	return own(it)
 }
 
 func fixed(plan string) func(*dr.Item) string { return func(*dr.Item) string { return plan } }
@@ -278,7 +286,7 @@ func (s *Service) UpdateItem(ctx context.Context, ref Ref, in UpdateInput) (stri
 		if err != nil {
 			return err
 		}
-		if _, refusal := dr.Apply(it.State, dr.Signal{Kind: dr.Requested, Op: dr.OpUpdate, Job: "update"}, now); refusal != nil {
+		if _, refusal := dr.Apply(it.State, dr.Signal{Kind: dr.Requested, Op: dr.OpUpdate, Job: "update", Driven: it.Driven}, now); refusal != nil {
 			return refusal
 		}
 		it.TargetName = or(or(jsonField(in.ProviderInput, "targetVmName"), jsonField(in.Properties, "recoveryAzureVMName")), it.TargetName)

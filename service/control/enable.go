@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,14 +42,14 @@ func (s *Service) Enable(ctx context.Context, ref Ref, in EnableInput) (string, 
 		if err != nil {
 			return err
 		}
-		if err := checkEnable(policy.Provider, in); err != nil {
+		if err := s.checkEnable(policy.Provider, in); err != nil {
 			return err
 		}
 		target, err := recoveryContainer(tx, policy, mapping, in)
 		if err != nil {
 			return err
 		}
-		machine, agent, err := protectableFor(tx, container, in)
+		machine, agent, err := protectableFor(tx, container, policy.Provider, in)
 		if err != nil {
 			return err
 		}
@@ -60,8 +61,10 @@ func (s *Service) Enable(ctx context.Context, ref Ref, in EnableInput) (string, 
 			it = dr.Item{Meta: dr.Meta{Name: ref.Name}, ID: dr.ItemID(newID()), Vault: ref.Vault, Fabric: container.Fabric, Container: container.Name,
 				InternalID: newID(), CorrelationID: newID(), PlannedFailoverStatus: "None"}
 		}
-		j := newJob(ctx, ref.Vault, job.PlanEnable, itemTarget(&it), now)
-		next, refusal := dr.Apply(it.State, dr.Signal{Kind: dr.Requested, Op: dr.OpEnable, Job: j.ID, Leg: dr.FirstLeg(policy.Provider).Name}, now)
+		leg := dr.FirstLeg(policy.Provider)
+		it.Driven = !leg.Driver
+		j := newJob(ctx, ref.Vault, planFor(&it, dr.OpEnable, fixed(job.PlanEnable)), itemTarget(&it), now)
+		next, refusal := dr.Apply(it.State, dr.Signal{Kind: dr.Requested, Op: dr.OpEnable, Job: j.ID, Leg: leg.Name, Driven: it.Driven}, now)
 		if refusal != nil {
 			return refusal
 		}
@@ -158,8 +161,8 @@ func enablePolicy(tx store.Tx, c dr.Container, in EnableInput) (dr.Policy, dr.Ma
 }
 
 // checkEnable refuses what no machine of the provider could be protected with here, before the machine is looked for.
-func checkEnable(p dr.ProviderType, in EnableInput) error {
-	if !dr.FirstLeg(p).Driver {
+func (s *Service) checkEnable(p dr.ProviderType, in EnableInput) error {
+	if !dr.FirstLeg(p).Driver && !slices.Contains(s.drivers, p) {
 		return &dr.Error{Code: dr.CodeUnimplemented, Message: fmt.Sprintf("machines cannot be protected with %s yet", p), PossibleCauses: "this server has no driver for the provider",
 			RecommendedAction: "install lifeboat-agent on the machine and protect it with InMageRcm"}
 	}
@@ -184,10 +187,10 @@ func recoveryContainer(tx store.Tx, p dr.Policy, m dr.Mapping, in EnableInput) (
 }
 
 // protectableFor finds the machine that the request names, and its agent.
-func protectableFor(tx store.Tx, c dr.Container, in EnableInput) (dr.ProtectableItem, dr.Agent, error) {
+func protectableFor(tx store.Tx, c dr.Container, p dr.ProviderType, in EnableInput) (dr.ProtectableItem, dr.Agent, error) {
 	id := in.ProtectableItemID
 	if id == "" {
-		id = jsonField(in.ProviderInput, "fabricDiscoveryMachineId")
+		id = firstField(in.ProviderInput, "fabricDiscoveryMachineId", "fabricObjectId")
 	}
 	if id == "" {
 		return dr.ProtectableItem{}, dr.Agent{}, &dr.Error{Code: dr.CodeInvalid, Message: "the request names no machine", PossibleCauses: "fabricDiscoveryMachineId and protectableItemId are missing",
@@ -199,8 +202,11 @@ func protectableFor(tx store.Tx, c dr.Container, in EnableInput) (dr.Protectable
 		return dr.ProtectableItem{}, dr.Agent{}, err
 	}
 	for _, m := range machines {
-		if !strings.EqualFold(m.Name, name) && !strings.EqualFold(m.AgentID, name) {
+		if !strings.EqualFold(m.Name, name) && !strings.EqualFold(m.AgentID, name) && (p != dr.ProviderA2A || !strings.EqualFold(m.FriendlyName, name)) {
 			continue
+		}
+		if !slices.Contains(guestAgent, p) {
+			return m, dr.Agent{}, nil
 		}
 		if m.AgentID == "" {
 			return m, dr.Agent{}, &dr.Error{Code: dr.CodeConflict, Message: fmt.Sprintf("no agent has enrolled from machine %s", m.FriendlyName),

@@ -46,13 +46,14 @@ func (s *Service) PutFabric(ctx context.Context, ref Ref, in FabricInput) (strin
 	})
 }
 
-// ensureContainer makes the one container that an InMageRcm fabric or a Hyper-V site has.
+// ensureContainer makes the first container of a fabric, which is the only one but under a management server. Regions get theirs
+// from clients.
 func ensureContainer(tx store.Tx, f dr.Fabric, now time.Time) error {
 	var name string
 	switch f.Kind {
 	case dr.FabricInMageRcm:
 		name = f.Name + "-container"
-	case dr.FabricHyperVSite:
+	case dr.FabricHyperVSite, dr.FabricVMware, dr.FabricVMM:
 		name = "cloud_" + f.ID
 	default:
 		return nil // made by discovery

@@ -259,7 +259,7 @@ func restart(tx store.Tx, j *job.Job, now time.Time) error {
 			}
 			it.State.PendingJob = j.ID
 		} else {
-			next, refusal := dr.Apply(it.State, dr.Signal{Kind: dr.Requested, Op: dr.Operation(j.Operation), Job: j.ID}, now)
+			next, refusal := dr.Apply(it.State, dr.Signal{Kind: dr.Requested, Op: dr.Operation(j.Operation), Job: j.ID, Driven: it.Driven}, now)
 			if refusal != nil {
 				return refusal
 			}

@@ -16,10 +16,10 @@ import (
 // is asked for on the machine alone, but that it waits before gate. A *dr.Error means that the machine's state does not allow it.
 func BeginMachine(tx store.Tx, parent *job.Job, q *PlanRequest, it *dr.Item, stage dr.StageKind, now time.Time) (*job.Job, error) {
 	op := q.Run.Op
-	j := newJob(context.Background(), it.Vault, machinePlan(op, it), itemTarget(it), now)
+	j := newJob(context.Background(), it.Vault, planFor(it, op, func(it *dr.Item) string { return machinePlan(op, it) }), itemTarget(it), now)
 	j.ActivityID, j.Parent = parent.ActivityID, parent.ID
 	j.Gate = GateOf(j, stage)
-	next, refusal := dr.Apply(it.State, dr.Signal{Kind: dr.Requested, Op: op, Job: j.ID}, now)
+	next, refusal := dr.Apply(it.State, dr.Signal{Kind: dr.Requested, Op: op, Job: j.ID, Driven: it.Driven}, now)
 	if refusal != nil {
 		return nil, refusal
 	}
@@ -60,6 +60,9 @@ func machineRequest(tx store.Tx, q *PlanRequest, it *dr.Item) (Request, error) {
 	r := Request{Network: q.Network, NoNetwork: q.NoNetwork, Shutdown: q.Run.Shutdown, Comments: q.Comments}
 	switch q.Run.Op {
 	case dr.OpTestFailover, dr.OpUnplannedFailover:
+		if ok, err := chooseGroupPoint(tx, q, it, &r); ok || err != nil {
+			return r, err
+		}
 		return r, choosePoint(tx, it, "", q.Points[string(dr.Project(it.State).Provider)], &r)
 	case dr.OpReprotect:
 		in, err := chooseReprotect(tx, it)

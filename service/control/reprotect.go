@@ -29,6 +29,9 @@ func reprotectPlan(it *dr.Item) string {
 }
 
 func prepareReprotect(tx store.Tx, it *dr.Item, in ReprotectInput, r *Request) error {
+	if it.Driven {
+		return prepareDriven(tx, it, in, r)
+	}
 	if it.State.Leg == dr.LegInMageRcmFailback {
 		return prepareForward(tx, it, in, r)
 	}
@@ -100,4 +103,22 @@ func prepareForward(tx store.Tx, it *dr.Item, in ReprotectInput, r *Request) err
 
 func wrongPolicy(p dr.Policy, want dr.ProviderType) error {
 	return &dr.Error{Code: dr.CodeInvalid, Message: fmt.Sprintf("policy %s is for %s", p.Name, p.Provider), PossibleCauses: "policy and direction do not fit", RecommendedAction: fmt.Sprintf("use a policy for %s", want)}
+}
+
+// prepareDriven checks the policy that the request names for the next leg; the driver knows the rest. Without one the machine
+// keeps its policy.
+func prepareDriven(tx store.Tx, it *dr.Item, in ReprotectInput, r *Request) error {
+	id := firstField(in.ProviderInput, "policyId", "profileId")
+	if id == "" {
+		return nil
+	}
+	p, err := requirePolicy(tx, it.Vault, id)
+	if err != nil {
+		return err
+	}
+	if next, _, ok := dr.LegByName(it.State.Leg).Next(dr.OpReprotect, it.State.Phase); ok && dr.LegByName(next).Provider != p.Provider {
+		return wrongPolicy(p, dr.LegByName(next).Provider)
+	}
+	r.Policy = p.Name
+	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/lifeboat-dr/lifeboat/service/dr"
 	"github.com/lifeboat-dr/lifeboat/service/queue"
 	"github.com/lifeboat-dr/lifeboat/service/store"
 )
@@ -40,7 +41,10 @@ type Config struct {
 	// BucketURL tells where the vault's objects live, a gocloud.dev URL.
 	BucketURL func(vaultID string) string
 	Progress  QueueReader // nil: job views carry no live progress
-	Log       *slog.Logger
+	// Drivers are providers whose legs have drivers of their own among the workers (job.CapabilityLeg), besides those that the
+	// control plane drives itself. Machines cannot be protected with any other.
+	Drivers []dr.ProviderType
+	Log     *slog.Logger
 }
 
 // Service is safe for concurrent use.
@@ -50,6 +54,7 @@ type Service struct {
 	makeVault VaultMaker
 	bucketURL func(string) string
 	progress  QueueReader
+	drivers   []dr.ProviderType
 	log       *slog.Logger
 	now       func() time.Time
 }
@@ -60,7 +65,7 @@ func New(c Config) *Service {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Service{store: c.Store, sealer: c.Sealer, makeVault: c.MakeVault, bucketURL: c.BucketURL, progress: c.Progress, log: log,
+	return &Service{store: c.Store, sealer: c.Sealer, makeVault: c.MakeVault, bucketURL: c.BucketURL, progress: c.Progress, drivers: c.Drivers, log: log,
 		now: func() time.Time { return time.Now().UTC() }}
 }
 

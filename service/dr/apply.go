@@ -21,13 +21,15 @@ const (
 	ResyncEnded SignalKind = "resyncEnded"
 )
 
-// Signal is what happened. Op and Job are set for the first three kinds, Leg only when an enable is requested.
+// Signal is what happened. Op and Job are set for the first three kinds, Leg only when an enable is requested. Driven tells that
+// there is a driver for the leg that the table does not know of.
 type Signal struct {
-	Kind SignalKind
-	Op   Operation
-	Job  string
-	Undo string
-	Leg  LegName
+	Kind   SignalKind
+	Op     Operation
+	Job    string
+	Undo   string
+	Leg    LegName
+	Driven bool
 }
 
 // Apply is the state machine: what state follows from sig, or a refusal that leaves the state as it was. A signal that tells
@@ -44,7 +46,7 @@ func Apply(s State, sig Signal, now time.Time) (State, *Error) {
 			return s, &Error{Code: CodeInvalid, Message: fmt.Sprintf("unknown replication leg %q", name),
 				PossibleCauses: "the provider's instanceType is not one this server knows", RecommendedAction: "send one of: " + providerList()}
 		}
-		if !l.Driver {
+		if !l.Driver && !sig.Driven {
 			return s, &Error{Code: CodeUnimplemented, Message: fmt.Sprintf("%s is not available for %s", sig.Op, l.Provider),
 				PossibleCauses: "this server has no driver for the provider", RecommendedAction: "use provider InMageRcm"}
 		}

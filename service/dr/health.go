@@ -59,7 +59,7 @@ func Judge(e Evidence, now time.Time) (string, []HealthError) {
 	if f := e.Observed.Fault; f != nil && Replicates(e.Item.State.Phase) {
 		add(*f)
 	}
-	if Replicates(e.Item.State.Phase) && now.Sub(lastHeard(e)) > HeartbeatLimit {
+	if Replicates(e.Item.State.Phase) && !(e.Item.Driven && e.Item.AgentID == "") && now.Sub(lastHeard(e)) > HeartbeatLimit {
 		add(HealthError{Code: HealthNoHeartbeat, Level: LevelError, Category: CategoryReplication,
 			Message:           fmt.Sprintf("no heartbeat from the machine's agent since %s", lastHeard(e).UTC().Format(time.RFC3339)),
 			Summary:           "The agent does not answer.",

@@ -20,6 +20,8 @@ type Item struct {
 	Physical                          bool
 
 	State State
+	// Driven tells that the legs of the machine have a driver of their own, which does what the control plane does for others.
+	Driven bool
 
 	PolicyName     string // policy of the running leg
 	Disks          []Disk // protected disks, OS disk first

@@ -129,7 +129,7 @@ const (
 func step(id, name, friendly, kind string) Step { return Step{id, name, friendly, kind} }
 
 // Plans is the table of all plans.
-var Plans = []Plan{
+var Plans = append([]Plan{
 	{Name: PlanEnable, Scenario: "EnableProtection", FriendlyName: "Enable replication", Steps: []Step{
 		step(StepPreflight, "VmEnablePrerequisitesCheck", "Prerequisites check for enabling replication", ""),
 		step(StepOpenGeneration, "VmPrepareReplication", "Preparing replication", KindGenerationOpen),
@@ -301,7 +301,7 @@ var Plans = []Plan{
 	done(PlanRenewCertificate, "RenewCertificate", "Renew certificates"),
 	done(PlanCreateContainer, "CreateProtectionContainer", "Create a protection container"),
 	done(PlanRemoveContainer, "RemoveProtectionContainer", "Delete a protection container"),
-}
+}, legPlans()...)
 
 func done(name string, scenario Scenario, friendly string) Plan {
 	return Plan{Name: name, Scenario: scenario, FriendlyName: friendly, Steps: []Step{{StepFinish, string(scenario) + "Task", friendly, ""}}}

@@ -1,0 +1,242 @@
+package api
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
+	asr "github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/recoveryservices/armrecoveryservicessiterecovery/v2"
+)
+
+// What the reference tables say about a machine after a step (ref 6.4 to 6.10).
+type seen struct {
+	state, active string
+	allowed       string // in any order, separated by blanks
+	details       asr.ReplicationProviderSpecificSettingsClassification
+}
+
+// A stride is one operation on a machine through the SDK, and what is to be seen when it has ended.
+type stride struct {
+	op   string
+	in   any // provider's input, or nil
+	want seen
+}
+
+const (
+	overPending   = "UnplannedFailoverCommitPendingStatesBegin"
+	overCommitted = "UnplannedFailoverCommitted"
+	movePending   = "PlannedFailoverCommitRequired"
+	moveCommitted = "PlannedFailoverStatesBegin"
+)
+
+func drillOf(in any, home seen) []stride {
+	open := home
+	open.allowed = "TestFailoverCleanup"
+	return []stride{{"testFailover", in, open}, {"testFailoverCleanup", nil, home}}
+}
+
+func TestEveryLegLivesThroughTheAzureSDK(t *testing.T) {
+	t.Parallel()
+	p := to.Ptr[string]
+	classic, scout := &asr.InMageAzureV2ReplicationDetails{}, &asr.InMageReplicationDetails{}
+	hyperv, clouds, regions := &asr.HyperVReplicaAzureReplicationDetails{}, &asr.HyperVReplicaReplicationDetails{}, &asr.A2AReplicationDetails{}
+	blue := &asr.HyperVReplicaBlueReplicationDetails{}
+	west := vaultURL + "/replicationFabrics/site2/replicationProtectionContainers/c2"
+
+	guest := seen{"Protected", "Primary", "UnplannedFailover DisableProtection TestFailover", classic}
+	secondary := seen{"Protected", "Primary", "UnplannedFailover DisableProtection TestFailover", scout}
+	host := seen{"Protected", "Primary", "PlannedFailover UnplannedFailover DisableProtection TestFailover", hyperv}
+	region := seen{"Protected", "Primary", "RepairReplication UnplannedFailover DisableProtection TestFailover", regions}
+	sites := func(kind string, d asr.ReplicationProviderSpecificSettingsClassification) []stride {
+		home := seen{"Protected", "Primary", "PlannedFailover UnplannedFailover DisableProtection TestFailover", d}
+		away := home
+		away.active = "Recovery"
+		return slices.Concat([]stride{{"enable", &asr.EnableProtectionProviderSpecificInput{InstanceType: p(kind)}, home}},
+			drillOf(&asr.TestFailoverProviderSpecificInput{InstanceType: p("ProviderSpecificFailoverInput")}, home), []stride{
+				{"plannedFailover", &asr.PlannedFailoverProviderSpecificFailoverInput{InstanceType: p("ProviderSpecificFailoverInput")}, seen{movePending, "Recovery", "CompleteMigration Commit DisableProtection", d}},
+				{"failoverCommit", nil, seen{moveCommitted, "Recovery", "CompleteMigration DisableProtection ReverseReplicate", d}},
+				{"reProtect", &asr.ReverseReplicationProviderSpecificInput{InstanceType: p(kind)}, away},
+				{"unplannedFailover", &asr.UnplannedFailoverProviderSpecificInput{InstanceType: p("ProviderSpecificFailoverInput")}, seen{overPending, "Primary", "CompleteMigration Commit DisableProtection", d}},
+				{"failoverCommit", nil, seen{overCommitted, "Primary", "CompleteMigration DisableProtection ReverseReplicate", d}},
+				{"reProtect", nil, home}})
+	}
+	for _, c := range []struct {
+		provider, fabric, policy string
+		target                   string // container of the mapping
+		strides                  []stride
+	}{
+		{"InMageAzureV2", "VMware", `"multiVmSyncStatus":"Enable"`, "Microsoft Azure", slices.Concat([]stride{
+			{"enable", &asr.InMageAzureV2EnableProtectionInput{InstanceType: p("InMageAzureV2"), TargetAzureVMName: p("web01-dr")}, guest}},
+			drillOf(&asr.InMageAzureV2TestFailoverInput{InstanceType: p("InMageAzureV2")}, guest), []stride{
+				{"unplannedFailover", &asr.InMageAzureV2UnplannedFailoverInput{InstanceType: p("InMageAzureV2")}, seen{overPending, "Recovery", "CompleteMigration Commit DisableProtection ChangePit", classic}},
+				{"applyRecoveryPoint", &asr.InMageAzureV2ApplyRecoveryPointInput{InstanceType: p("InMageAzureV2")}, seen{overPending, "Recovery", "CompleteMigration Commit DisableProtection ChangePit", classic}},
+				{"failoverCommit", nil, seen{overCommitted, "Recovery", "CompleteMigration DisableProtection ReverseReplicate", classic}},
+				{"reProtect", &asr.InMageReprotectInput{InstanceType: p("InMage"), MasterTargetID: p("mt"), ProcessServerID: p("ps"), RetentionDrive: p("/r"), ProfileID: p(vaultURL + "/replicationPolicies/p1-failback")},
+					seen{"Protected", "Recovery", "UnplannedFailover DisableProtection", scout}},
+				{"unplannedFailover", &asr.InMageUnplannedFailoverInput{InstanceType: p("InMage"), RecoveryPointType: to.Ptr(asr.RecoveryPointTypeLatestTime)}, seen{overPending, "Primary", "CompleteMigration Commit DisableProtection", scout}},
+				{"failoverCommit", nil, seen{overCommitted, "Primary", "CompleteMigration DisableProtection ReverseReplicate", scout}},
+				{"reProtect", &asr.InMageAzureV2ReprotectInput{InstanceType: p("InMageAzureV2"), PolicyID: p(vaultURL + "/replicationPolicies/p1")}, guest}})},
+		{"InMage", "VMware", `"multiVmSyncStatus":"Disable"`, "Microsoft Azure", slices.Concat([]stride{
+			{"enable", &asr.InMageEnableProtectionInput{InstanceType: p("InMage"), MasterTargetID: p("mt"), MultiVMGroupID: p("g"), MultiVMGroupName: p("g"), ProcessServerID: p(""), RetentionDrive: p("/r")}, secondary}},
+			drillOf(&asr.InMageTestFailoverInput{InstanceType: p("InMage")}, secondary), []stride{
+				{"unplannedFailover", &asr.InMageUnplannedFailoverInput{InstanceType: p("InMage")}, seen{overPending, "Recovery", "CompleteMigration Commit DisableProtection ChangePit", scout}},
+				{"failoverCommit", nil, seen{overCommitted, "Recovery", "CompleteMigration DisableProtection ReverseReplicate", scout}},
+				{"reProtect", nil, seen{"Protected", "Recovery", "UnplannedFailover DisableProtection TestFailover", scout}}})},
+		{"HyperVReplicaAzure", "HyperVSite", `"replicationInterval":300`, "Microsoft Azure", slices.Concat([]stride{
+			{"enable", &asr.HyperVReplicaAzureEnableProtectionInput{InstanceType: p("HyperVReplicaAzure"), TargetAzureVMName: p("web01-dr")}, host}},
+			drillOf(&asr.HyperVReplicaAzureTestFailoverInput{InstanceType: p("HyperVReplicaAzure")}, host), []stride{
+				{"plannedFailover", &asr.HyperVReplicaAzurePlannedFailoverProviderInput{InstanceType: p("HyperVReplicaAzure")}, seen{movePending, "Recovery", "CompleteMigration Commit DisableProtection ChangePit", hyperv}},
+				{"applyRecoveryPoint", &asr.HyperVReplicaAzureApplyRecoveryPointInput{InstanceType: p("HyperVReplicaAzure")}, seen{movePending, "Recovery", "CompleteMigration Commit DisableProtection ChangePit", hyperv}},
+				{"failoverCommit", nil, seen{moveCommitted, "Recovery", "CompleteMigration DisableProtection Failback", hyperv}},
+				{"plannedFailover", &asr.HyperVReplicaAzureFailbackProviderInput{InstanceType: p("HyperVReplicaAzureFailback"), DataSyncOption: p("ForSynchronization"), RecoveryVMCreationOption: p("NoAction")},
+					seen{movePending, "Primary", "CompleteMigration Commit DisableProtection", hyperv}},
+				{"failoverCommit", nil, seen{moveCommitted, "Primary", "CompleteMigration DisableProtection ReverseReplicate", hyperv}},
+				{"reProtect", &asr.HyperVReplicaAzureReprotectInput{InstanceType: p("HyperVReplicaAzure")}, host},
+				{"unplannedFailover", &asr.HyperVReplicaAzureUnplannedFailoverInput{InstanceType: p("HyperVReplicaAzure")}, seen{overPending, "Recovery", "CompleteMigration Commit DisableProtection ChangePit", hyperv}}})},
+		{"HyperVReplica2012", "VMM", `"recoveryPoints":4`, west, sites("HyperVReplica2012", clouds)},
+		{"HyperVReplica2012R2", "VMM", `"replicationFrequencyInSeconds":30`, west, sites("HyperVReplica2012R2", blue)},
+		{"A2A", "Azure", `"multiVmSyncStatus":"Enable"`, west, slices.Concat([]stride{
+			{"enable", &asr.A2AEnableProtectionInput{InstanceType: p("A2A"), FabricObjectID: p("/machines/web01"), RecoveryContainerID: p(west)}, region}},
+			drillOf(&asr.A2ATestFailoverInput{InstanceType: p("A2A")}, region), []stride{
+				{"repairReplication", nil, region},
+				{"unplannedFailover", &asr.A2AUnplannedFailoverInput{InstanceType: p("A2A")}, seen{overPending, "Recovery", "CompleteMigration Commit DisableProtection ChangePit", regions}},
+				{"applyRecoveryPoint", &asr.A2AApplyRecoveryPointInput{InstanceType: p("A2A")}, seen{overPending, "Recovery", "CompleteMigration Commit DisableProtection ChangePit", regions}},
+				{"failoverCommit", nil, seen{overCommitted, "Recovery", "CompleteMigration DisableProtection SwitchProtection", regions}},
+				{"switchProtection", &asr.A2ASwitchProtectionInput{InstanceType: p("A2A"), PolicyID: p(vaultURL + "/replicationPolicies/p1")}, seen{"Protected", "Recovery", "RepairReplication UnplannedFailover DisableProtection TestFailover", regions}},
+				{"unplannedFailover", &asr.A2AUnplannedFailoverInput{InstanceType: p("A2A")}, seen{overPending, "Primary", "CompleteMigration Commit DisableProtection ChangePit", regions}},
+				{"failoverCommit", nil, seen{overCommitted, "Primary", "CompleteMigration DisableProtection SwitchProtection", regions}},
+				{"reProtect", &asr.A2AReprotectInput{InstanceType: p("A2A")}, region}})},
+	} {
+		t.Run(c.provider, func(t *testing.T) {
+			t.Parallel()
+			s, driver := newLegDriver(t)
+			cred, opt := s.azure()
+			f, err := asr.NewClientFactory("sub", cred, opt)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l := &azureLife{t: t, s: s, f: f}
+			l.furnishLeg(c.fabric, fmt.Sprintf(`{"instanceType":%q,%s}`, c.provider, c.policy), c.target)
+			for n, st := range c.strides {
+				l.take(n, st)
+			}
+			l.take(len(c.strides), stride{"remove", nil, seen{}})
+			driver.asked(t, "enable", "testFailover", "testFailoverCleanup", "failoverCommit", "reProtect", "remove")
+		})
+	}
+}
+
+// furnishLeg makes two sites of a kind, the policy and the mapping, and a machine in the first.
+func (l *azureLife) furnishLeg(kind, policy, target string) {
+	s := l.s
+	s.must(201, "PUT", vaultURL, vaultIn)
+	for _, n := range []string{"1", "2"} {
+		fabric := vaultURL + "/replicationFabrics/site" + n
+		s.must(202, "PUT", fabric, fmt.Sprintf(`{"properties":{"customDetails":{"instanceType":%q,"location":"region%s"}}}`, kind, n))
+		if kind == "Azure" {
+			s.must(202, "PUT", fabric+"/replicationProtectionContainers/c"+n, `{"properties":{"providerSpecificInput":[{"instanceType":"A2A"}]}}`)
+		}
+	}
+	if strings.HasSuffix(target, "/c2") && kind != "Azure" {
+		a := s.must(200, "GET", vaultURL+"/replicationFabrics/site2/replicationProtectionContainers", "")
+		target = a.at("value.0.id").(string)
+	}
+	container := s.containerURL()
+	l.container = strings.TrimPrefix(container, fabricURL+"/replicationProtectionContainers/")
+	s.must(202, "PUT", vaultURL+"/replicationPolicies/p1", `{"properties":{"providerSpecificInput":`+policy+`}}`)
+	s.must(202, "PUT", container+"/replicationProtectionContainerMappings/m1", fmt.Sprintf(`{"properties":{"policyId":"%s/replicationPolicies/p1","targetProtectionContainerId":%q}}`, vaultURL, target))
+	if kind == "VMware" || kind == "Azure" {
+		s.enrol(container)
+		return
+	}
+	s.must(202, "POST", container+"/discoverProtectableItem", `{"properties":{"friendlyName":"web01","ipAddress":"192.0.2.10","osType":"Linux"}}`)
+}
+
+// take does a stride and compares what is seen.
+func (l *azureLife) take(n int, st stride) {
+	l.t.Helper()
+	l.ask(st.op, st.in)
+	if st.op == "remove" {
+		a := l.s.send(RoleReader, "GET", fabricURL+"/replicationProtectionContainers/"+l.container+"/replicationProtectedItems/"+itemName, "")
+		if a.status != 404 {
+			l.t.Errorf("the removed machine answers %s", a)
+		}
+		return
+	}
+	got := l.wait(st.want.state)
+	at := fmt.Sprintf("stride %d, %s", n, st.op)
+	allowed := strings.Fields(st.want.allowed)
+	slices.Sort(allowed)
+	if *got.ActiveLocation != st.want.active || !slices.Equal(allowedOf(got), allowed) {
+		l.t.Errorf("%s: active at %s, may %v; want %s and %v", at, *got.ActiveLocation, allowedOf(got), st.want.active, allowed)
+	}
+	if have, want := fmt.Sprintf("%T", got.ProviderSpecificDetails), fmt.Sprintf("%T", st.want.details); have != want {
+		l.t.Errorf("%s: the details decode to %s, want %s", at, have, want)
+	}
+	test := map[string]string{"testFailover": "WaitingForCompletion", "testFailoverCleanup": "MarkedForDeletion", "enable": "None"}[st.op]
+	if test != "" && *got.TestFailoverState != test {
+		l.t.Errorf("%s: testFailoverState is %s, want %s", at, *got.TestFailoverState, test)
+	}
+	scenario := "None"
+	if st.op == "testFailover" {
+		scenario = "TestFailover"
+	}
+	if *got.CurrentScenario.ScenarioName != scenario {
+		l.t.Errorf("%s: the scenario is %s, want %s", at, *got.CurrentScenario.ScenarioName, scenario)
+	}
+}
+
+// ask calls the operation and waits for its end.
+func (l *azureLife) ask(op string, in any) {
+	t, ctx, items := l.t, l.t.Context(), l.items()
+	direction := to.Ptr("PrimaryToRecovery")
+	switch op {
+	case "enable":
+		machines := all(t, l.f.NewReplicationProtectableItemsClient().NewListByReplicationProtectionContainersPager("rg", "v1", fabricName, l.container, nil))[0].Value
+		props := &asr.EnableProtectionInputProperties{PolicyID: to.Ptr(vaultURL + "/replicationPolicies/p1"), ProtectableItemID: machines[0].ID,
+			ProviderSpecificDetails: in.(asr.EnableProtectionProviderSpecificInputClassification)}
+		if _, ok := in.(*asr.A2AEnableProtectionInput); ok {
+			props.ProtectableItemID = nil // the machine is named in the provider's input
+		}
+		done[asr.ReplicationProtectedItemsClientCreateResponse](t)(items.BeginCreate(ctx, "rg", "v1", fabricName, l.container, itemName, asr.EnableProtectionInput{Properties: props}, nil))
+		l.points = nil
+	case "testFailover":
+		done[asr.ReplicationProtectedItemsClientTestFailoverResponse](t)(items.BeginTestFailover(ctx, "rg", "v1", fabricName, l.container, itemName, asr.TestFailoverInput{Properties: &asr.TestFailoverInputProperties{
+			FailoverDirection: direction, NetworkType: to.Ptr("NoNetworkAttachAsInput"), ProviderSpecificDetails: in.(asr.TestFailoverProviderSpecificInputClassification)}}, nil))
+	case "testFailoverCleanup":
+		done[asr.ReplicationProtectedItemsClientTestFailoverCleanupResponse](t)(items.BeginTestFailoverCleanup(ctx, "rg", "v1", fabricName, l.container, itemName, asr.TestFailoverCleanupInput{
+			Properties: &asr.TestFailoverCleanupInputProperties{Comments: to.Ptr("fine")}}, nil))
+	case "plannedFailover":
+		done[asr.ReplicationProtectedItemsClientPlannedFailoverResponse](t)(items.BeginPlannedFailover(ctx, "rg", "v1", fabricName, l.container, itemName, asr.PlannedFailoverInput{
+			Properties: &asr.PlannedFailoverInputProperties{FailoverDirection: direction, ProviderSpecificDetails: in.(asr.PlannedFailoverProviderSpecificFailoverInputClassification)}}, nil))
+	case "unplannedFailover":
+		done[asr.ReplicationProtectedItemsClientUnplannedFailoverResponse](t)(items.BeginUnplannedFailover(ctx, "rg", "v1", fabricName, l.container, itemName, asr.UnplannedFailoverInput{
+			Properties: &asr.UnplannedFailoverInputProperties{FailoverDirection: direction, SourceSiteOperations: to.Ptr("NotRequired"), ProviderSpecificDetails: in.(asr.UnplannedFailoverProviderSpecificInputClassification)}}, nil))
+	case "applyRecoveryPoint":
+		points := all(t, l.f.NewRecoveryPointsClient().NewListByReplicationProtectedItemsPager("rg", "v1", fabricName, l.container, itemName, nil))[0].Value
+		oldest := points[len(points)-1]
+		got := done[asr.ReplicationProtectedItemsClientApplyRecoveryPointResponse](t)(items.BeginApplyRecoveryPoint(ctx, "rg", "v1", fabricName, l.container, itemName, asr.ApplyRecoveryPointInput{
+			Properties: &asr.ApplyRecoveryPointInputProperties{RecoveryPointID: oldest.ID, ProviderSpecificDetails: in.(asr.ApplyRecoveryPointProviderSpecificInputClassification)}}, nil))
+		if !strings.EqualFold(*got.Properties.FailoverRecoveryPointID, *oldest.ID) {
+			t.Errorf("the machine runs from %s, want %s", *got.Properties.FailoverRecoveryPointID, *oldest.ID)
+		}
+	case "failoverCommit":
+		done[asr.ReplicationProtectedItemsClientFailoverCommitResponse](t)(items.BeginFailoverCommit(ctx, "rg", "v1", fabricName, l.container, itemName, nil))
+	case "repairReplication":
+		done[asr.ReplicationProtectedItemsClientRepairReplicationResponse](t)(items.BeginRepairReplication(ctx, "rg", "v1", fabricName, l.container, itemName, nil))
+	case "reProtect":
+		props := &asr.ReverseReplicationInputProperties{FailoverDirection: to.Ptr("RecoveryToPrimary")}
+		if in != nil {
+			props.ProviderSpecificDetails = in.(asr.ReverseReplicationProviderSpecificInputClassification)
+		}
+		done[asr.ReplicationProtectedItemsClientReprotectResponse](t)(items.BeginReprotect(ctx, "rg", "v1", fabricName, l.container, itemName, asr.ReverseReplicationInput{Properties: props}, nil))
+	case "switchProtection":
+		done[asr.ReplicationProtectionContainersClientSwitchProtectionResponse](t)(l.f.NewReplicationProtectionContainersClient().BeginSwitchProtection(ctx, "rg", "v1", fabricName, l.container, asr.SwitchProtectionInput{
+			Properties: &asr.SwitchProtectionInputProperties{ReplicationProtectedItemName: to.Ptr(itemName), ProviderSpecificDetails: in.(asr.SwitchProtectionProviderSpecificInputClassification)}}, nil))
+	case "remove":
+		done[asr.ReplicationProtectedItemsClientDeleteResponse](t)(items.BeginDelete(ctx, "rg", "v1", fabricName, l.container, itemName, asr.DisableProtectionInput{Properties: &asr.DisableProtectionInputProperties{
+			ReplicationProviderInput: &asr.DisableProtectionProviderSpecificInput{InstanceType: to.Ptr("DisableProtectionProviderSpecificInput")}}}, nil))
+	}
+}

@@ -1,0 +1,141 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/service/dr"
+	"github.com/lifeboat-dr/lifeboat/service/job"
+	"github.com/lifeboat-dr/lifeboat/service/queue"
+	"github.com/lifeboat-dr/lifeboat/service/queue/embedded"
+	"github.com/lifeboat-dr/lifeboat/service/queue/redisqueue"
+	"github.com/lifeboat-dr/lifeboat/service/workflow"
+)
+
+// drivenProviders are those that the control plane does not drive itself.
+var drivenProviders = []dr.ProviderType{dr.ProviderInMageAzureV2, dr.ProviderInMage, dr.ProviderHyperVReplicaAzure, dr.ProviderHyperVReplica2012, dr.ProviderHyperVReplica2012R2, dr.ProviderA2A}
+
+// legDriver plays the drivers of all other providers behind the queue, where real ones would stand: it does what it is asked at
+// once, and the machines that it replicates get three points in each generation.
+type legDriver struct {
+	site  *site
+	queue *redisqueue.Queue
+
+	mu   sync.Mutex
+	runs map[dr.ItemID]driven
+	did  []string // operations, in order
+}
+
+type driven struct {
+	vault      string
+	generation int64
+	since      time.Time
+}
+
+func newLegDriver(t *testing.T) (*site, *legDriver) {
+	t.Helper()
+	srv, err := embedded.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := srv.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	d := &legDriver{site: newDrivenSite(t, drivenProviders), queue: redisqueue.New(srv.Client(), redisqueue.Options{Lease: 2 * time.Second}), runs: map[dr.ItemID]driven{}}
+	ctx, cancel := context.WithCancel(t.Context())
+	var parts sync.WaitGroup
+	engine := workflow.New(d.site.control.Store(), d.queue, workflow.Options{Tick: 20 * time.Millisecond, Housekeeping: 50 * time.Millisecond, RetryFirst: 10 * time.Millisecond, RetryMost: 50 * time.Millisecond}, nil)
+	parts.Go(func() { engine.Run(ctx) })
+	parts.Go(func() { d.work(ctx) })
+	parts.Go(func() { d.replicate(ctx) })
+	t.Cleanup(func() { cancel(); parts.Wait() })
+	return d.site, d
+}
+
+func (d *legDriver) work(ctx context.Context) {
+	var routes []queue.Route
+	for _, p := range drivenProviders {
+		routes = append(routes, queue.Route{Site: dr.SiteRecovery, Capability: job.At(job.CapabilityLeg, string(p))})
+	}
+	for ctx.Err() == nil {
+		m, err := d.queue.Lease(ctx, "driver", routes, 100*time.Millisecond)
+		if err != nil || m == nil {
+			continue
+		}
+		var p job.LegOperation
+		if err := json.Unmarshal(m.Payload, &p); err != nil || m.Kind != job.KindLegOperation {
+			d.site.t.Errorf("task %s: %v", m.Kind, err)
+		}
+		out, err := json.Marshal(d.do(p))
+		if err != nil {
+			d.site.t.Errorf("encode: %v", err)
+		}
+		if err := d.queue.Finish(ctx, m, queue.Result{TaskID: m.TaskID, JobID: m.JobID, Token: m.Token, Output: out}); err != nil && !errors.Is(err, queue.ErrLeaseLost) && ctx.Err() == nil {
+			d.site.t.Errorf("finish %s: %v", p.Operation, err)
+		}
+	}
+}
+
+func (d *legDriver) do(p job.LegOperation) job.LegDone {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.did = append(d.did, p.Operation)
+	switch dr.Operation(p.Operation) {
+	case dr.OpEnable:
+		d.runs[dr.ItemID(p.MachineID)] = driven{p.VaultID, p.Generation, time.Now().UTC()}
+		return job.LegDone{Disks: []job.LegDisk{{ID: "vda", SizeBytes: 1 << 30, IsOSDisk: true}}}
+	case dr.OpReprotect:
+		d.runs[dr.ItemID(p.MachineID)] = driven{p.VaultID, p.Generation, time.Now().UTC()}
+	case dr.OpTestFailover, dr.OpPlannedFailover, dr.OpUnplannedFailover, dr.OpApplyRecoveryPoint:
+		if p.Point == nil {
+			d.site.t.Errorf("%s without a point", p.Operation)
+		}
+		return job.LegDone{Instance: "vm-" + p.MachineID}
+	case dr.OpRemove, dr.OpPurge:
+		delete(d.runs, dr.ItemID(p.MachineID))
+	}
+	return job.LegDone{}
+}
+
+func (d *legDriver) replicate(ctx context.Context) {
+	for ctx.Err() == nil {
+		d.mu.Lock()
+		runs := make(map[dr.ItemID]driven, len(d.runs))
+		for id, r := range d.runs {
+			runs[id] = r
+		}
+		d.mu.Unlock()
+		for id, r := range runs {
+			var points []dr.Point
+			for n := range int64(3) {
+				points = append(points, dr.Point{Generation: r.generation, Sequence: n + 1, Time: r.since.Add(time.Duration(n) * time.Millisecond), Consistency: dr.CrashConsistent, ChangedBytes: 4096, StoredBytes: 1024})
+			}
+			if err := d.site.control.RecordPoints(ctx, r.vault, id, points, false); err != nil && ctx.Err() == nil && dr.CodeOf(err) != dr.CodeNotFound {
+				d.site.t.Errorf("record points: %v", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(15 * time.Millisecond):
+		}
+	}
+}
+
+// asked tells whether the driver was asked for each of the operations.
+func (d *legDriver) asked(t *testing.T, operations ...string) {
+	t.Helper()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, o := range operations {
+		if !slices.Contains(d.did, o) {
+			t.Errorf("the driver was never asked for %s, but for %v", o, d.did)
+		}
+	}
+}

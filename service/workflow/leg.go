@@ -1,0 +1,111 @@
+package workflow
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/lifeboat-dr/lifeboat/service/dr"
+	"github.com/lifeboat-dr/lifeboat/service/job"
+)
+
+// Legs whose data plane is a driver of its own: the driver does the operation, the item learns what came of it.
+func init() {
+	for _, op := range dr.Operations {
+		plan := job.LegPlan(string(op))
+		if job.PlanByName(plan) == nil {
+			continue // done without the driver
+		}
+		if op != dr.OpPurge {
+			register(plan, job.StepPreflight, step{control: legChecks})
+		}
+		register(plan, job.StepLeg, step{payload: legPayload, route: legRoute, apply: legDone})
+		switch op {
+		case dr.OpRemove:
+			register(plan, job.StepFinish, step{control: func(r *run) (outcome, error) { return done, r.forget() }})
+		case dr.OpPurge:
+			register(plan, job.StepFinish, step{control: purge})
+		}
+	}
+}
+
+// legRoute goes to the driver of the provider.
+func legRoute(r *run) (string, string, error) {
+	return r.siteOf(job.At(job.CapabilityLeg, string(dr.Project(r.item.State).Provider)))
+}
+
+// legChecks settles the point and the generation that the operation is about.
+func legChecks(r *run) (outcome, error) {
+	r.work.Generation, r.work.Old = max(1, r.item.Generation), r.item.FailoverInstance
+	switch dr.Operation(r.job.Operation) {
+	case dr.OpTestFailover, dr.OpUnplannedFailover, dr.OpPlannedFailover:
+		point, refusal, err := r.pointNow()
+		if err != nil || refusal != nil {
+			return outcome{err: refusal}, err
+		}
+		r.work.Point, r.work.Instance = point, newInstance(point)
+	case dr.OpApplyRecoveryPoint:
+		r.work.Point, r.work.Instance = r.req.Point, newInstance(r.req.Point)
+	case dr.OpReprotect:
+		if r.item.FailoverPoint.IsZero() {
+			return failed(dr.CodeConflict, fmt.Sprintf("%s was not failed over from a point", r.item.FriendlyName), "an earlier job was interrupted", "fail over again"), nil
+		}
+		r.work.Point, r.work.Generation = r.item.FailoverPoint, r.item.Generation+1
+	}
+	return done, nil
+}
+
+func legPayload(r *run) (any, error) {
+	p := job.LegOperation{Machine: r.machine(), Leg: string(r.item.State.Leg), Operation: r.job.Operation, FriendlyName: r.item.FriendlyName, Generation: r.work.Generation,
+		Shutdown: r.req.Shutdown, Network: r.req.Network}
+	if !r.work.Point.IsZero() {
+		point := ref(r.work.Point)
+		p.Point = &point
+	}
+	return p, nil
+}
+
+// legDone takes the driver's answer.
+func legDone(r *run, output json.RawMessage) error {
+	out, err := decode[job.LegDone](output)
+	if err != nil {
+		return err
+	}
+	if r.gone {
+		return nil
+	}
+	if i := r.work.Instance; i != nil {
+		i.Started, i.Address = r.now, out.Address
+		if out.Instance != "" {
+			i.ID = out.Instance
+		}
+	}
+	home := dr.Project(r.item.State).Direction == dr.RecoveryToPrimary
+	switch dr.Operation(r.job.Operation) {
+	case dr.OpEnable:
+		r.item.Disks = nil
+		for _, d := range out.Disks {
+			r.item.Disks = append(r.item.Disks, dr.Disk(d))
+		}
+		r.openAs(r.work.Generation, dr.PointRef{})
+	case dr.OpTestFailover:
+		r.item.TestInstance = r.work.Instance
+	case dr.OpTestCleanup:
+		r.item.TestInstance = nil
+	case dr.OpPlannedFailover, dr.OpUnplannedFailover, dr.OpApplyRecoveryPoint:
+		r.item.FailoverPoint, r.item.FailoverInstance = r.work.Point, r.work.Instance
+	case dr.OpCancelFailover:
+		r.item.FailoverPoint, r.item.FailoverInstance = dr.PointRef{}, nil
+	case dr.OpCommit:
+		if home {
+			r.item.FailoverInstance = nil
+		}
+	case dr.OpReprotect:
+		r.openAs(r.work.Generation, r.work.Point)
+		r.item.InternalID = newID()
+		if r.req.Policy != "" {
+			r.item.PolicyName = r.req.Policy
+		}
+	}
+	r.change()
+	return nil
+}

@@ -43,6 +43,13 @@ func GateOf(j *job.Job, stage dr.StageKind) string {
 	return ""
 }
 
+// Divides tells whether the machine's job can wait between the stages of an operation on its plan. One that cannot is made when the
+// machine's own group comes, and does everything then.
+func Divides(q *PlanRequest, it *dr.Item) bool {
+	op := q.Run.Op
+	return job.PlanByName(planFor(it, op, func(it *dr.Item) string { return machinePlan(op, it) })).Boot != ""
+}
+
 // machinePlan is the job plan of an operation on one machine.
 func machinePlan(op dr.Operation, it *dr.Item) string {
 	switch op {
@@ -77,6 +84,9 @@ func machineRequest(tx store.Tx, q *PlanRequest, it *dr.Item) (Request, error) {
 // chooseReprotect chooses what the reprotect of a plan does not say: homewards the master target that sees the machine, forwards
 // the policy it was under, or one that its container is mapped to.
 func chooseReprotect(tx store.Tx, it *dr.Item) (ReprotectInput, error) {
+	if it.Driven {
+		return ReprotectInput{}, nil // the driver knows
+	}
 	input := map[string]string{"instanceType": string(dr.Project(it.State).Provider)}
 	if it.State.Leg != dr.LegInMageRcmFailback {
 		reps, err := LoadReplicators(tx)

@@ -22,8 +22,11 @@ type PlanRequest struct {
 	Network        string // drill: ARM id as sent
 	NoNetwork      bool
 	// Points says by provider type which point a machine is started from; a provider that is not in it takes the latest.
-	Points   map[string]string `json:",omitempty"`
-	Comments string
+	Points map[string]string `json:",omitempty"`
+	// GroupPoints says by consistency group which common point (dr.Point.GroupID) its machines are started from; a group that is
+	// not in it, and a machine in no group, takes each machine's own.
+	GroupPoints map[string]string `json:",omitempty"`
+	Comments    string
 }
 
 // RecoveryPlanFailoverInput is the body of a plan's testFailover, plannedFailover and unplannedFailover.
@@ -50,6 +53,7 @@ func (s *Service) FailOverPlan(ctx context.Context, ref Ref, op dr.Operation, in
 		q.Run.Direction = dr.RecoveryToPrimary
 	}
 	q.Run.Shutdown = op == dr.OpUnplannedFailover && strings.EqualFold(in.SourceSiteOperations, "Required")
+	together := map[string]bool{}
 	for _, raw := range in.ProviderInput {
 		provider := jsonField(raw, "instanceType")
 		if provider == "" {
@@ -60,36 +64,37 @@ func (s *Service) FailOverPlan(ctx context.Context, ref Ref, op dr.Operation, in
 				RecommendedAction: "send one of them"}
 		}
 		q.Points[provider] = jsonField(raw, "recoveryPointType")
-		if strings.EqualFold(jsonField(raw, "useMultiVmSyncPoint"), "true") || strings.EqualFold(jsonField(raw, "multiVmSyncPointOption"), "UseMultiVmSyncRecoveryPoint") {
-			return "", &dr.Error{Code: dr.CodeUnimplemented, Message: "a plan cannot start machines from a common point of their group yet", PossibleCauses: "useMultiVmSyncPoint asks for it",
-				RecommendedAction: "leave it out, or fail the machines over alone with the id of the group's point"}
-		}
+		together[provider] = strings.EqualFold(jsonField(raw, "useMultiVmSyncPoint"), "true") || strings.EqualFold(jsonField(raw, "multiVmSyncPointOption"), "UseMultiVmSyncRecoveryPoint")
 	}
-	return s.runPlan(ctx, ref, q)
+	return s.runPlan(ctx, ref, q, func(tx store.Tx, p *dr.RecoveryPlan, q *PlanRequest) (err error) {
+		q.GroupPoints, err = commonPoints(tx, p, q.Points, together)
+		return err
+	})
 }
 
 // CleanUpPlan ends the drill of all machines of a plan.
 func (s *Service) CleanUpPlan(ctx context.Context, ref Ref, in CleanupInput) (string, error) {
-	return s.runPlan(ctx, ref, PlanRequest{Run: dr.PlanRun{Op: dr.OpTestCleanup}, Comments: in.Comments})
+	return s.runPlan(ctx, ref, PlanRequest{Run: dr.PlanRun{Op: dr.OpTestCleanup}, Comments: in.Comments}, nil)
 }
 
 // CommitPlan accepts the failover of all machines of a plan.
 func (s *Service) CommitPlan(ctx context.Context, ref Ref) (string, error) {
-	return s.runPlan(ctx, ref, PlanRequest{Run: dr.PlanRun{Op: dr.OpCommit}})
+	return s.runPlan(ctx, ref, PlanRequest{Run: dr.PlanRun{Op: dr.OpCommit}}, nil)
 }
 
 // CancelPlan takes the planned failover of all machines of a plan back.
 func (s *Service) CancelPlan(ctx context.Context, ref Ref) (string, error) {
-	return s.runPlan(ctx, ref, PlanRequest{Run: dr.PlanRun{Op: dr.OpCancelFailover}})
+	return s.runPlan(ctx, ref, PlanRequest{Run: dr.PlanRun{Op: dr.OpCancelFailover}}, nil)
 }
 
 // ReprotectPlan replicates all machines of a plan in the other direction.
 func (s *Service) ReprotectPlan(ctx context.Context, ref Ref) (string, error) {
-	return s.runPlan(ctx, ref, PlanRequest{Run: dr.PlanRun{Op: dr.OpReprotect}})
+	return s.runPlan(ctx, ref, PlanRequest{Run: dr.PlanRun{Op: dr.OpReprotect}}, nil)
 }
 
-// runPlan begins an operation: it decides which machines take part and lists all tasks from the start.
-func (s *Service) runPlan(ctx context.Context, ref Ref, q PlanRequest) (string, error) {
+// runPlan begins an operation: it decides which machines take part and lists all tasks from the start. prepare, if not nil, fills
+// what of the request depends on the plan's machines.
+func (s *Service) runPlan(ctx context.Context, ref Ref, asked PlanRequest, prepare func(store.Tx, *dr.RecoveryPlan, *PlanRequest) error) (string, error) {
 	var id string
 	err := s.store.Update(ctx, func(tx store.Tx) error {
 		now := s.now()
@@ -98,25 +103,28 @@ func (s *Service) runPlan(ctx context.Context, ref Ref, q PlanRequest) (string, 
 			return err
 		}
 		t := planTarget(Ref{Vault: ref.Vault, Name: p.Name})
-		if id, err = repeated(ctx, tx, p.Vault, string(q.Run.Op), t.path, now); err != nil || id != "" {
+		if id, err = repeated(ctx, tx, p.Vault, string(asked.Run.Op), t.path, now); err != nil || id != "" {
 			return err
 		}
+		q := asked
 		q.OnFailure, q.ParallelStarts = p.OnFailure, p.ParallelStarts
 		if !divides(q.Run.Op) {
 			q.OnFailure = dr.ContinueOnFailure // what one machine cannot do is no reason to leave the others where they are
 		}
+		if p.PendingJob != "" {
+			if id, err = samePlanRequest(tx, p.PendingJob, q); err != nil || id != "" {
+				return err
+			}
+			return unusedPlan(p, "run")
+		}
+		if prepare != nil {
+			if err := prepare(tx, &p, &q); err != nil {
+				return err
+			}
+		}
 		input, err := json.Marshal(Request{Plan: &q})
 		if err != nil {
 			return err
-		}
-		if p.PendingJob != "" {
-			if running, ok, err := LoadOpenJob(tx, p.PendingJob); err != nil {
-				return err
-			} else if ok && bytes.Equal(running.Input, input) {
-				id = running.ID // the same request again
-				return nil
-			}
-			return unusedPlan(p, "run")
 		}
 		parts, err := planParts(tx, &p, &q)
 		if err != nil {
@@ -149,6 +157,28 @@ func (s *Service) runPlan(ctx context.Context, ref Ref, q PlanRequest) (string, 
 	return id, nil
 }
 
+// samePlanRequest finds the running job when it does just what is asked for: a client repeats a request whose answer it did not get.
+func samePlanRequest(tx store.Tx, pending string, q PlanRequest) (string, error) {
+	running, ok, err := LoadOpenJob(tx, pending)
+	if err != nil || !ok {
+		return "", err
+	}
+	r, err := DecodeRequest(&running)
+	if err != nil || r.Plan == nil {
+		return "", err
+	}
+	r.Plan.GroupPoints = nil // chosen when it began
+	was, err := json.Marshal(r.Plan)
+	if err != nil {
+		return "", err
+	}
+	now, err := json.Marshal(q)
+	if err != nil || !bytes.Equal(was, now) {
+		return "", err
+	}
+	return running.ID, nil
+}
+
 // divides tells whether the operation stops at a failure when the user chose so: the failovers, which have an order.
 func divides(op dr.Operation) bool {
 	return op == dr.OpTestFailover || op == dr.OpPlannedFailover || op == dr.OpUnplannedFailover
@@ -171,7 +201,7 @@ func planParts(tx store.Tx, p *dr.RecoveryPlan, q *PlanRequest) (map[dr.ItemID]j
 			continue // its protection was removed
 		}
 		part := job.MachinePart{Item: string(id), GUID: string(id), Name: it.FriendlyName, State: job.NotStarted}
-		switch does, refusal := q.Run.PartOf(it.State); does {
+		switch does, refusal := q.Run.PartOf(it.State, it.Driven); does {
 		case dr.PartActs:
 			acts++
 		case dr.PartDone:
@@ -320,7 +350,7 @@ func restartPlan(tx store.Tx, j *job.Job, now time.Time) error {
 			if !ok {
 				continue
 			}
-			switch does, refusal := r.Plan.Run.PartOf(it.State); {
+			switch does, refusal := r.Plan.Run.PartOf(it.State, it.Driven); {
 			case does == dr.PartActs:
 				redo[m.Item] = true
 			case does == dr.PartBlocked && r.Plan.OnFailure == dr.StopOnFailure:

@@ -225,7 +225,7 @@ func TestAMachineTakesThePartThatItsStateAllows(t *testing.T) {
 		"a machine that another job works on cannot": {there, State{Leg: LegInMageRcm, Phase: PhaseProtected, PendingJob: "j"}, PartBlocked},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, refusal := c.run.PartOf(c.s)
+			got, refusal := c.run.PartOf(c.s, false)
 			if got != c.want || (refusal != nil) != (c.want == PartBlocked) {
 				t.Errorf("got %s, %v, want %s", got, refusal, c.want)
 			}

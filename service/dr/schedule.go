@@ -110,8 +110,8 @@ const (
 	PartBlocked Part = "NotAllowed"  // its state does not allow the operation
 )
 
-// PartOf tells which part an item in state s has in the operation, and why when it has none.
-func (r PlanRun) PartOf(s State) (Part, *Error) {
+// PartOf tells which part an item in state s has in the operation, and why when it has none. driven is Item.Driven.
+func (r PlanRun) PartOf(s State, driven bool) (Part, *Error) {
 	if r.alreadyDone(s) {
 		return PartDone, nil
 	}
@@ -121,7 +121,7 @@ func (r PlanRun) PartOf(s State) (Part, *Error) {
 				PossibleCauses: "the machine was failed over before", RecommendedAction: fmt.Sprintf("ask for failoverDirection %s", d)}
 		}
 	}
-	if _, refusal := Apply(s, Signal{Kind: Requested, Op: r.Op, Job: "plan"}, s.Since); refusal != nil {
+	if _, refusal := Apply(s, Signal{Kind: Requested, Op: r.Op, Job: "plan", Driven: driven}, s.Since); refusal != nil {
 		return PartBlocked, refusal
 	}
 	return PartActs, nil

@@ -164,6 +164,11 @@ func (r *run) beginPart(p *job.MachinePart) error {
 		}
 	}
 	it, err := control.LoadItem(r.tx, dr.ItemID(p.Item))
+	if err == nil && (stage == dr.StageShutdown || stage == dr.StageFailover) && !control.Divides(r.req.Plan, &it) {
+		p.SkipReason = "its job does all of it when the machine's group comes"
+		r.settlePart(p, job.Succeeded)
+		return nil
+	}
 	if err == nil {
 		var j *job.Job
 		if j, err = control.BeginMachine(r.tx, r.job, r.req.Plan, &it, stage, r.now); err == nil {

@@ -496,3 +496,58 @@ func TestAPlanStartsNoMoreThanItsLimitAtATime(t *testing.T) {
 		t.Errorf("%d machines were worked on at the same time, want 2", most)
 	}
 }
+
+// TestMachinesOfAGroupStartFromTheirCommonPoint gives two machines three points each, of which the second is common.
+func TestMachinesOfAGroupStartFromTheirCommonPoint(t *testing.T) {
+	w := newWorld(t)
+	w.engine(w.store)
+	w.machines(2)
+	ref := w.plan(control.RecoveryPlanInput{}, boot(nil, nil, "vm1", "vm2"))
+	in := drillInput
+	in.ProviderInput = []json.RawMessage{json.RawMessage(`{"instanceType":"InMageRcm","recoveryPointType":"Latest","useMultiVmSyncPoint":"true"}`)}
+	for _, r := range w.refs() {
+		w.waitFor("three points of "+r.Name, func() bool {
+			v, err := w.control.Item(w.ctx, r)
+			return err == nil && v.Points == 3
+		})
+	}
+	w.quiet(true) // what agents report next would overwrite the points
+	for n, r := range w.refs() {
+		v, err := w.control.Item(w.ctx, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		it := v.Item
+		it.MultiVMGroup = "Pair"
+		if err := w.store.Update(w.ctx, func(tx store.Tx) error {
+			loaded, err := control.LoadItem(tx, it.ID)
+			if err != nil {
+				return err
+			}
+			loaded.MultiVMGroup = "Pair"
+			return control.SaveItem(tx, &loaded, time.Now())
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if n == 1 {
+			if _, err := w.control.FailOverPlan(w.ctx, ref, dr.OpTestFailover, in); dr.CodeOf(err) != dr.CodeConflict {
+				t.Errorf("got %v, want a refusal without a common point", err)
+			}
+		}
+		if err := w.control.RecordPoints(w.ctx, w.vault, it.ID, []dr.Point{{Generation: 1, Sequence: 2, Time: time.Now(), Consistency: dr.CrashConsistent, GroupID: "together"},
+			{Generation: 1, Sequence: 3, Time: time.Now(), Consistency: dr.CrashConsistent, GroupID: fmt.Sprint("alone", n)}}, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.ask(w.control.FailOverPlan(w.ctx, ref, dr.OpTestFailover, in))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for id, i := range w.instances {
+		if i.point != (job.PointRef{Generation: 1, Sequence: 2}) {
+			t.Errorf("instance %s was started from %+v, want the common point", id, i.point)
+		}
+	}
+	if len(w.instances) != 2 {
+		t.Errorf("%d machines run, want 2", len(w.instances))
+	}
+}

@@ -133,6 +133,25 @@ func TestEverySchemaIsUsed(t *testing.T) {
 	}
 }
 
+// A property without words leaves its reader guessing. References say what they are where they lead to, and what every resource
+// has is said once.
+func TestPropertiesOfProvidersAreDescribed(t *testing.T) {
+	doc := load(t)
+	for name, ref := range doc.Components.Schemas {
+		if ref.Value.Properties["instanceType"] == nil {
+			continue
+		}
+		if ref.Value.Description == "" {
+			t.Errorf("%s is not described", name)
+		}
+		for property, p := range ref.Value.Properties {
+			if p.Ref == "" && property != "instanceType" && p.Value.Description == "" {
+				t.Errorf("%s.%s is not described", name, property)
+			}
+		}
+	}
+}
+
 // Booleans that the field writes as text, and numbers that it writes as numbers, are easy to mix up, and clients reject a body
 // whole when one is wrong (ref 2.5).
 func TestTypesOfTheWireAreKept(t *testing.T) {
@@ -154,6 +173,26 @@ func TestTypesOfTheWireAreKept(t *testing.T) {
 		"OSDetails.oSMajorVersion":                                               "string",
 		"RecoveryServicesProviderProperties.lastHeartBeat":                       "string",
 		"InMageRcmRecoveryPointDetails.isMultiVmSyncPoint":                       "string",
+		"AzureVMDiskDetails.maxSizeMB":                                           "string",
+		"InitialReplicationDetails.initialReplicationProgressPercentage":         "string",
+		"InMageAzureV2ReplicationDetails.resyncProgressPercentage":               "integer",
+		"InMageAzureV2ReplicationDetails.azureVMDiskDetails":                     "array",
+		"InMageAzureV2ReplicationDetails.recoveryAzureVMName":                    "string",
+		"HyperVReplicaAzureReplicationDetails.azureVmDiskDetails":                "array",
+		"HyperVReplicaAzureReplicationDetails.recoveryAzureVmName":               "string",
+		"HyperVReplicaReplicationDetails.vMDiskDetails":                          "array",
+		"HyperVReplicaAzureReprotectInput.vHDId":                                 "string",
+		"A2AReplicationDetails.isReplicationAgentUpdateRequired":                 "boolean",
+		"A2AProtectedManagedDiskDetails.resyncRequired":                          "boolean",
+		"A2AProtectedManagedDiskDetails.recoveryOrignalTargetDiskId":             "string",
+		"InMageAzureV2ProtectedDiskDetails.resyncRequired":                       "string",
+		"InMageAzureV2ProtectedDiskDetails.resyncLastDataTransferTimeUTC":        "string",
+		"InMageAzureV2SwitchProviderInput.targetApplianceID":                     "string",
+		"VMNicDetails.vMNetworkName":                                             "string",
+		"IPConfigDetails.isSeletedForFailover":                                   "boolean",
+		"VMwareDetails.agentCount":                                               "string",
+		"ProcessServer.availableMemoryInBytes":                                   "integer",
+		"JobQueryParameter.timezoneOffset":                                       "number",
 	} {
 		schema, property, _ := strings.Cut(field, ".")
 		s := doc.Components.Schemas[schema]

@@ -6887,10 +6887,11 @@ type PatchVault struct {
 
 // PauseReplicationInput Stops the flow of changes.
 type PauseReplicationInput struct {
+	// Properties What is paused.
 	Properties PauseReplicationInputProperties `json:"properties"`
 }
 
-// PauseReplicationInputProperties defines model for PauseReplicationInputProperties.
+// PauseReplicationInputProperties What is paused.
 type PauseReplicationInputProperties struct {
 	// InstanceType VMwareCbt.
 	InstanceType string `json:"instanceType"`
@@ -7519,11 +7520,15 @@ type RecoveryPlanA2ADetails struct {
 
 	// PrimaryExtendedLocation An edge zone.
 	PrimaryExtendedLocation RecoveryPlanExtendedLocation `json:"primaryExtendedLocation,omitempty,omitzero"`
-	PrimaryZone             string                       `json:"primaryZone,omitempty,omitzero"`
+
+	// PrimaryZone Zone replicated from.
+	PrimaryZone string `json:"primaryZone,omitempty,omitzero"`
 
 	// RecoveryExtendedLocation An edge zone.
 	RecoveryExtendedLocation RecoveryPlanExtendedLocation `json:"recoveryExtendedLocation,omitempty,omitzero"`
-	RecoveryZone             string                       `json:"recoveryZone,omitempty,omitzero"`
+
+	// RecoveryZone Zone replicated to.
+	RecoveryZone string `json:"recoveryZone,omitempty,omitzero"`
 }
 
 // RecoveryPlanA2AFailoverInput For machines between two sites named as regions.
@@ -7551,11 +7556,15 @@ type RecoveryPlanA2AInput struct {
 
 	// PrimaryExtendedLocation An edge zone.
 	PrimaryExtendedLocation RecoveryPlanExtendedLocation `json:"primaryExtendedLocation,omitempty,omitzero"`
-	PrimaryZone             string                       `json:"primaryZone,omitempty,omitzero"`
+
+	// PrimaryZone Zone replicated from.
+	PrimaryZone string `json:"primaryZone,omitempty,omitzero"`
 
 	// RecoveryExtendedLocation An edge zone.
 	RecoveryExtendedLocation RecoveryPlanExtendedLocation `json:"recoveryExtendedLocation,omitempty,omitzero"`
-	RecoveryZone             string                       `json:"recoveryZone,omitempty,omitzero"`
+
+	// RecoveryZone Zone replicated to.
+	RecoveryZone string `json:"recoveryZone,omitempty,omitzero"`
 }
 
 // RecoveryPlanAction Something done between machines. It is left out of operations whose type or direction it does not list.

@@ -15,18 +15,23 @@ var ErrNotFound = errors.New("store: not found")
 // the transaction was saved. The caller loads again and decides anew.
 var ErrConflict = errors.New("store: conflict")
 
+// ErrUnavailable means that the engine could not be reached for longer than a transaction is tried. Nothing was saved, unless
+// the engine was lost during the commit and has not come back to tell.
+var ErrUnavailable = errors.New("store: unavailable")
+
 // Kind is a family of documents.
 type Kind string
 
 // Store is safe for concurrent use.
 type Store interface {
-	// View runs fn on one consistent state.
+	// View runs fn on one consistent state. fn may run more than once, when the connection to the engine is lost.
 	View(ctx context.Context, fn func(Tx) error) error
-	// Update runs fn and saves all it put, or nothing. fn may run more than once (the engine retries serialization failures),
-	// so it must have no effect but through tx. An error of fn is returned as it is.
+	// Update runs fn and saves all it put, or nothing. fn may run more than once (serialization failures and lost
+	// connections are tried again, and what was saved is never saved twice), so it must have no effect but through tx. An error of fn is returned as it is.
 	Update(ctx context.Context, fn func(Tx) error) error
-	// Subscribe returns a channel that gets a value after any document of the kinds was saved through this Store (values
-	// coalesce), and a function that ends the subscription. Saves by other processes are not seen: poll as well.
+	// Subscribe returns a channel that gets a value after any document of the kinds was saved (values coalesce), and a function
+	// that ends the subscription. Saves of other processes on the same PostgreSQL are heard of too, at once as a rule, but a
+	// process may die between its save and the word of it: poll as well, seldom.
 	Subscribe(kinds ...Kind) (<-chan struct{}, func())
 	Close() error
 }
@@ -42,4 +47,6 @@ type Tx interface {
 	// List calls fn for documents whose key starts with prefix, in ascending key order (bytewise), beginning after the key
 	// after ("" for the first), at most limit (0: no limit). fn decodes with the given function.
 	List(kind Kind, prefix, after string, limit int, fn func(key string, version int64, decode func(dst any) error) error) error
+	// Count tells how many documents have a key that starts with prefix, at most limit (0: no limit). It reads no document.
+	Count(kind Kind, prefix string, limit int) (int, error)
 }

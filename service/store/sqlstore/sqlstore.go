@@ -11,13 +11,11 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"math/rand/v2"
 	"net/url"
 	"sync"
-	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
-	_ "github.com/jackc/pgx/v5/stdlib" // driver pgx
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
 	_ "modernc.org/sqlite" // driver sqlite
@@ -34,8 +32,10 @@ type Store struct {
 	read  *sql.DB
 	opts  dialect
 
-	mu   sync.Mutex // orders writers of this process (SQLite only)
-	subs subscribers
+	mu    sync.Mutex // orders writers of this process (SQLite only)
+	subs  subscribers
+	news  *news  // of other processes; nil on SQLite, which one process has for itself
+	slots *slots // nil on SQLite
 }
 
 // A dialect is what the two engines differ in.
@@ -72,26 +72,43 @@ func OpenSQLite(ctx context.Context, path string) (*Store, error) {
 
 // OpenPostgres connects to the server and database that url names (a libpq URL or keyword string).
 func OpenPostgres(ctx context.Context, url string) (*Store, error) {
-	db, err := sql.Open("pgx", url)
+	cfg, err := pgx.ParseConfig(url)
 	if err != nil {
 		return nil, fmt.Errorf("open postgres: %w", err)
 	}
-	db.SetMaxOpenConns(16)
+	db := stdlib.OpenDB(*cfg, stdlib.OptionAfterConnect(narrow))
+	db.SetMaxOpenConns(connections)
 	s := &Store{write: db, read: db, opts: dialect{goose: goose.DialectPostgres,
 		update: &sql.TxOptions{Isolation: sql.LevelSerializable},
 		view:   &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}}}
 	if err := s.migrate(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open postgres: %w", err), db.Close())
 	}
+	if s.slots, err = newSlots(ctx, db); err != nil {
+		return nil, errors.Join(fmt.Errorf("open postgres: %w", err), db.Close())
+	}
+	if s.news, err = hear(ctx, cfg, db, &s.subs); err != nil {
+		return nil, errors.Join(fmt.Errorf("open postgres: %w", err), db.Close())
+	}
 	return s, nil
 }
+
+// narrow keeps PostgreSQL from reading more of the table than a query asks for, which it does while the table is small. What a
+// transaction read is what others collide with.
+func narrow(ctx context.Context, conn *pgx.Conn) error {
+	_, err := conn.Exec(ctx, "SET enable_seqscan = off; SET enable_bitmapscan = off")
+	return err
+}
+
+// connections bounds how many one process holds, besides the one it listens on.
+const connections = 16
 
 func (s *Store) migrate(ctx context.Context) error {
 	dir, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return err
 	}
-	opts := []goose.ProviderOption{goose.WithGoMigrations(s.bytewiseKeys()), goose.WithDisableGlobalRegistry(true), goose.WithSlog(slog.New(slog.DiscardHandler))}
+	opts := []goose.ProviderOption{goose.WithGoMigrations(s.bytewiseKeys(), s.commitSlots()), goose.WithDisableGlobalRegistry(true), goose.WithSlog(slog.New(slog.DiscardHandler))}
 	if s.opts.goose == goose.DialectPostgres {
 		locker, err := lock.NewPostgresSessionLocker()
 		if err != nil {
@@ -120,64 +137,14 @@ func (s *Store) bytewiseKeys() *goose.Migration {
 	}}, nil)
 }
 
-// View implements store.Store.
-func (s *Store) View(ctx context.Context, fn func(store.Tx) error) error {
-	t, err := s.read.BeginTx(ctx, s.opts.view)
-	if err != nil {
-		return fmt.Errorf("begin: %w", err)
-	}
-	defer func() { _ = t.Rollback() }()
-	return fn(&tx{ctx: ctx, tx: t, readOnly: true})
-}
-
-// Update implements store.Store. On PostgreSQL fn runs again when the engine could not serialize it.
-func (s *Store) Update(ctx context.Context, fn func(store.Tx) error) error {
-	const tries = 100 // with the waits below about ten seconds
-	for try := 1; ; try++ {
-		kinds, err := s.updateOnce(ctx, fn)
-		if err == nil {
-			s.subs.notify(kinds)
-			return nil
-		}
-		if pg := (*pgconn.PgError)(nil); try == tries || !errors.As(err, &pg) || pg.Code != "40001" && pg.Code != "40P01" {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(rand.N(time.Duration(min(try, 20)) * 10 * time.Millisecond)): // apart from those we collided with
-		}
-	}
-}
-
-func (s *Store) updateOnce(ctx context.Context, fn func(store.Tx) error) (map[store.Kind]bool, error) {
-	if s.opts.oneWriter {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-	}
-	sqlTx, err := s.write.BeginTx(ctx, s.opts.update)
-	if err != nil {
-		return nil, fmt.Errorf("begin: %w", err)
-	}
-	defer func() { _ = sqlTx.Rollback() }()
-	t := &tx{ctx: ctx, tx: sqlTx, kinds: map[store.Kind]bool{}}
-	if err := fn(t); err != nil {
-		return nil, err
-	}
-	if t.conflict != nil { // also when fn did not pass it on: the contract says that nothing is saved
-		return nil, t.conflict
-	}
-	if err := sqlTx.Commit(); err != nil {
-		return nil, fmt.Errorf("commit: %w", err)
-	}
-	return t.kinds, nil
-}
-
 // Subscribe implements store.Store.
 func (s *Store) Subscribe(kinds ...store.Kind) (<-chan struct{}, func()) { return s.subs.add(kinds) }
 
 // Close implements store.Store. It waits for the running transactions.
 func (s *Store) Close() error {
+	if s.news != nil {
+		s.news.close()
+	}
 	err := s.write.Close()
 	if s.read != s.write {
 		err = errors.Join(err, s.read.Close())
@@ -191,6 +158,15 @@ type tx struct {
 	readOnly bool
 	kinds    map[store.Kind]bool
 	conflict error
+	broken   error // what the engine answered first, whatever fn made of it
+}
+
+// note keeps the engine's first error: fn may hide it, and whether to try again depends on it.
+func (t *tx) note(err error) error {
+	if t.broken == nil {
+		t.broken = err
+	}
+	return err
 }
 
 func (t *tx) Get(kind store.Kind, key string, dst any) (int64, error) {
@@ -201,7 +177,7 @@ func (t *tx) Get(kind store.Kind, key string, dst any) (int64, error) {
 		return 0, fmt.Errorf("%s %s: %w", kind, key, store.ErrNotFound)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("read %s %s: %w", kind, key, err)
+		return 0, fmt.Errorf("read %s %s: %w", kind, key, t.note(err))
 	}
 	if dst != nil {
 		if err := json.Unmarshal([]byte(body), dst); err != nil {
@@ -238,7 +214,7 @@ func (t *tx) Put(kind store.Kind, key string, expect int64, doc any) (int64, err
 		return 0, t.conflict
 	}
 	if err != nil {
-		return 0, fmt.Errorf("save %s %s: %w", kind, key, err)
+		return 0, fmt.Errorf("save %s %s: %w", kind, key, t.note(err))
 	}
 	t.kinds[kind] = true
 	return version, nil
@@ -254,7 +230,7 @@ func (t *tx) Delete(kind store.Kind, key string, expect int64) error {
 	}
 	r, err := t.tx.ExecContext(t.ctx, q, args...)
 	if err != nil {
-		return fmt.Errorf("delete %s %s: %w", kind, key, err)
+		return fmt.Errorf("delete %s %s: %w", kind, key, t.note(err))
 	}
 	n, err := r.RowsAffected()
 	if err != nil {
@@ -288,7 +264,7 @@ func (t *tx) List(kind store.Kind, prefix, after string, limit int, fn func(stri
 		}
 		rows, err := t.page(kind, prefix, after, n)
 		if err != nil {
-			return fmt.Errorf("list %s %s: %w", kind, prefix, err)
+			return fmt.Errorf("list %s %s: %w", kind, prefix, t.note(err))
 		}
 		for _, r := range rows {
 			decode := func(dst any) error {
@@ -309,13 +285,37 @@ func (t *tx) List(kind store.Kind, prefix, after string, limit int, fn func(stri
 	return nil
 }
 
-func (t *tx) page(kind store.Kind, prefix, after string, n int) ([]row, error) {
-	q := `SELECT key, version, body FROM documents WHERE kind = $1 AND key >= $2 AND key > $3`
-	args := []any{string(kind), prefix, after}
-	if end := prefixEnd(prefix); end != "" {
-		args = append(args, end)
-		q += fmt.Sprintf(` AND key < $%d`, len(args))
+func (t *tx) Count(kind store.Kind, prefix string, limit int) (n int, err error) {
+	where, args := within(kind, prefix)
+	q := `SELECT COUNT(*) FROM documents` + where
+	if limit > 0 {
+		args = append(args, limit)
+		q = `SELECT COUNT(*) FROM (SELECT 1 FROM documents` + where + fmt.Sprintf(` LIMIT $%d) AS found`, len(args))
 	}
+	if err := t.tx.QueryRowContext(t.ctx, q, args...).Scan(&n); err != nil {
+		return 0, fmt.Errorf("count %s %s: %w", kind, prefix, t.note(err))
+	}
+	return n, nil
+}
+
+// within is the condition that a document is of the kind and its key starts with prefix.
+func within(kind store.Kind, prefix string) (where string, args []any) {
+	where, args = ` WHERE kind = $1 AND key >= $2`, []any{string(kind), prefix}
+	if end := prefixEnd(prefix); end != "" {
+		where, args = where+` AND key < $3`, append(args, end)
+	}
+	return where, args
+}
+
+func (t *tx) page(kind store.Kind, prefix, after string, n int) ([]row, error) {
+	where, args := within(kind, max(prefix, after))
+	if end := prefixEnd(prefix); after > prefix {
+		where, args = ` WHERE kind = $1 AND key > $2`, []any{string(kind), after}
+		if end != "" {
+			where, args = where+` AND key < $3`, append(args, end)
+		}
+	}
+	q := `SELECT key, version, body FROM documents` + where
 	args = append(args, n)
 	q += fmt.Sprintf(` ORDER BY key LIMIT $%d`, len(args))
 	rows, err := t.tx.QueryContext(t.ctx, q, args...)

@@ -21,14 +21,14 @@ func TestSQLite(t *testing.T) {
 }
 
 func TestPostgres(t *testing.T) {
-	url := postgres(t)
+	url := storetest.StartPostgres(t).URL
 	storetest.Run(t, func(t *testing.T) store.Store {
 		db, err := sql.Open("pgx", url)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer db.Close()
-		for _, table := range []string{"documents", "goose_db_version"} {
+		for _, table := range []string{"documents", "commit_slots", "goose_db_version"} {
 			if _, err := db.ExecContext(t.Context(), "DROP TABLE IF EXISTS "+table); err != nil {
 				t.Fatal(err)
 			}

@@ -50,3 +50,15 @@ func (s *subscribers) notify(saved map[store.Kind]bool) {
 		}
 	}
 }
+
+// wakeAll tells every subscriber that something may have been saved.
+func (s *subscribers) wakeAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for sub := range s.list {
+		select {
+		case sub.ch <- struct{}{}:
+		default:
+		}
+	}
+}

@@ -34,6 +34,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"a swallowed conflict saves nothing either", swallowed},
 		{"an error of the function is returned and nothing is saved", abort},
 		{"lists are in byte order, by prefix, after a key, up to a limit", list},
+		{"a count is of a prefix, up to a limit", counted},
 		{"a long list may use the transaction for every row", nested},
 		{"a delete is of the expected version", remove},
 		{"no increment is lost between writers", writers},
@@ -188,6 +189,25 @@ func list(t *testing.T, s store.Store) {
 		if got := keys(t, s, c.prefix, c.after, c.limit); !slices.Equal(got, c.want) {
 			t.Errorf("prefix %q after %q limit %d: got %v, want %v", c.prefix, c.after, c.limit, got, c.want)
 		}
+	}
+}
+
+func counted(t *testing.T, s store.Store) {
+	for _, k := range []string{"a/1", "a/2", "a/3", "b/1"} {
+		put(t, s, kindA, k, 0, doc{})
+	}
+	if err := s.View(t.Context(), func(tx store.Tx) error {
+		for _, c := range []struct {
+			prefix      string
+			limit, want int
+		}{{"", 0, 4}, {"a/", 0, 3}, {"a/", 2, 2}, {"a/", 9, 3}, {"c", 0, 0}, {"c", 1, 0}} {
+			if got, err := tx.Count(kindA, c.prefix, c.limit); err != nil || got != c.want {
+				t.Errorf("prefix %q limit %d: got %d, %v, want %d", c.prefix, c.limit, got, err, c.want)
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -1,4 +1,4 @@
-package sqlstore_test
+package storetest
 
 import (
 	"fmt"
@@ -12,9 +12,20 @@ import (
 	"testing"
 )
 
-// postgres starts a PostgreSQL server of its own on a free port and returns the URL of an empty database. The server refuses
-// to run as root, so a root test runs it as the user postgres that its Debian package makes.
-func postgres(t *testing.T) string {
+// Postgres is a PostgreSQL server of a test.
+type Postgres struct {
+	URL string // of an empty database
+	ctl func(args ...string)
+}
+
+// Crash stops the server at once, as a power cut would, and starts it again.
+func (p *Postgres) Crash() {
+	p.ctl("-m", "immediate", "-w", "restart")
+}
+
+// StartPostgres starts a server on a free loopback port and stops it with the test. The server refuses to run as root, so a root
+// test runs it as the user postgres that its Debian package makes.
+func StartPostgres(t testing.TB) *Postgres {
 	t.Helper()
 	programs, err := filepath.Glob("/usr/lib/postgresql/*/bin")
 	if err != nil || len(programs) == 0 {
@@ -60,7 +71,12 @@ func postgres(t *testing.T) string {
 	}
 	data, log := filepath.Join(dir, "data"), filepath.Join(dir, "log")
 	run("initdb", "-D", data, "-A", "trust", "-U", "dr", "-N")
-	run("pg_ctl", "-D", data, "-l", log, "-w", "-t", "30", "-o", fmt.Sprintf("-p %d -c listen_addresses=127.0.0.1 -c unix_socket_directories=%s", port, dir), "start")
-	t.Cleanup(func() { run("pg_ctl", "-D", data, "-m", "immediate", "-w", "stop") })
-	return fmt.Sprintf("postgres://dr@127.0.0.1:%d/postgres?sslmode=disable", port)
+	options := fmt.Sprintf("-p %d -c listen_addresses=127.0.0.1 -c unix_socket_directories=%s", port, dir)
+	ctl := func(args ...string) {
+		t.Helper()
+		run("pg_ctl", append([]string{"-D", data, "-l", log, "-t", "30", "-o", options}, args...)...)
+	}
+	ctl("-w", "start")
+	t.Cleanup(func() { ctl("-m", "immediate", "-w", "stop") })
+	return &Postgres{URL: fmt.Sprintf("postgres://dr@127.0.0.1:%d/postgres?sslmode=disable", port), ctl: ctl}
 }

@@ -68,7 +68,7 @@ func TestEveryExampleSurvivesTheAzureSDK(t *testing.T) {
 			if err := errors.Join(json.Unmarshal(raw, &want), json.Unmarshal(written, &got)); err != nil {
 				t.Fatal(err)
 			}
-			for _, lost := range missing("", want, got) {
+			for _, lost := range lossOf("", want, got) {
 				t.Errorf("%s: example %s of %s: the SDK loses %s", at, name, schema, lost)
 			}
 			checked[schema] = true
@@ -89,8 +89,8 @@ func TestEveryExampleSurvivesTheAzureSDK(t *testing.T) {
 	}
 }
 
-// missing lists what want has and got has not, or has otherwise. Empty values may be left out.
-func missing(at string, want, got any) (lost []string) {
+// lossOf lists what want has and got has not, or has otherwise. Empty values may be left out.
+func lossOf(at string, want, got any) (lost []string) {
 	switch w := want.(type) {
 	case map[string]any:
 		g, _ := got.(map[string]any)
@@ -98,7 +98,7 @@ func missing(at string, want, got any) (lost []string) {
 			if slices.Contains(ours, k) {
 				continue
 			}
-			lost = append(lost, missing(at+"."+k, v, g[k])...)
+			lost = append(lost, lossOf(at+"."+k, v, g[k])...)
 		}
 	case []any:
 		g, _ := got.([]any)
@@ -106,7 +106,7 @@ func missing(at string, want, got any) (lost []string) {
 			return []string{fmt.Sprintf("%s: %d entries of %d", at, len(w)-len(g), len(w))}
 		}
 		for i := range w {
-			lost = append(lost, missing(fmt.Sprintf("%s[%d]", at, i), w[i], g[i])...)
+			lost = append(lost, lossOf(fmt.Sprintf("%s[%d]", at, i), w[i], g[i])...)
 		}
 	default:
 		if !reflect.DeepEqual(want, got) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -28,8 +29,10 @@ type Config struct {
 	MaxBody int64
 	// PageSize is the length of a page of a list. Zero means 100.
 	PageSize int
-	// TrustForwarded makes absolute URLs from X-Forwarded-Proto, -Host and -Prefix. Set it only behind a proxy that sets them.
-	TrustForwarded bool
+	// TrustedProxies are the peers whose Forwarded, or X-Forwarded-Proto, -Host, -Port, -For and -Prefix, are believed: absolute
+	// URLs and the log name what the caller used. A proxy listed here has to replace what callers send in these headers. Empty
+	// trusts nobody.
+	TrustedProxies []netip.Prefix
 	// Log gets requests that ended in an internal error. Audit gets one line for each change that was asked for. nil discards.
 	Log, Audit *slog.Logger
 }

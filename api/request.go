@@ -63,7 +63,7 @@ func (s *server) envelope(next http.Handler) http.Handler {
 			}
 			if r.Method != http.MethodGet && r.Method != http.MethodHead {
 				s.audit.InfoContext(r.Context(), "change asked for", "caller", x.token.Name, "role", x.token.Role, "method", r.Method, "path", x.path,
-					"status", rec.status, "job", x.job, "activity", x.activity, "client_request", x.clientID, "remote", r.RemoteAddr, "dur", time.Since(began))
+					"status", rec.status, "job", x.job, "activity", x.activity, "client_request", x.clientID, "remote", s.remote(r), "dur", time.Since(began))
 			}
 		}()
 		next.ServeHTTP(rec, r)
@@ -165,29 +165,4 @@ func (s *server) authenticate(next http.Handler) http.Handler {
 		ctx := control.WithCaller(r.Context(), control.Caller{Name: token.Name, RequestID: x.clientID, CorrelationID: x.activity})
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
-}
-
-// origin is scheme and host of absolute URLs.
-func (s *server) origin(r *http.Request) string {
-	scheme, host, prefix := "https", r.Host, ""
-	if r.TLS == nil {
-		scheme = "http"
-	}
-	if s.cfg.TrustForwarded {
-		if v := first(r.Header.Get("X-Forwarded-Proto")); v == "http" || v == "https" {
-			scheme = v
-		}
-		if v := first(r.Header.Get("X-Forwarded-Host")); v != "" {
-			host = v
-		}
-		if v := first(r.Header.Get("X-Forwarded-Prefix")); v != "" {
-			prefix = "/" + strings.Trim(v, "/")
-		}
-	}
-	return scheme + "://" + host + prefix
-}
-
-func first(list string) string {
-	v, _, _ := strings.Cut(list, ",")
-	return strings.TrimSpace(v)
 }

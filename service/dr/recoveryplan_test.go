@@ -242,3 +242,20 @@ func TestAPlanAllowsWhatOneOfItsMachinesAllows(t *testing.T) {
 		t.Errorf("got %#v, want an empty list", got)
 	}
 }
+
+func TestAPlanMayBeLargerThanTheFieldsLimits(t *testing.T) {
+	var p RecoveryPlan
+	for g := range 20 {
+		group := PlanGroup{Kind: GroupBoot}
+		for i := range 50 {
+			group.Items = append(group.Items, ItemID(fmt.Sprintf("%d-%d", g, i)))
+		}
+		p.Groups = append(p.Groups, group)
+	}
+	if err := p.Complete(); err != nil || len(p.Items()) != 1000 {
+		t.Fatalf("got %d machines, %v", len(p.Items()), err)
+	}
+	if n := len(p.Expand(PlanRun{Op: OpUnplannedFailover, Direction: PrimaryToRecovery})); n != 21 {
+		t.Errorf("got %d stages, want the failover and 20 groups", n)
+	}
+}

@@ -551,3 +551,41 @@ func TestMachinesOfAGroupStartFromTheirCommonPoint(t *testing.T) {
 		t.Errorf("%d machines run, want 2", len(w.instances))
 	}
 }
+
+func TestAScriptThatNobodyTakesEndsWithItsTimeout(t *testing.T) {
+	bubble(t, func(w *world) {
+		w.mu.Lock()
+		w.idle = []string{job.At(job.CapabilityScript, "asleep")}
+		w.mu.Unlock()
+		w.machines(1)
+		a := script("x.sh")
+		a.Runner, a.TimeoutSent = "Asleep", "PT5M"
+		ref := w.plan(control.RecoveryPlanInput{}, boot([]dr.PlanAction{a}, nil, "vm1"))
+		begun := time.Now()
+		id, err := w.control.FailOverPlan(w.ctx, ref, dr.OpTestFailover, drillInput)
+		if err != nil {
+			t.Fatal(err)
+		}
+		j := w.waitJob(id)
+		if took := time.Since(begun); j.State != job.Failed || took < 5*time.Minute || took > 7*time.Minute {
+			t.Errorf("the job is %s after %s, errors %+v", j.State, took, j.Errors)
+		}
+	})
+}
+
+func TestAPauseIsAnEvent(t *testing.T) {
+	w := newWorld(t)
+	w.engine(w.store)
+	w.machines(1)
+	ref := w.plan(control.RecoveryPlanInput{}, boot([]dr.PlanAction{{Name: "look", Kind: dr.ActionManual, Types: always, Directions: []dr.Direction{dr.PrimaryToRecovery}}}, nil, "vm1"))
+	id, err := w.control.FailOverPlan(w.ctx, ref, dr.OpTestFailover, drillInput)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.resume(id, "")
+	w.ask(id, nil)
+	page, err := w.control.Events(w.ctx, w.vault, control.EventFilter{Type: "JobStatus", Severity: string(dr.SeverityWarning)}, control.Paging{})
+	if err != nil || len(page.Items) != 1 || !strings.Contains(page.Items[0].Description, "waits for a person: look") {
+		t.Errorf("got events %+v, %v", page.Items, err)
+	}
+}

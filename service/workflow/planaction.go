@@ -27,7 +27,9 @@ func manualAction(r *run) (outcome, error) {
 		return done, nil
 	}
 	r.task.State, r.job.State, r.dirtyJob = job.Suspended, job.Suspended, true
-	return waiting, nil
+	return waiting, control.SaveEvent(r.tx, &dr.Event{Vault: r.job.Vault, Type: "JobStatus", Severity: dr.SeverityWarning, ObjectName: r.job.TargetName, ObjectID: r.job.TargetID, JobID: r.job.ID,
+		Code:        dr.NamedGUID("event", string(r.job.Scenario), string(job.Suspended)),
+		Description: r.job.FriendlyName + " of " + r.job.RecoveryPlan + " waits for a person: " + r.task.Stage.Action.Name}, r.now)
 }
 
 // siteOf is the site of the side that the action is for.

@@ -55,6 +55,7 @@ type world struct {
 	home      machine
 	more      []*source    // machines beside the first
 	trace     []string     // what workers did that an order matters for
+	idle      []string     // capabilities that are reported and that no worker takes tasks of
 	homePoint job.PointRef // what the home disks hold, after a write-back
 	failures  map[string][]queue.Failure
 	done      map[string]int
@@ -248,6 +249,7 @@ func (w *world) report() error {
 	w.mu.Lock()
 	main := dr.Replicator{ID: mainRep, Hostname: "main", Site: dr.SiteRecovery, Roles: []string{dr.RoleProcessServer}, Capabilities: []string{job.CapabilityRepository, job.CapabilityCompute,
 		job.CapabilityWebhook, job.CapabilityScript, job.At(job.CapabilityScript, runner)}}
+	main.Capabilities = append(main.Capabilities, w.idle...)
 	for id, i := range w.instances {
 		state := "stopped"
 		if i.running {

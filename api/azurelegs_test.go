@@ -121,6 +121,9 @@ func TestEveryLegLivesThroughTheAzureSDK(t *testing.T) {
 			l.furnishLeg(c.fabric, fmt.Sprintf(`{"instanceType":%q,%s}`, c.provider, c.policy), c.target)
 			for n, st := range c.strides {
 				l.take(n, st)
+				if st.op == "enable" {
+					l.finds(c.provider)
+				}
 			}
 			l.take(len(c.strides), stride{"remove", nil, seen{}})
 			driver.asked(t, "enable", "testFailover", "testFailoverCleanup", "failoverCommit", "reProtect", "remove")
@@ -185,6 +188,22 @@ func (l *azureLife) take(n int, st stride) {
 	}
 	if *got.CurrentScenario.ScenarioName != scenario {
 		l.t.Errorf("%s: the scenario is %s, want %s", at, *got.CurrentScenario.ScenarioName, scenario)
+	}
+}
+
+// finds the machine by what clients narrow lists with.
+func (l *azureLife) finds(provider string) {
+	l.t.Helper()
+	filters := map[string]int{"InstanceType eq '" + provider + "'": 1, "InstanceType eq 'InMageRcm'": 0, "VCenterName eq 'v'": 0, "SourceFabricName eq 'SITE1' and InstanceType eq '" + provider + "'": 1}
+	if provider == "A2A" {
+		filters["SourceFabricLocation eq 'region1'"], filters["SourceFabricLocation eq 'region2'"] = 1, 0
+		filters["FabricObjectId eq '/machines/web01'"], filters["FabricObjectId eq '/machines/web02'"] = 1, 0
+		filters["MultiVmGroupCreateOption eq 'AutoCreated'"], filters["MultiVmGroupCreateOption eq 'UserSpecified'"] = 1, 0
+	}
+	for filter, want := range filters {
+		if got := len(all(l.t, l.items().NewListPager("rg", "v1", &asr.ReplicationProtectedItemsClientListOptions{Filter: &filter}))[0].Value); got != want {
+			l.t.Errorf("%s finds %d machines, want %d", filter, got, want)
+		}
 	}
 }
 

@@ -38,12 +38,11 @@ func (s *server) ReplicationProtectedItemsList(w http.ResponseWriter, r *http.Re
 		if err != nil {
 			return control.Page[control.ItemView]{}, err
 		}
-		for _, absent := range []string{"sourceFabricLocation", "fabricObjectId", "vCenterName", "multiVmGroupCreateOption"} {
-			if f.one(absent) != "" {
-				return control.Page[control.ItemView]{}, nil // no item of this version has such a thing
-			}
+		if f.one("vCenterName") != "" {
+			return control.Page[control.ItemView]{}, nil // machines report themselves; none is known by its vCenter
 		}
-		return s.control.Items(r.Context(), c.ref(""), control.ItemFilter{Fabric: f.one("sourceFabricName"), InstanceType: f.one("instanceType"), ProcessServer: f.one("processServerId"), RecoveryPlan: f.one("recoveryPlanName")}, p)
+		return s.control.Items(r.Context(), c.ref(""), control.ItemFilter{Fabric: f.one("sourceFabricName"), InstanceType: f.one("instanceType"), ProcessServer: f.one("processServerId"), RecoveryPlan: f.one("recoveryPlanName"),
+			Location: f.one("sourceFabricLocation"), FabricObject: f.one("fabricObjectId"), GroupOption: f.one("multiVmGroupCreateOption")}, p)
 	}, itemBody)
 }
 

@@ -123,6 +123,8 @@ type EventFilter struct {
 type ItemFilter struct {
 	Fabric, InstanceType, ProcessServer string
 	RecoveryPlan                        string // name
+	// Of machines between regions: the region replicated from, the machine's path, and AutoCreated or UserSpecified.
+	Location, FabricObject, GroupOption string
 }
 
 // RegistrationKeyInput asks for a key that lets one agent or replicator enrol. Fabric may be empty for a replicator that serves

@@ -62,7 +62,9 @@ func (s *Service) Items(ctx context.Context, ref Ref, f ItemFilter, p Paging) (o
 			if err != nil {
 				return err
 			}
-			out.Items = append(out.Items, v)
+			if f.shows(v) {
+				out.Items = append(out.Items, v)
+			}
 		}
 		return nil
 	})
@@ -73,10 +75,29 @@ func (f ItemFilter) takes(it dr.Item) bool {
 	if f.Fabric != "" && !strings.EqualFold(f.Fabric, it.Fabric) {
 		return false
 	}
-	if f.ProcessServer != "" && !strings.EqualFold(lastSegment(f.ProcessServer), it.ProcessServer) {
+	if f.FabricObject != "" && !strings.EqualFold(f.FabricObject, jsonField(it.EnableInput, "fabricObjectId")) {
+		return false
+	}
+	if f.GroupOption != "" && (dr.Project(it.State).Provider != dr.ProviderA2A || !strings.EqualFold(f.GroupOption, groupOption(it))) {
 		return false
 	}
 	return f.InstanceType == "" || strings.EqualFold(f.InstanceType, string(dr.Project(it.State).Provider))
+}
+
+// shows is what takes cannot see of the item alone.
+func (f ItemFilter) shows(v ItemView) bool {
+	if f.ProcessServer != "" && (v.ProcessServer == nil || !strings.EqualFold(lastSegment(f.ProcessServer), v.ProcessServer.ID)) {
+		return false
+	}
+	return f.Location == "" || strings.EqualFold(f.Location, jsonField(v.Fabric.Input, "location"))
+}
+
+// groupOption tells who made the group whose machines share points with this one.
+func groupOption(it dr.Item) string {
+	if it.MultiVMGroup != "" {
+		return "UserSpecified"
+	}
+	return "AutoCreated"
 }
 
 func (s *Service) itemView(tx store.Tx, it dr.Item) (ItemView, error) {

@@ -33,6 +33,8 @@ type Config struct {
 	// URLs and the log name what the caller used. A proxy listed here has to replace what callers send in these headers. Empty
 	// trusts nobody.
 	TrustedProxies []netip.Prefix
+	// Throttle bounds how fast each token may call this process. The zero value does not.
+	Throttle Throttle
 	// Log gets requests that ended in an internal error. Audit gets one line for each change that was asked for. nil discards.
 	Log, Audit *slog.Logger
 }
@@ -51,6 +53,8 @@ type server struct {
 	doc     *document
 	log     *slog.Logger
 	audit   *slog.Logger
+
+	throttle *throttle
 }
 
 // The generated interface is what the document says; implementing all of it is how the server keeps its word.
@@ -82,7 +86,7 @@ func newServer(cfg Config) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &server{cfg: cfg, control: cfg.Control, doc: doc, log: orDiscard(cfg.Log), audit: orDiscard(cfg.Audit)}, nil
+	return &server{cfg: cfg, control: cfg.Control, doc: doc, log: orDiscard(cfg.Log), audit: orDiscard(cfg.Audit), throttle: newThrottle(cfg.Throttle)}, nil
 }
 
 // model routes the operations of the document. One router decides about 404 and 405.
@@ -95,7 +99,7 @@ func (s *server) model() chi.Router {
 }
 
 func (s *server) handler() http.Handler {
-	model := s.fold(s.authenticate(s.model()))
+	model := s.fold(s.authenticate(s.slow(s.model())))
 	root := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.Method == http.MethodGet && r.URL.Path == "/openapi.json":

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 
 	"github.com/getkin/kin-openapi/openapi3"
@@ -28,6 +29,8 @@ type refusal struct {
 	Action  string
 	Detail  string // code of the first detail; empty: Code
 	Details []oas.ErrorDetail
+	// RetryAfter is seconds; zero takes the server's own where the status asks for one.
+	RetryAfter int
 }
 
 // refuse writes the error envelope. Answers about an operation that ended badly come this way too.
@@ -44,7 +47,10 @@ func (s *server) refuse(w http.ResponseWriter, r *http.Request, e refusal) {
 		e.Details[i].ClientRequestId, e.Details[i].ActivityId = x.clientID, x.activity
 	}
 	w.Header().Set("x-ms-error-code", e.Code)
-	if e.Status == http.StatusTooManyRequests || e.Status == http.StatusServiceUnavailable {
+	switch {
+	case e.RetryAfter > 0:
+		w.Header().Set("Retry-After", strconv.Itoa(e.RetryAfter))
+	case e.Status == http.StatusTooManyRequests || e.Status == http.StatusServiceUnavailable:
 		w.Header().Set("Retry-After", s.retryAfter())
 	}
 	writeJSON(w, e.Status, oas.ErrorResponse{Error: oas.ErrorBody{Code: e.Code, Message: e.Message, Target: e.Target, Details: e.Details}})

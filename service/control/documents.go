@@ -149,8 +149,7 @@ func some(tx store.Tx, kind store.Kind, prefix string) (bool, error) {
 }
 
 func count(tx store.Tx, kind store.Kind, prefix string, limit int) (n int, err error) {
-	err = tx.List(kind, prefix, "", limit, func(string, int64, func(any) error) error { n++; return nil })
-	return n, err
+	return tx.Count(kind, prefix, limit)
 }
 
 func (p Paging) limit() int {
@@ -312,8 +311,12 @@ func LoadReplicators(tx store.Tx) ([]dr.Replicator, error) {
 	return all[dr.Replicator](tx, KindReplicator, "")
 }
 
-// AllItems reads every item of every vault.
-func AllItems(tx store.Tx) ([]dr.Item, error) { return all[dr.Item](tx, KindItem, "") }
+// SomeItems reads at most limit items of all vaults, from the one behind after on ("" for the first). last is where the next ones
+// begin, empty at the end.
+func SomeItems(tx store.Tx, after string, limit int) (items []dr.Item, last string, err error) {
+	page, err := list[dr.Item](tx, KindItem, "", Paging{After: after, Limit: limit})
+	return page.Items, page.Next, err
+}
 
 // Points. Keys sort newest first.
 

@@ -21,6 +21,7 @@ type Route struct {
 
 // Message is one task as the queue carries it.
 type Message struct {
+	Term    int64 // of the engine that puts it out; one of an older term than the queue has seen is refused silently
 	TaskID  string
 	JobID   string
 	Kind    string
@@ -85,7 +86,8 @@ type Notifier interface {
 
 // Control is the side of the queue that the control plane sees. Safe for concurrent use.
 type Control interface {
-	// Enqueue puts a message out. A second Enqueue of the same task and attempt changes nothing.
+	// Enqueue puts a message out. A second Enqueue of the same task and attempt changes nothing, nor does one of a term that is
+	// over: its engine was held up, and what it wants was done or decided anew by the next.
 	Enqueue(ctx context.Context, m Message) error
 	// Cancel asks whoever works on the task to stop; the worker sees it at its next Renew or Lease.
 	Cancel(ctx context.Context, taskID string) error

@@ -27,7 +27,7 @@ type next struct {
 func (e *Engine) advance(ctx context.Context, id string) error {
 	for {
 		var n next
-		err := e.store.Update(ctx, func(tx store.Tx) error {
+		err := e.update(ctx, func(tx store.Tx) error {
 			n = next{}
 			r, err := e.load(tx, id)
 			if err != nil || r == nil {
@@ -218,7 +218,7 @@ func (e *Engine) message(r *run, s step, payload any) (*queue.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &queue.Message{TaskID: control.TaskID(r.job.ID, r.task.ID), JobID: r.job.ID, Kind: r.task.Kind, Route: queue.Route{Site: site, Capability: capability},
+	return &queue.Message{Term: e.number, TaskID: control.TaskID(r.job.ID, r.task.ID), JobID: r.job.ID, Kind: r.task.Kind, Route: queue.Route{Site: site, Capability: capability},
 		Attempt: r.task.Attempt + 1, Payload: body}, nil
 }
 
@@ -280,7 +280,7 @@ func (e *Engine) saveResult(ctx context.Context, res queue.Result) error {
 	if !ok {
 		return nil
 	}
-	return e.store.Update(ctx, func(tx store.Tx) error {
+	return e.update(ctx, func(tx store.Tx) error {
 		r, err := e.load(tx, jobID)
 		if err != nil || r == nil || r.task == nil || r.task.ID != taskID {
 			return err
@@ -329,115 +329,4 @@ func (e *Engine) failure(r *run, s step, f *queue.Failure) error {
 		return r.save()
 	}
 	return r.fail(je)
-}
-
-// reconcile puts tasks out again that the queue has forgotten, gives up on those that may not take so long, and repeats
-// cancellations. It runs on the goroutine that enqueues, so that a task cannot be between the store and the queue.
-func (e *Engine) reconcile(ctx context.Context) {
-	running, err := e.runningTasks(ctx)
-	if err != nil {
-		e.complain(ctx, "running tasks were not read", err)
-		return
-	}
-	if len(running) == 0 {
-		return
-	}
-	ids := make([]string, 0, len(running))
-	for id := range running {
-		ids = append(ids, id)
-	}
-	known, err := e.queue.Known(ctx, ids)
-	if err != nil {
-		e.complain(ctx, "queue was not asked", err)
-		return
-	}
-	for id, t := range running {
-		if err := e.reconcileTask(ctx, id, t, known[id]); err != nil {
-			e.complain(ctx, "task was not reconciled", err, "task", id)
-		}
-	}
-}
-
-// runningTask is a worker's task as it was read.
-type runningTask struct {
-	job     string
-	attempt int64
-}
-
-func (e *Engine) runningTasks(ctx context.Context) (map[string]runningTask, error) {
-	out := map[string]runningTask{}
-	err := e.store.View(ctx, func(tx store.Tx) error {
-		ids, err := control.OpenJobs(tx)
-		if err != nil {
-			return err
-		}
-		for _, id := range ids {
-			j, ok, err := control.LoadOpenJob(tx, id)
-			if err != nil {
-				return err
-			}
-			if t := j.Current(); ok && t != nil && t.Kind != "" && t.State == job.InProgress && t.RetryAt.IsZero() {
-				out[control.TaskID(id, t.ID)] = runningTask{id, t.Attempt}
-			}
-		}
-		return nil
-	})
-	return out, err
-}
-
-func (e *Engine) reconcileTask(ctx context.Context, id string, was runningTask, known bool) error {
-	var m *queue.Message
-	drop := false
-	err := e.store.Update(ctx, func(tx store.Tx) error {
-		m, drop = nil, false
-		r, err := e.load(tx, was.job)
-		if err != nil || r == nil || r.task == nil || control.TaskID(was.job, r.task.ID) != id || r.task.Attempt != was.attempt || r.task.State != job.InProgress || !r.task.RetryAt.IsZero() {
-			return err // its result came meanwhile
-		}
-		s, _ := r.step()
-		if s.patience != nil && r.waited() > s.patience(e.opt) && r.item != nil {
-			drop = known
-			s.excuse(r, job.Error{Code: string(dr.CodeUnavailable), Message: "it took too long"})
-			r.succeed(true)
-			return r.save()
-		}
-		if s.limit != nil && r.waited() > s.limit(r) {
-			drop = known
-			return r.fail(job.Error{Code: string(dr.CodeUnavailable), Message: fmt.Sprintf("%s did not end within %s", r.task.FriendlyName, s.limit(r)),
-				PossibleCauses: "nobody who can do it is connected, or it hangs", RecommendedAction: "look at who should have done it, then restart the job"})
-		}
-		if known {
-			return nil
-		}
-		if r.job.Cancel && !r.job.SettledEarly {
-			return r.cancelled()
-		}
-		if r.itemless() {
-			return r.fail(itemGone)
-		}
-		p, err := s.payload(r)
-		if err != nil {
-			return err
-		}
-		if p == nil {
-			r.succeed(true)
-			return r.save()
-		}
-		if m, err = e.message(r, s, p); err != nil {
-			return err
-		}
-		r.task.Attempt, r.task.Site, r.task.Capability = m.Attempt, m.Route.Site, m.Route.Capability
-		e.log.WarnContext(ctx, "lost task put out again", "job", was.job, "task", r.task.ID, "attempt", m.Attempt)
-		return r.save()
-	})
-	if err != nil {
-		return err
-	}
-	if drop {
-		return e.queue.Cancel(ctx, id)
-	}
-	if m != nil {
-		return e.queue.Enqueue(ctx, *m)
-	}
-	return nil
 }

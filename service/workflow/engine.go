@@ -2,18 +2,20 @@ package workflow
 
 import (
 	"context"
+	"errors"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/service/control"
-	"github.com/lifeboat-dr/lifeboat/service/dr"
 	"github.com/lifeboat-dr/lifeboat/service/queue"
 	"github.com/lifeboat-dr/lifeboat/service/store"
 )
 
 // Options of an Engine. The zero value is what production uses.
 type Options struct {
+	// Name tells the engines on a store apart: an engine takes over at once from an earlier one of its own name.
+	Name         string
+	Lease        time.Duration // how long a leader may be silent before another engine takes over; 4 s
 	Tick         time.Duration // how often waiting tasks and lost ones are looked at, besides every change of the store; 1 s
 	Housekeeping time.Duration // how often health is judged; 10 s
 	PruneEvery   time.Duration // how often an item's points are pruned; 15 min
@@ -33,7 +35,7 @@ func (o Options) withDefaults() Options {
 	for _, d := range []struct {
 		v   *time.Duration
 		def time.Duration
-	}{{&o.Tick, time.Second}, {&o.Housekeeping, 10 * time.Second}, {&o.PruneEvery, 15 * time.Minute}, {&o.RetryFirst, time.Second}, {&o.RetryMost, 30 * time.Second},
+	}{{&o.Lease, 4 * time.Second}, {&o.Tick, time.Second}, {&o.Housekeeping, 10 * time.Second}, {&o.PruneEvery, 15 * time.Minute}, {&o.RetryFirst, time.Second}, {&o.RetryMost, 30 * time.Second},
 		{&o.ProbeTimeout, 10 * time.Minute}, {&o.StopTimeout, 3 * time.Minute}, {&o.AgentTimeout, 15 * time.Minute}, {&o.ShutdownWait, 2 * time.Minute}, {&o.CaptureWait, 5 * time.Minute}} {
 		if *d.v <= 0 {
 			*d.v = d.def
@@ -45,7 +47,8 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Engine moves jobs. One runs on a store at a time.
+// Engine moves jobs. Of those on a store one leads and works; the others wait until it falls silent (see campaign). What a
+// deposed leader still tries to save or to put out is refused by the number of its term.
 type Engine struct {
 	store store.Store
 	queue queue.Control
@@ -53,8 +56,11 @@ type Engine struct {
 	log   *slog.Logger
 	now   func() time.Time
 
-	pruned map[dr.ItemID]time.Time // owned by the goroutine of Run
-	wake   chan struct{}
+	wake chan struct{}
+
+	// Of the running term; written while nothing else runs.
+	number int64
+	depose context.CancelFunc
 }
 
 // New returns an Engine that does nothing until Run.
@@ -62,21 +68,25 @@ func New(s store.Store, q queue.Control, opt Options, log *slog.Logger) *Engine 
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Engine{store: s, queue: q, opt: opt.withDefaults(), log: log, now: func() time.Time { return time.Now().UTC() }, pruned: map[dr.ItemID]time.Time{}, wake: make(chan struct{}, 1)}
+	return &Engine{store: s, queue: q, opt: opt.withDefaults(), log: log, now: func() time.Time { return time.Now().UTC() }, wake: make(chan struct{}, 1)}
 }
 
-// Run moves jobs until ctx ends and returns when all it started has stopped. Jobs stay where they are; the next Run goes on.
+// Run leads when it is this engine's turn, until ctx ends, and returns when all it started has stopped. Jobs stay where they are;
+// the next leader goes on.
 func (e *Engine) Run(ctx context.Context) {
-	var wg sync.WaitGroup
-	wg.Go(func() { e.takeResults(ctx) })
-	defer wg.Wait()
+	for first := true; ctx.Err() == nil; first = false {
+		if number := e.campaign(ctx, first); number != 0 {
+			e.lead(ctx, number)
+		}
+	}
+}
 
+// moveJobs moves jobs until ctx ends.
+func (e *Engine) moveJobs(ctx context.Context) {
 	changed, stop := e.store.Subscribe(control.KindJob, control.KindItem, control.KindObserved, control.KindAgent, control.KindReplicator)
 	defer stop()
 	tick := time.NewTicker(e.opt.Tick)
 	defer tick.Stop()
-	keep := time.NewTicker(e.opt.Housekeeping)
-	defer keep.Stop()
 	e.advanceAll(ctx)
 	e.reconcile(ctx)
 	for {
@@ -87,9 +97,6 @@ func (e *Engine) Run(ctx context.Context) {
 		case <-e.wake:
 		case <-tick.C:
 			e.reconcile(ctx)
-		case <-keep.C:
-			e.judgeAll(ctx)
-			e.schedulePrunes(ctx)
 		}
 		e.advanceAll(ctx)
 	}
@@ -103,29 +110,9 @@ func (e *Engine) poke() {
 	}
 }
 
-// advanceAll moves every open job as far as it goes now.
-func (e *Engine) advanceAll(ctx context.Context) {
-	var ids []string
-	if err := e.store.View(ctx, func(tx store.Tx) (err error) {
-		ids, err = control.OpenJobs(tx)
-		return err
-	}); err != nil {
-		e.complain(ctx, "open jobs were not read", err)
-		return
-	}
-	for _, id := range ids {
-		if ctx.Err() != nil {
-			return
-		}
-		if err := e.advance(ctx, id); err != nil {
-			e.complain(ctx, "job was not moved", err, "job", id)
-		}
-	}
-}
-
 // complain logs an error of the machinery; what failed is tried again at the next tick.
 func (e *Engine) complain(ctx context.Context, message string, err error, attrs ...any) {
-	if ctx.Err() == nil {
+	if ctx.Err() == nil && !errors.Is(err, errDeposed) {
 		e.log.ErrorContext(ctx, message, append(attrs, "err", err)...)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/lifeboat-dr/lifeboat/service/control"
 	"github.com/lifeboat-dr/lifeboat/service/dr"
@@ -11,28 +12,95 @@ import (
 	"github.com/lifeboat-dr/lifeboat/service/store"
 )
 
-// judgeAll judges the health of every item and writes an event when something begins or ends to be wrong.
-func (e *Engine) judgeAll(ctx context.Context) {
-	items, err := e.items(ctx)
-	if err != nil {
-		e.complain(ctx, "items were not read", err)
-		return
-	}
-	for _, it := range items {
-		if err := e.store.Update(ctx, func(tx store.Tx) error { return e.judge(tx, it.ID) }); err != nil {
-			e.complain(ctx, "health was not judged", err, "item", it.ID)
+// housePage is how many items are looked at in one transaction.
+const housePage = 100
+
+// maxPrunes bounds how many items are pruned at a time: all items of a vault may become due at once.
+const maxPrunes = 64
+
+// house is how far the housekeeping of a term is. Its rounds go through all items, page by page; a round that takes longer than
+// there is time for goes on at the next tick.
+type house struct {
+	after  string // where the round goes on
+	round  int64
+	pruned map[dr.ItemID]pruning
+}
+
+type pruning struct {
+	last  time.Time
+	round int64 // that met the item
+}
+
+// keepHouse judges health and starts prunes until ctx ends.
+func (e *Engine) keepHouse(ctx context.Context) {
+	h := &house{pruned: map[dr.ItemID]pruning{}}
+	tick := time.NewTicker(e.opt.Housekeeping)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for began := time.Now(); ctx.Err() == nil && time.Since(began) < e.opt.Housekeeping/2; {
+			if !e.sweep(ctx, h) {
+				break
+			}
 		}
 	}
 }
 
-func (e *Engine) items(ctx context.Context) (items []dr.Item, err error) {
-	err = e.store.View(ctx, func(tx store.Tx) error {
-		items, err = control.AllItems(tx)
-		return err
-	})
-	return items, err
+// sweep does the next page of a round and tells whether there is another.
+func (e *Engine) sweep(ctx context.Context, h *house) bool {
+	items, odd, last, err := e.survey(ctx, h.after)
+	if err != nil {
+		e.complain(ctx, "items were not read", err)
+		return false
+	}
+	for _, id := range odd {
+		if err := e.update(ctx, func(tx store.Tx) error { return e.judge(tx, id) }); err != nil {
+			e.complain(ctx, "health was not judged", err, "item", id)
+		}
+	}
+	e.schedulePrunes(ctx, h, items)
+	if h.after = last; last != "" {
+		return true
+	}
+	for id, p := range h.pruned {
+		if p.round != h.round {
+			delete(h.pruned, id) // gone
+		}
+	}
+	h.round++
+	return false
 }
 
+// survey reads a page of items and tells those whose health is not what was judged last.
+func (e *Engine) survey(ctx context.Context, after string) (ids, odd []dr.ItemID, last string, err error) {
+	err = e.store.View(ctx, func(tx store.Tx) error {
+		var items []dr.Item
+		if items, last, err = control.SomeItems(tx, after, housePage); err != nil {
+			return err
+		}
+		ids, odd = nil, nil
+		for i := range items {
+			evidence, err := control.EvidenceFor(tx, &items[i])
+			if err != nil {
+				return err
+			}
+			ids = append(ids, items[i].ID)
+			_, errs := dr.Judge(evidence, e.now())
+			same := func(a, b dr.HealthError) bool { return a.Code == b.Code }
+			if !slices.EqualFunc(errs, items[i].HealthErrors, same) {
+				odd = append(odd, items[i].ID)
+			}
+		}
+		return nil
+	})
+	return ids, odd, last, err
+}
+
+// judge judges the health of an item and writes an event when something begins or ends to be wrong.
 func (e *Engine) judge(tx store.Tx, id dr.ItemID) error {
 	it, err := control.LoadItem(tx, id)
 	if dr.CodeOf(err) == dr.CodeNotFound {
@@ -83,29 +151,67 @@ func (e *Engine) judge(tx store.Tx, id dr.ItemID) error {
 	return control.SaveItem(tx, &it, now)
 }
 
-// schedulePrunes starts a prune of every item whose last one is long ago.
-func (e *Engine) schedulePrunes(ctx context.Context) {
-	items, err := e.items(ctx)
-	if err != nil {
-		e.complain(ctx, "items were not read", err)
+// schedulePrunes starts a prune of the items whose last one is long ago.
+func (e *Engine) schedulePrunes(ctx context.Context, h *house, items []dr.ItemID) {
+	var due []dr.ItemID
+	for _, id := range items {
+		now := e.now()
+		p, ok := h.pruned[id]
+		if !ok {
+			p.last = now // counted from the begin of the term, so that restarts do not pile prunes up
+		}
+		p.round = h.round
+		h.pruned[id] = p
+		if now.Sub(p.last) >= e.opt.PruneEvery {
+			due = append(due, id)
+		}
+	}
+	if len(due) == 0 {
 		return
 	}
-	for _, it := range items {
-		now := e.now()
-		if last, ok := e.pruned[it.ID]; !ok {
-			e.pruned[it.ID] = now // counted from our start, so that restarts do not pile prunes up
-			continue
-		} else if now.Sub(last) < e.opt.PruneEvery {
+	open, err := e.openPrunes(ctx)
+	if err != nil {
+		e.complain(ctx, "open jobs were not read", err)
+		return
+	}
+	for _, id := range due {
+		if len(open) >= maxPrunes {
+			return
+		}
+		h.pruned[id] = pruning{last: e.now(), round: h.round}
+		if open[id] {
 			continue
 		}
-		e.pruned[it.ID] = now
-		if err := e.store.Update(ctx, func(tx store.Tx) error { return startPrune(tx, it.ID, e) }); err != nil {
-			e.complain(ctx, "prune was not started", err, "item", it.ID)
+		open[id] = true
+		if err := e.update(ctx, func(tx store.Tx) error { return startPrune(tx, id, e.now()) }); err != nil {
+			e.complain(ctx, "prune was not started", err, "item", id)
 		}
 	}
 }
 
-func startPrune(tx store.Tx, id dr.ItemID, e *Engine) error {
+// openPrunes are the items that are being pruned.
+func (e *Engine) openPrunes(ctx context.Context) (items map[dr.ItemID]bool, err error) {
+	err = e.store.View(ctx, func(tx store.Tx) error {
+		items = map[dr.ItemID]bool{}
+		ids, err := control.OpenJobs(tx)
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
+			j, ok, err := control.LoadOpenJob(tx, id)
+			if err != nil {
+				return err
+			}
+			if ok && j.Plan == job.PlanPrune {
+				items[dr.ItemID(j.Item)] = true
+			}
+		}
+		return nil
+	})
+	return items, err
+}
+
+func startPrune(tx store.Tx, id dr.ItemID, now time.Time) error {
 	it, err := control.LoadItem(tx, id)
 	if dr.CodeOf(err) == dr.CodeNotFound {
 		return nil
@@ -114,20 +220,7 @@ func startPrune(tx store.Tx, id dr.ItemID, e *Engine) error {
 	if err != nil || it.Generation == 0 || it.State.PendingJob != "" || !dr.Replicates(it.State.Phase) {
 		return err
 	}
-	open, err := control.OpenJobs(tx)
-	if err != nil {
-		return err
-	}
-	for _, other := range open {
-		j, ok, err := control.LoadOpenJob(tx, other)
-		if err != nil {
-			return err
-		}
-		if ok && j.Plan == job.PlanPrune && j.Item == string(id) {
-			return nil
-		}
-	}
-	j, err := control.NewItemJob(&it, job.PlanPrune, "", control.Request{}, e.now())
+	j, err := control.NewItemJob(&it, job.PlanPrune, "", control.Request{}, now)
 	if err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ type memQueue struct {
 	tasks   map[string]*memTask
 	order   []string
 	results []queue.Result
+	term    int64
 	changed chan struct{} // closed and replaced at every change
 }
 
@@ -119,9 +120,10 @@ func (q *memQueue) Finish(_ context.Context, d *queue.Delivery, r queue.Result) 
 func (q *memQueue) Enqueue(_ context.Context, m queue.Message) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if t := q.tasks[m.TaskID]; t != nil && t.message.Attempt >= m.Attempt {
+	if t := q.tasks[m.TaskID]; t != nil && t.message.Attempt >= m.Attempt || m.Term < q.term {
 		return nil
 	}
+	q.term = m.Term
 	if q.tasks[m.TaskID] == nil {
 		q.order = append(q.order, m.TaskID)
 	}
@@ -185,7 +187,7 @@ func TestTheQueueInMemoryIsAQueue(t *testing.T) {
 		return queuetest.Harness{Workers: q, Control: q, Lease: q.lease, Flush: func(context.Context) error {
 			q.mu.Lock()
 			defer q.mu.Unlock()
-			q.tasks, q.order, q.results = map[string]*memTask{}, nil, nil
+			q.tasks, q.order, q.results, q.term = map[string]*memTask{}, nil, nil, 0
 			return nil
 		}}
 	})

@@ -37,6 +37,7 @@ func Run(t *testing.T, start func(t *testing.T) Harness) {
 		{"a waiting worker gets a message at once", wakesUp},
 		{"a second enqueue of the same attempt changes nothing", enqueueTwice},
 		{"a newer attempt replaces the older one and fences its worker", newerAttempt},
+		{"a message of a term that is over is not taken", oldTerm},
 		{"messages go only to their route", routesAreApart},
 		{"several waiting messages of several routes are each leased once", severalRoutes},
 		{"the lease of a silent worker is taken over with a higher token", takeOver},
@@ -74,6 +75,21 @@ func (s suite) enqueue(t *testing.T, m queue.Message) {
 	t.Helper()
 	if err := s.Control.Enqueue(s.ctx, m); err != nil {
 		t.Fatalf("Enqueue(%s): %v", m.TaskID, err)
+	}
+}
+
+func oldTerm(t *testing.T, s suite) {
+	for _, m := range []struct {
+		id   string
+		term int64
+	}{{"a", 7}, {"late", 6}, {"b", 7}} {
+		msg := message(m.id)
+		msg.Term = m.term
+		s.enqueue(t, msg)
+	}
+	known, err := s.Control.Known(s.ctx, []string{"a", "late", "b"})
+	if err != nil || !known["a"] || !known["b"] || known["late"] {
+		t.Errorf("got %v, %v, want all but the late one", known, err)
 	}
 }
 

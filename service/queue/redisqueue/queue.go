@@ -92,6 +92,8 @@ func (q *Queue) streamKey(r queue.Route) string {
 
 func (q *Queue) resultsKey() string { return q.prefix + "results" }
 
+func (q *Queue) termKey() string { return q.prefix + "term" }
+
 func (q *Queue) cancelChannel() string { return q.prefix + "cancel" }
 
 // Enqueue implements queue.Control. A new attempt forgets the cancel, progress and result of the one before.
@@ -103,8 +105,8 @@ func (q *Queue) Enqueue(ctx context.Context, m queue.Message) error {
 	if err != nil {
 		return fmt.Errorf("enqueue task %s: %w", m.TaskID, err)
 	}
-	keys := []string{q.taskKey(m.TaskID), q.streamKey(m.Route), q.resultsKey()}
-	if err := enqueueScript.Run(ctx, q.rdb, keys, m.TaskID, m.Attempt, msg).Err(); err != nil {
+	keys := []string{q.taskKey(m.TaskID), q.streamKey(m.Route), q.resultsKey(), q.termKey()}
+	if err := enqueueScript.Run(ctx, q.rdb, keys, m.TaskID, m.Attempt, msg, m.Term).Err(); err != nil {
 		return fmt.Errorf("enqueue task %s: %w", m.TaskID, err)
 	}
 	return nil

@@ -15,8 +15,12 @@ import "github.com/redis/go-redis/v9"
 //
 // Everything that must not be torn apart by a crash is one script. All times are the server's.
 
-// enqueue puts a message out unless the same or a newer attempt is known. KEYS hash, stream, results; ARGV task, attempt, msg.
+// enqueue puts a message out unless the same or a newer attempt is known, or a newer term. KEYS hash, stream, results, term; ARGV
+// task, attempt, msg, term.
 var enqueueScript = redis.NewScript(`
+local term = tonumber(redis.call('GET', KEYS[4]) or '0')
+if tonumber(ARGV[4]) < term then return 0 end
+if tonumber(ARGV[4]) > term then redis.call('SET', KEYS[4], ARGV[4]) end
 local old = redis.call('HGET', KEYS[1], 'attempt')
 if old then
   if tonumber(old) >= tonumber(ARGV[2]) then return 0 end

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"time"
@@ -30,10 +31,15 @@ type config struct {
 	Scripts            string            `koanf:"scripts-dir"`
 	PruneEvery         time.Duration     `koanf:"prune-every"`
 	Compression        string            `koanf:"compression"`
+	TrustedProxies     []string          `koanf:"trusted-proxies"`
+	ReadsPerSecond     float64           `koanf:"reads-per-second"`
+	WritesPerSecond    float64           `koanf:"writes-per-second"`
+	MaxConnections     int               `koanf:"max-connections"`
 	Log                string            `koanf:"log"`
 	Verbose            bool              `koanf:"verbose"`
 
 	replicationAsked bool
+	proxies          []netip.Prefix // TrustedProxies
 }
 
 func (c *config) flags(cmd *cobra.Command) {
@@ -52,13 +58,17 @@ func (c *config) flags(cmd *cobra.Command) {
 	f.IntVar(&c.ForwardPort, "forward-port", 0, "TCP port of recovered machines to make reachable on a free loopback port")
 	f.StringVar(&c.Compression, "compression", "zstd", "of stored data: zstd (smaller) or s2 (less processor time)")
 	f.DurationVar(&c.PruneEvery, "prune-every", 15*time.Minute, "how often recovery points that the policy does not keep are dropped")
+	f.StringSliceVar(&c.TrustedProxies, "trusted-proxy", nil, "address or network (10.0.0.0/8) of a proxy in front, whose Forwarded or X-Forwarded-Proto, -Host, -Port, -For and -Prefix headers are believed; may be given again")
+	f.Float64Var(&c.ReadsPerSecond, "reads-per-second", 1000, "reads of the REST API that a token may do in a subscription before it is answered 429, with ten seconds' worth at once; 0 does not bound")
+	f.Float64Var(&c.WritesPerSecond, "writes-per-second", 200, "the same for everything but reads")
+	f.IntVar(&c.MaxConnections, "max-connections", maxConnections(), "connections open at once; further ones wait")
 	f.StringVar(&c.Log, "log", "text", "format of the log on standard error: text or json")
 	f.BoolVar(&c.Verbose, "verbose", false, "log debug messages too")
-	f.String("config", "", "YAML file with these settings by their flag names (datastores and names in the plural); flags win")
+	f.String("config", "", "YAML file with these settings by their flag names (datastores, names and trusted-proxies in the plural); flags win")
 }
 
 // plurals are the names in the file of flags that may be given again.
-var plurals = map[string]string{"datastore": "datastores", "name": "names"}
+var plurals = map[string]string{"datastore": "datastores", "name": "names", "trusted-proxy": "trusted-proxies"}
 
 // load lays the configuration file, if any, under the flags that were given, and completes the rest.
 func (c *config) load(cmd *cobra.Command) error {
@@ -92,9 +102,32 @@ func (c *config) complete() error {
 			return err
 		}
 	}
+	if c.proxies, err = prefixes(c.TrustedProxies); err != nil {
+		return fmt.Errorf("--trusted-proxy: %w", err)
+	}
+	if c.MaxConnections < 1 || c.ReadsPerSecond < 0 || c.WritesPerSecond < 0 {
+		return errors.New("--max-connections is at least 1, --reads-per-second and --writes-per-second are not negative")
+	}
 	if c.Log != "text" && c.Log != "json" {
 		return fmt.Errorf("--log is text or json, not %q", c.Log)
 	}
 	_, err = program.Scripts(c.Runner, c.Scripts)
 	return err
+}
+
+// prefixes reads networks; an address alone is a network of one.
+func prefixes(in []string) ([]netip.Prefix, error) {
+	out := make([]netip.Prefix, 0, len(in))
+	for _, v := range in {
+		p, err := netip.ParsePrefix(v)
+		if err != nil {
+			a, err := netip.ParseAddr(v)
+			if err != nil {
+				return nil, err
+			}
+			p = netip.PrefixFrom(a, a.BitLen())
+		}
+		out = append(out, p.Masked())
+	}
+	return out, nil
 }

@@ -76,21 +76,17 @@ func run(ctx context.Context, c config) (err error) {
 	}
 	m := newMetrics(version)
 	handler, err := api.New(api.Config{Control: ctl, Tokens: tokens, Fleet: api.NewFleetHandler(svc, log), Enrolment: api.Enrolment{CASHA256: fingerprint(ca)},
-		Log: log, Audit: log.With("audit", true)})
+		TrustedProxies: c.proxies, Throttle: api.Throttle{Reads: c.ReadsPerSecond, Writes: c.WritesPerSecond}, Log: log, Audit: log.With("audit", true)})
 	if err != nil {
 		return err
 	}
 
-	srv := &http.Server{
-		Handler:           edge(handler, db, m),
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // handshakes of scanners and of clients that left
-		TLSConfig: &tls.Config{
-			MinVersion:     tls.VersionTLS12,
-			GetCertificate: (&serverCertificate{ca: svc.Authority(), names: serverNames(c.Listen, c.Names)}).get,
-			ClientAuth:     tls.RequestClientCert, // who signed it depends on whose it is: service/fleet verifies
-		},
+	srv := defaultLimits(c.MaxConnections).server(edge(handler, db, m))
+	srv.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug) // handshakes of scanners and of clients that left
+	srv.TLSConfig = &tls.Config{
+		MinVersion:     tls.VersionTLS12,
+		GetCertificate: (&serverCertificate{ca: svc.Authority(), names: serverNames(c.Listen, c.Names)}).get,
+		ClientAuth:     tls.RequestClientCert, // who signed it depends on whose it is: service/fleet verifies
 	}
 	l, err := net.Listen("tcp", c.Listen)
 	if err != nil {
@@ -99,7 +95,7 @@ func run(ctx context.Context, c config) (err error) {
 	inside := newPipe()
 	failed := make(chan error, 4)
 	var servers sync.WaitGroup
-	for _, x := range []net.Listener{l, inside} {
+	for _, x := range []net.Listener{boundedListener(l, c.MaxConnections), inside} {
 		servers.Go(func() {
 			if err := srv.ServeTLS(x, "", ""); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 				failed <- fmt.Errorf("serve %s: %w", x.Addr(), err)

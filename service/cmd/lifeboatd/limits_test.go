@@ -1,0 +1,313 @@
+package main
+
+import (
+	"bufio"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// raiseFiles lets this process open as many files as it may, and returns the number.
+func raiseFiles(t *testing.T) int {
+	t.Helper()
+	var l syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
+		t.Fatal(err)
+	}
+	old := l
+	l.Cur = l.Max
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &old) })
+	return int(min(l.Cur, 1<<20))
+}
+
+// resident is this process's memory in bytes.
+func resident(t *testing.T) int {
+	t.Helper()
+	raw, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		t.Skip("needs /proc: ", err)
+	}
+	pages, err := strconv.Atoi(strings.Fields(string(raw))[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pages * os.Getpagesize()
+}
+
+// Thousands of connections that say nothing, or say it slowly, neither keep others out nor cost much, and are cut off in time.
+func TestSlowConnectionsAreBorneAndCutOff(t *testing.T) {
+	n := min(10_000, (raiseFiles(t)-1000)/2) // both ends are ours
+	d := start(t, t.TempDir(), "--no-replicator", "--max-connections", "10500")
+	token := d.token()
+	d.client.CloseIdleConnections()
+	runtime.GC()
+	before, begin := resident(t), time.Now()
+
+	cfg := d.client.Transport.(*http.Transport).TLSClientConfig.Clone()
+	cfg.ServerName, cfg.NextProtos = "localhost", []string{"http/1.1"}
+	header := "PUT " + vaults + "/slow?api-version=2025-01-01 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + token + "\r\n"
+	ways := []func(net.Conn) (net.Conn, error){
+		func(c net.Conn) (net.Conn, error) { return c, nil },
+		func(c net.Conn) (net.Conn, error) {
+			_, err := c.Write([]byte("\x16\x03\x01\x02\x00\x01"))
+			return c, err
+		},
+		func(c net.Conn) (net.Conn, error) { _, err := c.Write([]byte("GET / HTTP/1.1\r\n")); return c, err },
+	}
+	expensive := []func(net.Conn) (net.Conn, error){
+		func(c net.Conn) (net.Conn, error) { s := tls.Client(c, cfg); return s, s.Handshake() },
+		func(c net.Conn) (net.Conn, error) {
+			s := tls.Client(c, cfg)
+			_, err := s.Write([]byte(header))
+			return s, err
+		},
+		func(c net.Conn) (net.Conn, error) {
+			s := tls.Client(c, cfg)
+			_, err := s.Write([]byte(header + "Content-Length: 100000\r\n\r\n{"))
+			return s, err
+		},
+	}
+	conns := make([]net.Conn, n)
+	t.Cleanup(func() {
+		for _, c := range conns {
+			if c != nil {
+				_ = c.Close()
+			}
+		}
+	})
+	var wg sync.WaitGroup
+	const dialers = 16
+	for worker := range dialers {
+		wg.Go(func() {
+			for i := worker; i < n; i += dialers {
+				way := ways[i%len(ways)]
+				if i%20 == 0 {
+					way = expensive[i/20%len(expensive)]
+				}
+				c, err := net.Dial("tcp", d.address)
+				if err == nil {
+					conns[i], err = c, nil
+					conns[i], err = way(c)
+				}
+				if err != nil && i%len(ways) != 2 { // plain HTTP is refused at once
+					t.Errorf("connection %d: %v", i, err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	opened := time.Since(begin)
+	for range 5 {
+		asked := time.Now()
+		if status, answer := d.call("GET", vaults+"?api-version=2025-01-01", "", token); status != http.StatusOK || time.Since(asked) > 5*time.Second {
+			t.Errorf("beside the slow ones: got %d %s after %v", status, answer, time.Since(asked))
+		}
+	}
+	grown := resident(t) - before
+	t.Logf("%d connections in %v, %d MiB more memory for both ends", n, opened, grown>>20)
+	if grown > n*64<<10 {
+		t.Errorf("%d connections cost %d MiB, want less than 64 KiB each", n, grown>>20)
+	}
+	var open sync.Map
+	for i, c := range conns {
+		if i%20 == 0 && i/20%len(expensive) == 2 || c == nil {
+			continue // a body may take longer
+		}
+		wg.Go(func() {
+			_ = c.SetReadDeadline(begin.Add(opened + 15*time.Second))
+			if _, err := io.Copy(io.Discard, c); os.IsTimeout(err) {
+				open.Store(i, true)
+			}
+		})
+	}
+	wg.Wait()
+	left := 0
+	open.Range(func(any, any) bool { left++; return true })
+	if left > 0 {
+		t.Errorf("%d slow connections are still open", left)
+	}
+}
+
+// A full house keeps newcomers waiting, not out: who holds a place without using it loses it.
+func TestAFullHouseEmptiesItself(t *testing.T) {
+	srv := httptest.NewUnstartedServer(nil)
+	srv.Config = limits{connections: 4, header: 300 * time.Millisecond, patience: 300 * time.Millisecond, idle: time.Second}.server(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			w.WriteHeader(http.StatusRequestTimeout)
+		}
+	}))
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.Listener = boundedListener(srv.Listener, 4)
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	for range 12 {
+		c, err := net.Dial("tcp", srv.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+	}
+	res, err := srv.Client().Get(srv.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		t.Errorf("got %s", res.Status)
+	}
+}
+
+// dripping is a body of which a byte comes now and then.
+type dripping struct{ left int }
+
+func (d *dripping) Read(p []byte) (int, error) {
+	if d.left--; d.left < 0 {
+		return 0, io.EOF
+	}
+	time.Sleep(20 * time.Millisecond)
+	p[0] = ' '
+	return 1, nil
+}
+
+func TestABodyHasToComeInTime(t *testing.T) {
+	for _, version := range []int{1, 2} {
+		srv := httptest.NewUnstartedServer(nil)
+		got := make(chan error, 1)
+		srv.Config = limits{connections: 4, header: time.Second, patience: 200 * time.Millisecond, idle: time.Second}.server(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			_, err := io.Copy(io.Discard, r.Body)
+			got <- err
+		}))
+		srv.EnableHTTP2 = version == 2
+		srv.StartTLS()
+		for _, test := range []struct {
+			name string
+			body io.Reader
+			slow bool
+		}{
+			{"one that is there", strings.NewReader("{}"), false},
+			{"one that drips but ends", &dripping{left: 3}, false},
+			{"one that drips for ever", &dripping{left: 1 << 30}, true},
+		} {
+			req, err := http.NewRequestWithContext(t.Context(), "PUT", srv.URL, io.NopCloser(test.body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if res, err := srv.Client().Do(req); err == nil {
+				if res.ProtoMajor != version {
+					t.Errorf("got HTTP/%d, want %d", res.ProtoMajor, version)
+				}
+				_ = res.Body.Close()
+			}
+			if err := <-got; (err != nil) != test.slow || err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("HTTP/%d, %s: the body ended with %v", version, test.name, err)
+			}
+		}
+		srv.Close()
+	}
+}
+
+func TestBothVersionsOfHTTPAreServed(t *testing.T) {
+	d := start(t, t.TempDir(), "--no-replicator")
+	for _, version := range []int{1, 2} {
+		transport := d.client.Transport.(*http.Transport).Clone()
+		transport.ForceAttemptHTTP2 = version == 2
+		if version == 1 {
+			transport.TLSClientConfig.NextProtos = []string{"http/1.1"}
+		}
+		d.client.Transport = transport
+		req, err := http.NewRequestWithContext(t.Context(), "GET", "https://"+d.address+vaults+"?api-version=2025-01-01", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+d.token())
+		res, err := d.client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		if res.ProtoMajor != version || res.StatusCode != http.StatusOK {
+			t.Errorf("got %s %s, want HTTP/%d and 200", res.Proto, res.Status, version)
+		}
+		transport.CloseIdleConnections()
+	}
+}
+
+// A request whose body is still coming when the stop begins is answered; nothing new is taken.
+func TestRequestsInFlightEndBeforeTheStop(t *testing.T) {
+	d := start(t, t.TempDir(), "--no-replicator")
+	d.client.CloseIdleConnections()
+	cfg := d.client.Transport.(*http.Transport).TLSClientConfig.Clone()
+	cfg.ServerName = "localhost"
+	c, err := tls.Dial("tcp", d.address, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	body := `{"location":"here","sku":{"name":"RS0"},"properties":{}}`
+	in := bufio.NewReader(c)
+	// With 100-continue we know that the handler waits for the body.
+	_, err = fmt.Fprintf(c, "PUT %s/v1?api-version=2025-01-01 HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n", vaults, d.token(), len(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if line, err := in.ReadString('\n'); err != nil || !strings.Contains(line, "100") {
+		t.Fatalf("got %q, %v, want 100 Continue", line, err)
+	}
+	if _, err := in.ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	stopped := make(chan struct{})
+	go func() { defer close(stopped); d.stop() }()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		other, err := net.Dial("tcp", d.address)
+		if err != nil {
+			break
+		}
+		_ = other.Close()
+		if time.Now().After(end) {
+			t.Fatal("connections are still taken")
+		}
+	}
+	if _, err := io.WriteString(c, body); err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.ReadResponse(in, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	if raw, err := io.ReadAll(res.Body); err != nil || res.StatusCode != http.StatusCreated {
+		t.Errorf("got %s %s, %v, want the vault", res.Status, raw, err)
+	}
+	<-stopped
+}
+
+func TestProxiesAreNetworksOrAddresses(t *testing.T) {
+	dir := t.TempDir()
+	c, err := parse(t, "--data-dir", dir, "--trusted-proxy", "10.1.2.3/8,::1", "--trusted-proxy", "192.0.2.7")
+	if err != nil || fmt.Sprint(c.proxies) != "[10.0.0.0/8 ::1/128 192.0.2.7/32]" {
+		t.Errorf("got %v, %v", c.proxies, err)
+	}
+	for _, args := range [][]string{{"--trusted-proxy", "proxy.example"}, {"--max-connections", "0"}, {"--reads-per-second", "-1"}} {
+		if _, err := parse(t, append(args, "--data-dir", dir)...); err == nil {
+			t.Errorf("%v was accepted", args)
+		}
+	}
+}

@@ -90,7 +90,8 @@ func (a PlanAction) wire() (out oas.RecoveryPlanAction, err error) {
 func (c *Client) planGroups(groups []PlanGroup) ([]oas.RecoveryPlanGroup, error) {
 	out := []oas.RecoveryPlanGroup{}
 	for _, g := range groups {
-		group := oas.RecoveryPlanGroup{GroupType: oas.RecoveryPlanGroupType(or(g.Kind, "Boot"))}
+		group := oas.RecoveryPlanGroup{GroupType: oas.RecoveryPlanGroupType(or(g.Kind, "Boot")), ReplicationProtectedItems: []oas.RecoveryPlanProtectedItem{},
+			StartGroupActions: []oas.RecoveryPlanAction{}, EndGroupActions: []oas.RecoveryPlanAction{}}
 		for _, i := range g.Machines {
 			group.ReplicationProtectedItems = append(group.ReplicationProtectedItems, oas.RecoveryPlanProtectedItem{Id: c.itemID(i)})
 		}

@@ -530,7 +530,7 @@ type ReplicatorHealth struct {
 
 // ReplicatorReport defines model for ReplicatorReport.
 type ReplicatorReport struct {
-	// Capabilities Task capabilities it serves: repository, compute, writeback, export.
+	// Capabilities Task capabilities it serves: repository, compute, writeback, webhook, script. CAPABILITY@ID is work that only this replicator can do, script@NAME the scripts of the runner with that name.
 	Capabilities []string `json:"capabilities,omitempty,omitzero"`
 
 	// ControlAddress host:port of its relay to lifeboatd; empty when it has none.

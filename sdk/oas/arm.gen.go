@@ -7621,14 +7621,14 @@ type RecoveryPlanFailoverType string
 // RecoveryPlanGroup Machines that are worked on together, with actions before and after. Machines are in Boot groups; Shutdown and Failover hold actions only and act on all machines of the plan.
 type RecoveryPlanGroup struct {
 	// EndGroupActions Done in this order after the last machine is up.
-	EndGroupActions []RecoveryPlanAction `json:"endGroupActions,omitempty,omitzero"`
+	EndGroupActions []RecoveryPlanAction `json:"endGroupActions"`
 
 	// GroupType Shutdown stops the machines at the source, Failover prepares all of them at the other side, each Boot group starts its own.
 	GroupType                 RecoveryPlanGroupType       `json:"groupType"`
-	ReplicationProtectedItems []RecoveryPlanProtectedItem `json:"replicationProtectedItems,omitempty,omitzero"`
+	ReplicationProtectedItems []RecoveryPlanProtectedItem `json:"replicationProtectedItems"`
 
 	// StartGroupActions Done in this order before the machines.
-	StartGroupActions []RecoveryPlanAction `json:"startGroupActions,omitempty,omitzero"`
+	StartGroupActions []RecoveryPlanAction `json:"startGroupActions"`
 }
 
 // RecoveryPlanGroupTaskDetails A group of a recovery plan.

@@ -238,4 +238,3 @@ func planLife(w *world, ref control.Ref) {
 	w.waitAll(dr.LegInMageRcm, dr.PhaseProtected)
 	w.ask(w.control.DeleteRecoveryPlan(w.ctx, ref))
 }
-

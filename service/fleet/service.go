@@ -104,6 +104,19 @@ const (
 	fleetAuthoritySeal = "fleet authority"
 )
 
+// ErrOtherKey means that the sealer is not the one that the store's secrets were sealed with.
+var ErrOtherKey = errors.New("fleet: secrets are sealed under another key")
+
+// Founded tells whether a store has a fleet's authority already, and with it sealed secrets.
+func Founded(ctx context.Context, db store.Store) (founded bool, err error) {
+	err = db.View(ctx, func(tx store.Tx) error {
+		n, err := tx.Count(KindAuthority, "", 1)
+		founded = n > 0
+		return err
+	})
+	return founded, err
+}
+
 func (s *Service) openFleetAuthority(ctx context.Context) (*Authority, error) {
 	var a storedAuthority
 	err := s.store.Update(ctx, func(tx store.Tx) error {
@@ -128,7 +141,7 @@ func (s *Service) openFleetAuthority(ctx context.Context) (*Authority, error) {
 	}
 	key, err := s.sealer.Open(a.SealedKey, fleetAuthoritySeal)
 	if err != nil {
-		return nil, fmt.Errorf("open fleet authority: %w", err)
+		return nil, fmt.Errorf("open fleet authority: %w: %w", ErrOtherKey, err)
 	}
 	return LoadAuthority(a.Certificate, string(key))
 }

@@ -3,10 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"net/url"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,6 +19,8 @@ import (
 // config is what lifeboatd can be told. The zero value but DataDir is a complete machine.
 type config struct {
 	DataDir            string            `koanf:"data-dir"`
+	KeyFile            string            `koanf:"key-file"`
+	TokenFile          string            `koanf:"token-file"`
 	Listen             string            `koanf:"listen"`
 	Names              []string          `koanf:"names"`
 	ReplicationListen  string            `koanf:"replication-listen"`
@@ -45,12 +49,14 @@ type config struct {
 func (c *config) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&c.DataDir, "data-dir", "", "directory of all state (required)")
+	f.StringVar(&c.KeyFile, "key-file", "", "key that secrets in the database are sealed under, the same for every lifeboatd on it (default: DATA-DIR/secret.key, made when nothing is sealed yet)")
+	f.StringVar(&c.TokenFile, "token-file", "", "names, roles and hashes of the API's tokens (default: DATA-DIR/tokens, made with the administrator's)")
 	f.StringVar(&c.Listen, "listen", ":8443", "address of the REST API and of the fleet protocol")
 	f.StringSliceVar(&c.Names, "name", nil, "further host names and addresses in lifeboatd's certificate")
 	f.StringVar(&c.ReplicationListen, "replication-listen", "", "address agents send replication data to (default: port 9443 of the listen address, a free one when that is busy)")
 	f.StringSliceVar(&c.ReplicationAddress, "replication-address", nil, "host:port agents are told instead of the address listened on; may be given again, agents try all")
-	f.StringVar(&c.Redis, "redis", "", "host:port or redis:// URL of the task queue (default: inside this process)")
-	f.StringVar(&c.Database, "database", "", "postgres:// URL (default: SQLite in the data directory)")
+	f.StringVar(&c.Redis, "redis", "", "host:port or redis:// URL of the task queue (default: inside this process, for which it must be the only one on the database)")
+	f.StringVar(&c.Database, "database", "", "postgres:// URL, which any number of lifeboatd may share (default: SQLite in the data directory)")
 	f.StringVar(&c.Bucket, "bucket", "", "URL of the bucket new vaults are put in (default: file://DATA-DIR/bucket)")
 	f.StringToStringVar(&c.Datastores, "datastore", nil, "name=directory of production machines that can be written back to; may be given again")
 	f.BoolVar(&c.NoReplicator, "no-replicator", false, "run no replicator in this process")
@@ -85,6 +91,13 @@ func (c *config) complete() error {
 	var err error
 	if c.DataDir, err = filepath.Abs(c.DataDir); err != nil {
 		return err
+	}
+	for path, name := range map[*string]string{&c.KeyFile: "secret.key", &c.TokenFile: "tokens"} {
+		if *path == "" {
+			*path = filepath.Join(c.DataDir, name)
+		} else if *path, err = filepath.Abs(*path); err != nil {
+			return err
+		}
 	}
 	host, _, err := net.SplitHostPort(c.Listen)
 	if err != nil {
@@ -130,4 +143,17 @@ func prefixes(in []string) ([]netip.Prefix, error) {
 		out = append(out, p.Masked())
 	}
 	return out, nil
+}
+
+// warn tells of settings that are fit for one lifeboatd only, while others may share the database.
+func (c *config) warn(log *slog.Logger) {
+	if c.Database == "" {
+		return
+	}
+	if c.Redis == "" {
+		log.Warn("the task queue is inside this process: no other lifeboatd may share the database until all are given the same --redis")
+	}
+	if strings.HasPrefix(c.Bucket, "file:") {
+		log.Warn("new vaults are put in a directory: every lifeboatd and replicator must see it under the same path", "bucket", c.Bucket)
+	}
 }

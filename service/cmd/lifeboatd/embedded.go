@@ -28,7 +28,7 @@ func embeddedNode(ctx context.Context, c config, svc *fleet.Service, dial node.D
 	if err := os.MkdirAll(state, 0o700); err != nil {
 		return nil, nil, err
 	}
-	id, err := embeddedID(filepath.Join(state, "id"))
+	id, err := readID(filepath.Join(state, "id"))
 	if err != nil {
 		return nil, nil, fmt.Errorf("name the embedded replicator: %w", err)
 	}
@@ -79,8 +79,8 @@ func embeddedNode(ctx context.Context, c config, svc *fleet.Service, dial node.D
 	return n, func() { closeIdle(); _ = data.Close() }, nil
 }
 
-// embeddedID reads the replicator's id, made at the first start.
-func embeddedID(path string) (string, error) {
+// readID reads an id of this data directory's own, made at the first start.
+func readID(path string) (string, error) {
 	raw, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		id := uuid.NewString()

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -25,11 +24,11 @@ import (
 	"github.com/lifeboat-dr/lifeboat/replicator/node/program"
 	"github.com/lifeboat-dr/lifeboat/service/control"
 	"github.com/lifeboat-dr/lifeboat/service/fleet"
-	"github.com/lifeboat-dr/lifeboat/service/keyfile"
 	"github.com/lifeboat-dr/lifeboat/service/queue/embedded"
 	"github.com/lifeboat-dr/lifeboat/service/queue/redisqueue"
 	"github.com/lifeboat-dr/lifeboat/service/store"
 	"github.com/lifeboat-dr/lifeboat/service/store/sqlstore"
+	"github.com/lifeboat-dr/lifeboat/service/workflow"
 )
 
 // stopTimeout bounds how long running requests are waited for at the end.
@@ -44,16 +43,16 @@ func run(ctx context.Context, c config) (err error) {
 	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
 		return fmt.Errorf("make data directory: %w", err)
 	}
-	seal, err := keyfile.Open(filepath.Join(c.DataDir, "secret.key"))
-	if err != nil {
-		return err
-	}
-	stops.add("sealer", seal.Close)
 	db, err := openStore(ctx, c)
 	if err != nil {
 		return err
 	}
 	stops.add("store", db.Close)
+	seal, err := openSealer(ctx, c.KeyFile, db)
+	if err != nil {
+		return err
+	}
+	stops.add("sealer", seal.Close)
 	rdb, err := openRedis(c, &stops)
 	if err != nil {
 		return err
@@ -63,6 +62,9 @@ func run(ctx context.Context, c config) (err error) {
 	ctl := control.New(control.Config{Store: db, Sealer: seal, MakeVault: makeVault, BucketURL: func(string) string { return c.Bucket }, Progress: tasks, Log: log})
 	svc, err := fleet.Open(ctx, fleet.Config{Control: ctl, Store: db, Sealer: seal, Workers: tasks, RedisAddress: c.Redis, Log: log,
 		Watched: []store.Kind{control.KindItem, control.KindAgentItem, control.KindPolicy, control.KindVault, control.KindVaultSecrets}})
+	if errors.Is(err, fleet.ErrOtherKey) {
+		return fmt.Errorf("%s is not the key file that the secrets in this database are sealed under: give every lifeboatd on it the same with --key-file", c.KeyFile)
+	}
 	if err != nil {
 		return err
 	}
@@ -70,7 +72,7 @@ func run(ctx context.Context, c config) (err error) {
 	if err := writeFile(filepath.Join(c.DataDir, "ca.pem"), []byte(ca), 0o644); err != nil {
 		return fmt.Errorf("write ca.pem: %w", err)
 	}
-	tokens, err := openTokens(c.DataDir)
+	tokens, err := openTokens(ctx, c, db, seal)
 	if err != nil {
 		return err
 	}
@@ -114,7 +116,11 @@ func run(ctx context.Context, c config) (err error) {
 		servers.Wait()
 		return err
 	})
-	stops.add("jobs", startWorkflow(ctx, db, tasks, c.PruneEvery, log))
+	name, err := readID(filepath.Join(c.DataDir, "engine"))
+	if err != nil {
+		return fmt.Errorf("name the engine: %w", err)
+	}
+	stops.add("jobs", startWorkflow(ctx, db, tasks, workflow.Options{Name: name, PruneEvery: c.PruneEvery}, log))
 	if !c.NoReplicator {
 		n, closeNode, err := embeddedNode(ctx, c, svc, inside.dial, log)
 		if err != nil {
@@ -130,6 +136,7 @@ func run(ctx context.Context, c config) (err error) {
 		}()
 		stops.add("replicator", func() error { cancel(); <-done; closeNode(); return nil })
 	}
+	c.warn(log)
 	log.Info("lifeboatd is up", "address", l.Addr().String(), "data", c.DataDir, "version", version)
 	select {
 	case <-ctx.Done():
@@ -185,25 +192,6 @@ func openRedis(c config, stops *closers) (*redis.Client, error) {
 	}
 	stops.add("queue", rdb.Close)
 	return rdb, nil
-}
-
-// openTokens reads the token file, made at the first start with a token for the administrator, whose secret is left in
-// admin.token for who can read the data directory.
-func openTokens(dir string) (*api.Tokens, error) {
-	secretPath, path := filepath.Join(dir, "admin.token"), filepath.Join(dir, "tokens")
-	_, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		secret := api.NewToken()
-		// The secret first: a crash between the two makes both anew.
-		if err := writeFile(secretPath, []byte(secret+"\n"), 0o600); err != nil {
-			return nil, fmt.Errorf("write admin.token: %w", err)
-		}
-		err = writeFile(path, []byte("# name role hash; see docs\nadmin "+string(api.RoleContributor)+" "+api.HashToken(secret)+"\n"), 0o600)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("make token file: %w", err)
-	}
-	return api.LoadTokens(path)
 }
 
 func fingerprint(certificate string) string {

@@ -3,7 +3,6 @@ package api
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -49,6 +48,11 @@ func (s *server) admit(next http.Handler) http.Handler {
 		params := pathParams(r)
 		if ref := checkNames(params); ref != nil {
 			s.refuse(w, r, *ref)
+			return
+		}
+		if v := strings.TrimSpace(r.Header.Get("If-None-Match")); v != "" && v != "*" && r.Method != http.MethodGet {
+			s.refuse(w, r, refusal{Status: http.StatusBadRequest, Code: "InvalidParameter", Target: "If-None-Match", Message: "of If-None-Match only * is understood",
+				Causes: "the header names an etag", Action: "send If-None-Match: * to make what does not exist, If-Match with the etag to change what does"})
 			return
 		}
 		body, ref := s.readBody(r, op)
@@ -130,14 +134,9 @@ func (s *server) readBody(r *http.Request, op operation) ([]byte, *refusal) {
 	if op.op.RequestBody == nil || op.op.RequestBody.Value == nil {
 		return nil, nil // whatever was sent is ignored: some clients send {} to actions without a body
 	}
-	raw, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, s.cfg.MaxBody))
-	if err != nil {
-		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			return nil, &refusal{Status: http.StatusRequestEntityTooLarge, Code: "RequestEntityTooLarge", Message: fmt.Sprintf("the body is longer than %d bytes", s.cfg.MaxBody),
-				Causes: "the request carries what does not belong into it", Action: "send a shorter body"}
-		}
-		return nil, &refusal{Status: http.StatusBadRequest, Code: "InvalidRequestContent", Message: "the body cannot be read to its end",
-			Causes: "the connection was cut", Action: "send the request again"}
+	raw, ref := readAll(r, s.cfg.MaxBody)
+	if ref != nil {
+		return nil, ref
 	}
 	if len(bytes.TrimSpace(raw)) == 0 {
 		return nil, nil

@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/getkin/kin-openapi/openapi3"
@@ -89,7 +90,11 @@ func (n *segment) find(in []string) (out []string, path string) {
 	if len(in) == 0 {
 		return nil, n.path
 	}
-	if next := n.static[strings.ToLower(in[0])]; next != nil {
+	word := in[0]
+	if plain, err := url.PathUnescape(word); err == nil {
+		word = plain // %6a is j wherever it stands
+	}
+	if next := n.static[strings.ToLower(word)]; next != nil {
 		if out, path := next.find(in[1:]); path != "" {
 			return append([]string{next.spelling}, out...), path
 		}

@@ -80,7 +80,8 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	e, ok := errors.AsType[*dr.Error](err)
 	if !ok || e.Code == dr.CodeInternal {
-		s.log.ErrorContext(r.Context(), "request ended in an internal error", "method", r.Method, "path", of(r).path, "activity", of(r).activity, "err", err)
+		s.log.ErrorContext(r.Context(), "request ended in an internal error", "method", r.Method, "path", of(r).path, "activity", of(r).activity,
+			"correlation", of(r).correlation, "client_request", of(r).clientID, "err", err)
 		s.refuse(w, r, refusal{Status: http.StatusInternalServerError, Code: "InternalServerError", Message: "the server met an error of its own",
 			Causes: "a fault of the server", Action: "look for activityId " + of(r).activity + " in the server's log and report what it says"})
 		return

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
@@ -21,8 +22,10 @@ type exchange struct {
 	token      Token
 	apiVersion string
 	clientID   string // x-ms-client-request-id
-	activity   string // names the request in our log and in errors
-	job        string // that the request made
+	activity   string // names the request in our log and in errors; ours, and never that of another request
+	// correlation names what the request is a part of: the caller's x-ms-correlation-request-id, or the activity.
+	correlation string
+	job         string // that the request made
 }
 
 type exchangeKey struct{}
@@ -39,8 +42,12 @@ func (s *server) envelope(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
 		x := &exchange{path: strings.TrimSuffix(r.URL.EscapedPath(), "/"), clientID: printable(r.Header.Get("x-ms-client-request-id")), activity: uuid.NewString()}
+		x.correlation = x.activity
+		if id, err := uuid.Parse(r.Header.Get("x-ms-correlation-request-id")); err == nil {
+			x.correlation = id.String()
+		}
 		h := w.Header()
-		h.Set("x-ms-correlation-request-id", x.activity)
+		h.Set("x-ms-correlation-request-id", x.correlation)
 		h.Set("x-ms-routing-request-id", "LIFEBOAT:"+began.UTC().Format("20060102T150405Z")+":"+x.activity)
 		h.Set("x-ms-request-id", strings.TrimSpace(x.clientID+" "+began.UTC().Format(time.RFC3339Nano)))
 		if x.clientID != "" {
@@ -61,10 +68,12 @@ func (s *server) envelope(next http.Handler) http.Handler {
 				}
 				s.fail(rec, r, fmt.Errorf("panic: %v", p))
 			}
-			if r.Method != http.MethodGet && r.Method != http.MethodHead {
-				s.audit.InfoContext(r.Context(), "change asked for", "caller", x.token.Name, "role", x.token.Role, "method", r.Method, "path", x.path,
-					"status", rec.status, "job", x.job, "activity", x.activity, "client_request", x.clientID, "remote", s.remote(r), "dur", time.Since(began))
+			line, write := slog.LevelInfo, s.audit
+			if r.Method == http.MethodGet || r.Method == http.MethodHead {
+				line, write = slog.LevelDebug, s.log
 			}
+			write.Log(r.Context(), line, "request answered", "caller", x.token.Name, "role", x.token.Role, "method", printable(r.Method), "path", printable(x.path),
+				"status", rec.status, "job", x.job, "activity", x.activity, "correlation", x.correlation, "client_request", x.clientID, "remote", s.remote(r), "dur", time.Since(began))
 		}()
 		next.ServeHTTP(rec, r)
 	})
@@ -162,7 +171,7 @@ func (s *server) authenticate(next http.Handler) http.Handler {
 		}
 		x := of(r)
 		x.token = token
-		ctx := control.WithCaller(r.Context(), control.Caller{Name: token.Name, RequestID: x.clientID, CorrelationID: x.activity})
+		ctx := control.WithCaller(r.Context(), control.Caller{Name: token.Name, RequestID: x.clientID, CorrelationID: x.correlation})
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }

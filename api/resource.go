@@ -1,7 +1,6 @@
 package api
 
 import (
-	"encoding/base64"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -178,14 +177,9 @@ func resourceOf(r *http.Request) string {
 func (s *server) paging(r *http.Request) (control.Paging, error) {
 	p := control.Paging{Limit: s.cfg.PageSize}
 	q := r.URL.Query()
-	token := q.Get("skipToken") + q.Get("$skipToken")
-	if token != "" {
-		after, err := base64.RawURLEncoding.DecodeString(token)
-		if err != nil {
-			return p, &refusalError{refusal{Status: http.StatusBadRequest, Code: "InvalidParameter", Target: "skipToken", Message: "the skip token is not one of this server's",
-				Causes: "the token was changed or comes from another server", Action: "follow nextLink as it was received, or list from the start"}}
-		}
-		p.After = string(after)
+	var err error
+	if p.After, err = openSkipToken(of(r).path, q.Get("skipToken")+q.Get("$skipToken")); err != nil {
+		return p, err
 	}
 	for _, name := range []string{"$take", "takeToken"} {
 		take := q.Get(name)
@@ -213,7 +207,7 @@ func (s *server) nextLink(r *http.Request, next string) string {
 	if t := of(r).template; strings.HasSuffix(t, "/vaults") || strings.HasSuffix(t, "/replicationProtectableItems") {
 		name = "$skipToken"
 	}
-	q.Set(name, base64.RawURLEncoding.EncodeToString([]byte(next)))
+	q.Set(name, skipToken(of(r).path, next))
 	return s.origin(r) + of(r).path + "?" + q.Encode()
 }
 

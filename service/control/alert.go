@@ -19,7 +19,7 @@ const DefaultAlertSetting = "defaultAlertSetting"
 // the list of events alone.
 const (
 	MaxAlertAddresses = 50
-	MaxWaitingAlerts  = 1000
+	MaxWaitingAlerts  = 500
 )
 
 // AlertInput is the body of an alert setting PUT.
@@ -96,16 +96,30 @@ func queueAlert(tx store.Tx, e *dr.Event, now time.Time) error {
 	return save(tx, KindAlert, e.ID, &a, now)
 }
 
-// WaitingAlerts returns the alerts that may be tried now, oldest first, at most limit, and how many wait in all.
-func WaitingAlerts(tx store.Tx, now time.Time, limit int) (due []dr.Alert, waiting int, err error) {
-	alerts, err := all[dr.Alert](tx, KindAlert, "")
-	for _, a := range alerts {
-		if len(due) < limit && !now.Before(a.NextAt) {
+// DueAlerts returns the alerts that may be tried now, oldest first, at most limit.
+func DueAlerts(tx store.Tx, now time.Time, limit int) (due []dr.Alert, err error) {
+	enough := errors.New("enough")
+	err = tx.List(KindAlert, "", "", 0, func(_ string, version int64, decode func(any) error) error {
+		var a dr.Alert
+		if err := decode(&a); err != nil {
+			return err
+		}
+		if a.Version = version; !now.Before(a.NextAt) {
 			due = append(due, a)
 		}
+		if len(due) == limit {
+			return enough
+		}
+		return nil
+	})
+	if errors.Is(err, enough) {
+		err = nil
 	}
-	return due, len(alerts), err
+	return due, err
 }
+
+// WaitingAlerts counts the alerts that somebody has not been told of.
+func WaitingAlerts(tx store.Tx) (int, error) { return count(tx, KindAlert, "", 0) }
 
 // SaveAlert writes an alert that was loaded; another who has it in the meantime makes it a conflict.
 func SaveAlert(tx store.Tx, a *dr.Alert, now time.Time) error {

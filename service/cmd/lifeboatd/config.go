@@ -42,6 +42,15 @@ type config struct {
 	Log                string            `koanf:"log"`
 	Verbose            bool              `koanf:"verbose"`
 
+	AlertMailServer    string   `koanf:"alert-mail-server"`
+	AlertMailFrom      string   `koanf:"alert-mail-from"`
+	AlertMailUser      string   `koanf:"alert-mail-user"`
+	AlertMailPassword  string   `koanf:"alert-mail-password-file"`
+	AlertMailSecurity  string   `koanf:"alert-mail-security"`
+	AlertOwners        []string `koanf:"alert-owners"`
+	AlertWebhooks      []string `koanf:"alert-webhooks"`
+	AlertWebhookSecret string   `koanf:"alert-webhook-secret-file"`
+
 	replicationAsked bool
 	proxies          []netip.Prefix // TrustedProxies
 }
@@ -70,11 +79,12 @@ func (c *config) flags(cmd *cobra.Command) {
 	f.IntVar(&c.MaxConnections, "max-connections", maxConnections(), "connections open at once; further ones wait")
 	f.StringVar(&c.Log, "log", "text", "format of the log on standard error: text or json")
 	f.BoolVar(&c.Verbose, "verbose", false, "log debug messages too")
-	f.String("config", "", "YAML file with these settings by their flag names (datastores, names and trusted-proxies in the plural); flags win")
+	c.alertFlags(f)
+	f.String("config", "", "YAML file with these settings by their flag names (datastores, names, trusted-proxies, alert-owners and alert-webhooks in the plural); flags win")
 }
 
 // plurals are the names in the file of flags that may be given again.
-var plurals = map[string]string{"datastore": "datastores", "name": "names", "trusted-proxy": "trusted-proxies"}
+var plurals = map[string]string{"datastore": "datastores", "name": "names", "trusted-proxy": "trusted-proxies", "alert-owner": "alert-owners", "alert-webhook": "alert-webhooks"}
 
 // load lays the configuration file, if any, under the flags that were given, and completes the rest.
 func (c *config) load(cmd *cobra.Command) error {
@@ -124,8 +134,10 @@ func (c *config) complete() error {
 	if c.Log != "text" && c.Log != "json" {
 		return fmt.Errorf("--log is text or json, not %q", c.Log)
 	}
-	_, err = program.Scripts(c.Runner, c.Scripts)
-	return err
+	if _, err = program.Scripts(c.Runner, c.Scripts); err != nil {
+		return err
+	}
+	return c.completeAlerts()
 }
 
 // prefixes reads networks; an address alone is a network of one.

@@ -116,6 +116,11 @@ func run(ctx context.Context, c config) (err error) {
 		servers.Wait()
 		return err
 	})
+	stopAlerts, err := startAlerts(ctx, c, db, log)
+	if err != nil {
+		return err
+	}
+	stops.add("alerts", stopAlerts)
 	name, err := readID(filepath.Join(c.DataDir, "engine"))
 	if err != nil {
 		return fmt.Errorf("name the engine: %w", err)

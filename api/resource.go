@@ -239,20 +239,7 @@ type collection[B any] struct {
 // operationResult answers what became of an operation: 202 while it runs, then the resource, or nothing when it is gone. The
 // job decides, not the resource: after a removal neither it nor its parent need exist.
 func (s *server) operationResult(w http.ResponseWriter, r *http.Request, param string, resource func(c *scope) (any, error)) {
-	s.in(w, r, func(c *scope) error {
-		result, err := s.control.OperationResult(r.Context(), c.vault.ID, c.names[param])
-		if err != nil {
-			return err
-		}
-		switch result.Status.Status {
-		case statusSucceeded:
-		case statusFailed, statusCanceled:
-			s.refuse(w, r, endedBadly(result.Status))
-			return nil
-		default:
-			s.stillRunning(w, r)
-			return nil
-		}
+	s.succeeded(w, r, param, func(c *scope, result control.OperationResult) error {
 		if result.Gone {
 			w.WriteHeader(http.StatusNoContent)
 			return nil
@@ -266,6 +253,25 @@ func (s *server) operationResult(w http.ResponseWriter, r *http.Request, param s
 			writeJSON(w, http.StatusOK, body)
 		}
 		return err
+	})
+}
+
+// succeeded lets then answer for an operation that has succeeded, and answers itself for every other.
+func (s *server) succeeded(w http.ResponseWriter, r *http.Request, param string, then func(c *scope, result control.OperationResult) error) {
+	s.in(w, r, func(c *scope) error {
+		result, err := s.control.OperationResult(r.Context(), c.vault.ID, c.names[param])
+		if err != nil {
+			return err
+		}
+		switch result.Status.Status {
+		case statusSucceeded:
+			return then(c, result)
+		case statusFailed, statusCanceled:
+			s.refuse(w, r, endedBadly(result.Status))
+		default:
+			s.stillRunning(w, r)
+		}
+		return nil
 	})
 }
 

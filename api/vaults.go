@@ -163,8 +163,12 @@ func (s *server) VaultsDelete(w http.ResponseWriter, r *http.Request, _, _, _ st
 	w.WriteHeader(http.StatusNoContent)
 }
 
+// GetOperationResult answers with the vault whatever the operation was about: clients take no 204 here.
 func (s *server) GetOperationResult(w http.ResponseWriter, r *http.Request, _, _, _, _ string, _ oas.GetOperationResultParams) {
-	s.operationResult(w, r, "operationId", func(c *scope) (any, error) { return vaultBody(c.vault), nil })
+	s.succeeded(w, r, "operationId", func(c *scope, _ control.OperationResult) error {
+		writeJSON(w, http.StatusOK, vaultBody(c.vault))
+		return nil
+	})
 }
 
 // ProvidersGet and ProvidersRegister satisfy clients that register the namespace before they use it (ref 2.11).

@@ -72926,9 +72926,6 @@ func ParseGetOperationResultResponse(rsp *http.Response) (*GetOperationResultRes
 	case rsp.StatusCode == 202:
 		break // No content-type
 
-	case rsp.StatusCode == 204:
-		break // No content-type
-
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Refused
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {

@@ -35,6 +35,7 @@ build: ## Build static binaries into bin/
 generate: ## Make generated code and documents again
 	go generate ./openapi/...
 	go test ./docs -run 'EqualTheTable' -count=1 -update
+	go test ./api -run 'EveryMethodOfTheAzureSDK' -count=1 -update
 
 lint: .tools/golangci-lint ## Run golangci-lint
 	.tools/bin/golangci-lint run --allow-parallel-runners ./...

@@ -31,6 +31,7 @@ type stage struct {
 	homeRuns  bool
 	agent     string
 	captured  string // the last capture that was asked for and made
+	spacious  bool   // nothing is full any more
 	more      []*other
 }
 
@@ -224,10 +225,19 @@ const fullDirectory = "/full"
 
 // fault is what goes wrong with a task.
 func (st *stage) fault(m queue.Message) *queue.Failure {
-	if m.Kind == job.KindPointExport && decode[job.PointExport](st, m).Directory == fullDirectory {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if m.Kind == job.KindPointExport && decode[job.PointExport](st, m).Directory == fullDirectory && !st.spacious {
 		return &queue.Failure{Code: string(dr.CodeExhausted), Message: "there is no space left in " + fullDirectory, PossibleCauses: "the disk is full", RecommendedAction: "free space or choose another directory"}
 	}
 	return nil
+}
+
+// free makes space in the full directory.
+func (st *stage) free() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.spacious = true
 }
 
 func decode[T any](st *stage, m queue.Message) (p T) {

@@ -1,0 +1,142 @@
+package api
+
+import (
+	"strings"
+	"time"
+)
+
+const items = "siterecovery.ReplicationProtectedItems."
+
+// item calls a method on the protected machine, which has to succeed.
+func (l *sweptLife) item(method string, args ...string) answer {
+	l.t.Helper()
+	return l.ok(items+method, append([]string{"rg", "v1", fabricName, "$container", itemName}, args...)...)
+}
+
+// until reads the machine until it is in the state and may do something.
+func (l *sweptLife) until(state string) {
+	l.t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		got := l.item("Get")
+		if got.at("properties.protectionState") == state && got.at("properties.allowedOperations.0") != nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			l.t.Fatalf("waited for %s: %s", state, got)
+		}
+	}
+}
+
+func (l *sweptLife) enable() {
+	l.t.Helper()
+	l.item("BeginCreate", `{"properties":{"policyId":"$vault/replicationPolicies/p1","protectableItemId":"$machine","providerSpecificDetails":{"instanceType":"InMageRcm","fabricDiscoveryMachineId":"$machine","processServerId":"`+mainReplicator+
+		`","targetResourceGroupId":"/subscriptions/sub/resourceGroups/rg","targetVmName":"web01-dr"}}}`)
+	l.until("Protected")
+}
+
+func (l *sweptLife) protect() {
+	l.words["machine"] = l.st.enrol(fabricURL + "/replicationProtectionContainers/" + l.words["container"])
+	l.ok("siterecovery.ReplicationEligibilityResults.List", "rg", "web01")
+	l.ok("siterecovery.ReplicationEligibilityResults.Get", "rg", "web01")
+	found := l.ok("siterecovery.ReplicationProtectableItems.NewListByReplicationProtectionContainersPager", "rg", "v1", fabricName, "$container")
+	l.ok("siterecovery.ReplicationProtectableItems.Get", "rg", "v1", fabricName, "$container", found.at("value.0.name").(string))
+	l.enable()
+	l.ok(items+"NewListPager", "rg", "v1")
+	l.ok(items+"NewListByReplicationProtectionContainersPager", "rg", "v1", fabricName, "$container")
+	l.item("BeginUpdate", `{"properties":{"providerSpecificDetails":{"instanceType":"InMageRcm","targetVmName":"web01-new"}}}`)
+	l.item("BeginUpdateAppliance", `{"properties":{"targetApplianceId":"`+mainReplicator+`","providerSpecificDetails":{"instanceType":"InMageRcm","runAsAccountId":"1"}}}`)
+	l.item("BeginResolveHealthErrors", `{"properties":{"healthErrors":[{"healthErrorId":"gone"}]}}`)
+	l.item("BeginRepairReplication")
+	points := l.ok("siterecovery.RecoveryPoints.NewListByReplicationProtectedItemsPager", "rg", "v1", fabricName, "$container", itemName)
+	l.words["point"] = points.at("value.0.name").(string)
+	l.ok("siterecovery.RecoveryPoints.Get", "rg", "v1", fabricName, "$container", itemName, "$point")
+	l.ok("siterecovery.TargetComputeSizes.NewListByReplicationProtectedItemsPager", "rg", "v1", fabricName, "$container", itemName)
+	l.ok("siterecovery.ReplicationFabrics.BeginReassociateGateway", "rg", "v1", fabricName, `{"properties":{"containerName":"$container","sourceProcessServerId":"`+mainReplicator+`","targetProcessServerId":"`+mainReplicator+
+		`","updateType":"systemlevel","vmsToMigrate":["`+itemName+`"]}}`)
+}
+
+// refusedActions are those that no machine of this provider takes, or none yet.
+func (l *sweptLife) refusedActions() {
+	at := []string{"rg", "v1", fabricName, "$container", itemName}
+	no := func(want, method string, args ...string) {
+		l.t.Helper()
+		l.no(want, items+method, append(at[:len(at):len(at)], args...)...)
+	}
+	no("501 NotImplemented", "BeginAddDisks", `{"properties":{"providerSpecificDetails":{"instanceType":"InMageRcm","disks":[{"diskId":"vdc","diskType":"Standard_LRS","logStorageAccountId":"none"}]}}}`)
+	no("409 Conflict", "BeginRemoveDisks", `{"properties":{"providerSpecificDetails":{"instanceType":"A2A","vmManagedDisksIds":["vdb"]}}}`)
+	no("409 Conflict", "BeginSwitchProvider", `{"properties":{"targetInstanceType":"InMageRcm","providerSpecificDetails":{"instanceType":"InMageAzureV2","targetVaultID":"$vault","targetFabricID":"$vault/replicationFabrics/site2","targetApplianceID":"x"}}}`)
+	no("501 NotImplemented", "BeginUpdateMobilityService", `{"properties":{"runAsAccountId":"1"}}`)
+	l.no("409 Conflict", "siterecovery.ReplicationProtectionContainers.BeginSwitchProtection", "rg", "v1", fabricName, "$container", `{"properties":{"replicationProtectedItemName":"`+itemName+`","providerSpecificDetails":{"instanceType":"A2A"}}}`)
+}
+
+func (l *sweptLife) failOver() {
+	l.item("BeginTestFailover", `{"properties":{"failoverDirection":"PrimaryToRecovery","networkType":"NoNetworkAttachAsInput","providerSpecificDetails":{"instanceType":"InMageRcm"}}}`)
+	l.item("BeginTestFailoverCleanup", `{"properties":{"comments":"fine"}}`)
+	l.st.lose()
+	l.item("BeginUnplannedFailover", `{"properties":{"failoverDirection":"PrimaryToRecovery","sourceSiteOperations":"NotRequired","providerSpecificDetails":{"instanceType":"InMageRcm","performShutdown":"false"}}}`)
+	const point = `"$vault/replicationFabrics/` + fabricName + `/replicationProtectionContainers/$container/replicationProtectedItems/` + itemName + `/recoveryPoints/$point"`
+	l.item("BeginApplyRecoveryPoint", `{"properties":{"recoveryPointId":`+point+`,"providerSpecificDetails":{"instanceType":"InMageRcm","recoveryPointId":`+point+`}}}`)
+	l.item("BeginFailoverCommit")
+}
+
+func (l *sweptLife) goHome() {
+	l.item("BeginReprotect", `{"properties":{"failoverDirection":"RecoveryToPrimary","providerSpecificDetails":{"instanceType":"InMageRcm","reprotectAgentId":"`+homeReplicator+`","datastoreName":"`+datastore+
+		`","logStorageAccountId":"none","policyId":"$vault/replicationPolicies/back"}}}`)
+	l.until("Protected")
+	const home = `{"properties":{"failoverDirection":"PrimaryToRecovery","providerSpecificDetails":{"instanceType":"InMageRcmFailback","recoveryPointType":"CrashConsistent"}}}`
+	l.item("BeginPlannedFailover", home)
+	l.item("BeginFailoverCancel")
+	l.until("Protected")
+	l.item("BeginPlannedFailover", home)
+	l.item("BeginFailoverCommit")
+	l.item("BeginReprotect", `{"properties":{"failoverDirection":"PrimaryToRecovery","providerSpecificDetails":{"instanceType":"InMageRcmFailback","policyId":"$vault/replicationPolicies/p1","processServerId":"`+mainReplicator+`"}}}`)
+	l.until("Protected")
+}
+
+const plans = "siterecovery.ReplicationRecoveryPlans."
+
+// suspended waits until the plan's job waits for a person, and remembers its name.
+func (l *sweptLife) suspended() {
+	l.t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		id, _ := l.ok(plans+"Get", "rg", "v1", planName).at("properties.currentScenario.jobId").(string)
+		l.words["job"] = id[strings.LastIndexByte(id, '/')+1:]
+		if got := l.ok("siterecovery.ReplicationJobs.Get", "rg", "v1", "$job"); got.at("properties.state") == "Suspended" {
+			return
+		} else if time.Now().After(deadline) {
+			l.t.Fatalf("the job is not suspended: %s", got)
+		}
+	}
+}
+
+const planDrill = `{"properties":{"failoverDirection":"PrimaryToRecovery","networkType":"NoNetworkAttachAsInput","providerSpecificDetails":[{"instanceType":"InMageRcm","recoveryPointType":"LatestProcessed"}]}}`
+
+func (l *sweptLife) plan() {
+	const group = `{"groupType":"Boot","replicationProtectedItems":[{"id":"$vault/replicationFabrics/` + fabricName + `/replicationProtectionContainers/$container/replicationProtectedItems/` + itemName + `"}],"startGroupActions":[],"endGroupActions":[`
+	l.ok(plans+"BeginCreate", "rg", "v1", planName, `{"properties":{"primaryFabricId":"$vault/replicationFabrics/`+fabricName+`","recoveryFabricId":"Microsoft Azure","failoverDeploymentModel":"ResourceManager","groups":[`+group+`]}]}}`)
+	l.ok(plans+"BeginUpdate", "rg", "v1", planName, `{"properties":{"groups":[`+group+`{"actionName":"look","failoverTypes":["TestFailover"],"failoverDirections":["PrimaryToRecovery"],
+		"customDetails":{"instanceType":"ManualActionDetails","description":"look at the console"}}]}]}}`)
+	l.ok(plans+"NewListPager", "rg", "v1")
+
+	drill := l.begin(plans+"BeginTestFailover", "rg", "v1", planName, planDrill)
+	l.suspended()
+	l.ok("siterecovery.ReplicationJobs.BeginResume", "rg", "v1", "$job", `{"properties":{"comments":" "}}`)
+	l.await(drill)
+	l.ok(plans+"BeginTestFailoverCleanup", "rg", "v1", planName, `{"properties":{"comments":"fine"}}`)
+}
+
+func (l *sweptLife) planAway() {
+	l.st.lose()
+	l.ok(plans+"BeginUnplannedFailover", "rg", "v1", planName, `{"properties":{"failoverDirection":"PrimaryToRecovery","sourceSiteOperations":"NotRequired","providerSpecificDetails":[{"instanceType":"InMageRcm","recoveryPointType":"Latest"}]}}`)
+	l.ok(plans+"BeginFailoverCommit", "rg", "v1", planName)
+	l.ok(plans+"BeginReprotect", "rg", "v1", planName)
+	l.until("Protected")
+	const home = `{"properties":{"failoverDirection":"RecoveryToPrimary","providerSpecificDetails":[{"instanceType":"InMageRcmFailback","recoveryPointType":"CrashConsistent"}]}}`
+	l.ok(plans+"BeginPlannedFailover", "rg", "v1", planName, home)
+	l.ok(plans+"BeginFailoverCancel", "rg", "v1", planName)
+	l.until("Protected")
+	l.ok(plans+"BeginPlannedFailover", "rg", "v1", planName, home)
+	l.ok(plans+"BeginFailoverCommit", "rg", "v1", planName)
+	l.ok(plans+"BeginReprotect", "rg", "v1", planName)
+	l.until("Protected")
+}

@@ -82,14 +82,19 @@ generated: ## Check that generated code is what the generators make
 
 # Program and the Debian package that brings it.
 PROGRAMS := redis-server=redis-server qemu-system-x86_64=qemu-system-x86 qemu-img=qemu-utils busybox=busybox-static cpio=cpio \
-            modprobe=kmod mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs extlinux=extlinux mount=mount git=git
+            modprobe=kmod mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs extlinux=extlinux mount=mount git=git node=nodejs npm=npm
 PEERS    := restic=restic
 
-packages: .tools/packages ## Install the Debian packages that are missing
+packages: .tools/packages .tools/typescript ## Install the Debian and npm packages that are missing
 
 .tools/packages: Makefile
 	@missing=""; ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="postgresql"; test -e /usr/lib/syslinux/modules/bios/ldlinux.c32 || missing+=" syslinux-common"; \
 	$(call install,$(PROGRAMS))
+
+# What makes and checks the TypeScript client, at the versions of the lock file.
+.tools/typescript: sdk/typescript/package-lock.json .tools/packages
+	npm ci --prefix sdk/typescript --no-audit --no-fund --loglevel error
+	@touch $@
 
 .tools/peers: Makefile
 	@missing=""; $(call install,$(PEERS))

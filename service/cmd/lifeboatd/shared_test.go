@@ -1,0 +1,288 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/arm"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/cloud"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
+	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/recoveryservices/armrecoveryservices"
+	asr "github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/recoveryservices/armrecoveryservicessiterecovery/v2"
+
+	"github.com/lifeboat-dr/lifeboat/service/control"
+	"github.com/lifeboat-dr/lifeboat/service/queue/queuetest"
+	"github.com/lifeboat-dr/lifeboat/service/store"
+	"github.com/lifeboat-dr/lifeboat/service/store/storetest"
+	"github.com/lifeboat-dr/lifeboat/service/workflow"
+)
+
+// killing is how long replicas are killed, lives how many clients run at a time.
+const (
+	killing = 30 * time.Second
+	lives   = 3
+)
+
+// TestTwoReplicasServeAVaultWhileEitherIsKilled runs whole lives of machines through the Azure SDK against two replicas, one or
+// the other of which is always dead or young.
+func TestTwoReplicasServeAVaultWhileEitherIsKilled(t *testing.T) {
+	database, redis := storetest.StartPostgres(t).URL, queuetest.StartRedis(t)
+	key := filepath.Join(t.TempDir(), "shared.key")
+	args := []string{"--database", database, "--redis", redis, "--key-file", key, "--bucket", "file://" + t.TempDir()}
+	replicas := []*replica{newReplica(t, args...), newReplica(t, args...)}
+	for _, r := range replicas {
+		r.start()
+		r.up()
+	}
+	var secrets [2]string
+	for i, r := range replicas {
+		raw, err := os.ReadFile(filepath.Join(r.dir, "admin.token"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		secrets[i] = strings.TrimSpace(string(raw))
+	}
+	if secrets[0] != secrets[1] {
+		t.Fatal("the replicas have different tokens for the administrator")
+	}
+	b := newBalancer(t, replicas[0].address, replicas[1].address)
+	p := newPlay(t, database, redis, key)
+	c := newClients(t, b, p, secrets[0])
+
+	stop := make(chan struct{})
+	var parts sync.WaitGroup
+	for n := range lives {
+		parts.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if err := c.life(t.Context(), fmt.Sprintf("vm%d-%d", n, i)); err != nil {
+					t.Errorf("life %d of client %d: %v", i, n, err)
+					return
+				}
+			}
+		})
+	}
+	kills := 0
+	for end := time.Now().Add(killing); time.Now().Before(end); kills++ {
+		victim := replicas[kills%2]
+		victim.kill()
+		if kills%4 < 2 {
+			time.Sleep(5 * time.Second) // longer than a leader's lease: the other one has to take over
+		}
+		victim.start()
+		victim.up()
+		time.Sleep(500 * time.Millisecond)
+	}
+	close(stop)
+	parts.Wait()
+	b.report(t)
+	c.audit(kills)
+}
+
+type staticToken string
+
+func (s staticToken) GetToken(context.Context, policy.TokenRequestOptions) (azcore.AccessToken, error) {
+	return azcore.AccessToken{Token: string(s), ExpiresOn: time.Now().Add(time.Hour)}, nil
+}
+
+// clients are users of the Azure SDK for Go.
+type clients struct {
+	t         *testing.T
+	play      *play
+	f         *asr.ClientFactory
+	vault     string // its ID here
+	container string
+
+	mu    sync.Mutex // guards items
+	items map[string]bool
+}
+
+const (
+	sharedVault  = "/subscriptions/sub/resourceGroups/rg/providers/Microsoft.RecoveryServices/vaults/v1"
+	sharedFabric = "site1"
+)
+
+// newClients makes a vault with a fabric, a policy and a mapping.
+func newClients(t *testing.T, b *balancer, p *play, secret string) *clients {
+	t.Helper()
+	client := b.web.Client()
+	client.Timeout = 30 * time.Second
+	// A request whose answer was lost is repeated under its id, as Azure's own tools do. Nothing but a broken connection is tried
+	// again.
+	opt := &arm.ClientOptions{DisableRPRegistration: true, ClientOptions: policy.ClientOptions{Transport: client, PerCallPolicies: []policy.Policy{runtime.NewRequestIDPolicy()},
+		Retry: policy.RetryOptions{MaxRetries: 40, RetryDelay: 50 * time.Millisecond, MaxRetryDelay: 500 * time.Millisecond, StatusCodes: []int{http.StatusBadGateway}},
+		Cloud: cloud.Configuration{ActiveDirectoryAuthorityHost: "https://login.invalid/", Services: map[cloud.ServiceName]cloud.ServiceConfiguration{
+			cloud.ResourceManager: {Endpoint: b.web.URL, Audience: "https://lifeboat.invalid"}}}}}
+	cred := staticToken(secret)
+	ctx := t.Context()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	vaults, err := armrecoveryservices.NewVaultsClient("sub", cred, opt)
+	must(err)
+	must(wait(vaults.BeginCreateOrUpdate(ctx, "rg", "v1", armrecoveryservices.Vault{Location: to.Ptr("here"), SKU: &armrecoveryservices.SKU{Name: to.Ptr(armrecoveryservices.SKUNameStandard)},
+		Properties: &armrecoveryservices.VaultProperties{}}, nil))(ctx))
+	f, err := asr.NewClientFactory("sub", cred, opt)
+	must(err)
+	c := &clients{t: t, play: p, f: f, items: map[string]bool{}}
+	all, err := p.control.AllVaults(ctx)
+	must(err)
+	c.vault = all[0].ID
+	must(wait(f.NewReplicationFabricsClient().BeginCreate(ctx, "rg", "v1", sharedFabric, asr.FabricCreationInput{Properties: &asr.FabricCreationInputProperties{
+		CustomDetails: &asr.InMageRcmFabricCreationInput{InstanceType: to.Ptr("InMageRcm"), PhysicalSiteID: to.Ptr("p"), VmwareSiteID: to.Ptr("v"),
+			SourceAgentIdentity: &asr.IdentityProviderInput{TenantID: to.Ptr("t"), ApplicationID: to.Ptr("a"), ObjectID: to.Ptr("o"), Audience: to.Ptr("u"), AADAuthority: to.Ptr("h")}}}}, nil))(ctx))
+	page, err := f.NewReplicationProtectionContainersClient().NewListByReplicationFabricsPager("rg", "v1", sharedFabric, nil).NextPage(ctx)
+	must(err)
+	c.container = *page.Value[0].Name
+	must(wait(f.NewReplicationPoliciesClient().BeginCreate(ctx, "rg", "v1", "p1", asr.CreatePolicyInput{Properties: &asr.CreatePolicyInputProperties{ProviderSpecificInput: &asr.InMageRcmPolicyCreationInput{
+		InstanceType: to.Ptr("InMageRcm"), CrashConsistentFrequencyInMinutes: to.Ptr[int32](5), RecoveryPointHistoryInMinutes: to.Ptr[int32](1440)}}}, nil))(ctx))
+	must(wait(f.NewReplicationProtectionContainerMappingsClient().BeginCreate(ctx, "rg", "v1", sharedFabric, c.container, "p1", asr.CreateProtectionContainerMappingInput{
+		Properties: &asr.CreateProtectionContainerMappingInputProperties{PolicyID: to.Ptr(sharedVault + "/replicationPolicies/p1"), TargetProtectionContainerID: to.Ptr("Microsoft Azure")}}, nil))(ctx))
+	return c
+}
+
+// wait polls an operation of the SDK to its end.
+func wait[T any](p *runtime.Poller[T], err error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		_, err := p.PollUntilDone(ctx, &runtime.PollUntilDoneOptions{Frequency: 100 * time.Millisecond})
+		return err
+	}
+}
+
+// life protects a machine, drills, fails it over, commits and removes it.
+func (c *clients) life(ctx context.Context, name string) error {
+	items := c.f.NewReplicationProtectedItemsClient()
+	machine, err := c.play.add(ctx, c.vault, sharedFabric, name)
+	if err != nil {
+		return fmt.Errorf("enrol: %w", err)
+	}
+	c.mu.Lock()
+	c.items[name] = true
+	c.mu.Unlock()
+	id := sharedVault + "/replicationFabrics/" + sharedFabric + "/replicationProtectionContainers/" + c.container + "/replicationProtectableItems/" + machine
+	if err := wait(items.BeginCreate(ctx, "rg", "v1", sharedFabric, c.container, name, asr.EnableProtectionInput{Properties: &asr.EnableProtectionInputProperties{PolicyID: to.Ptr(sharedVault + "/replicationPolicies/p1"),
+		ProtectableItemID: to.Ptr(id), ProviderSpecificDetails: &asr.InMageRcmEnableProtectionInput{InstanceType: to.Ptr("InMageRcm"), FabricDiscoveryMachineID: to.Ptr(id), ProcessServerID: to.Ptr("replicator-main"),
+			TargetResourceGroupID: to.Ptr("/subscriptions/sub/resourceGroups/rg"), TargetVMName: to.Ptr(name + "-dr")}}}, nil))(ctx); err != nil {
+		return fmt.Errorf("enable: %w", err)
+	}
+	if err := c.protected(ctx, name); err != nil {
+		return err
+	}
+	if err := wait(items.BeginTestFailover(ctx, "rg", "v1", sharedFabric, c.container, name, asr.TestFailoverInput{Properties: &asr.TestFailoverInputProperties{FailoverDirection: to.Ptr("PrimaryToRecovery"),
+		NetworkType: to.Ptr("NoNetworkAttachAsInput"), ProviderSpecificDetails: &asr.InMageRcmTestFailoverInput{InstanceType: to.Ptr("InMageRcm")}}}, nil))(ctx); err != nil {
+		return fmt.Errorf("drill: %w", err)
+	}
+	if err := wait(items.BeginTestFailoverCleanup(ctx, "rg", "v1", sharedFabric, c.container, name, asr.TestFailoverCleanupInput{Properties: &asr.TestFailoverCleanupInputProperties{Comments: to.Ptr("fine")}}, nil))(ctx); err != nil {
+		return fmt.Errorf("clean up: %w", err)
+	}
+	c.play.lose(name)
+	if err := wait(items.BeginUnplannedFailover(ctx, "rg", "v1", sharedFabric, c.container, name, asr.UnplannedFailoverInput{Properties: &asr.UnplannedFailoverInputProperties{
+		FailoverDirection: to.Ptr("PrimaryToRecovery"), SourceSiteOperations: to.Ptr("NotRequired"), ProviderSpecificDetails: &asr.InMageRcmUnplannedFailoverInput{InstanceType: to.Ptr("InMageRcm"), PerformShutdown: to.Ptr("false")}}}, nil))(ctx); err != nil {
+		return fmt.Errorf("fail over: %w", err)
+	}
+	if err := wait(items.BeginFailoverCommit(ctx, "rg", "v1", sharedFabric, c.container, name, nil))(ctx); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	if err := wait(items.BeginDelete(ctx, "rg", "v1", sharedFabric, c.container, name, asr.DisableProtectionInput{Properties: &asr.DisableProtectionInputProperties{
+		DisableProtectionReason: to.Ptr(asr.DisableProtectionReasonNotSpecified), ReplicationProviderInput: &asr.DisableProtectionProviderSpecificInput{InstanceType: to.Ptr("DisableProtectionProviderSpecificInput")}}}, nil))(ctx); err != nil {
+		return fmt.Errorf("remove: %w", err)
+	}
+	return nil
+}
+
+// protected waits until the item is.
+func (c *clients) protected(ctx context.Context, name string) error {
+	items := c.f.NewReplicationProtectedItemsClient()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		got, err := items.Get(ctx, "rg", "v1", sharedFabric, c.container, name, nil)
+		if err != nil {
+			return fmt.Errorf("get: %w", err)
+		}
+		state := *got.Properties.ProtectionState
+		if state == "Protected" {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("the item is still %s", state)
+		}
+	}
+}
+
+// scenarios are the jobs of one life, each once.
+var scenarios = []string{"EnableProtection", "TestFailover", "TestFailoverCleanup", "UnplannedFailover", "CommitFailover", "DisableProtection"}
+
+// audit looks at the jobs after all clients are done: each was done once, none is lost or hangs.
+func (c *clients) audit(kills int) {
+	t, ctx := c.t, c.t.Context()
+	count := map[string]map[string]int{} // of each machine's jobs by scenario
+	done := 0
+	for pager := c.f.NewReplicationJobsClient().NewListPager("rg", "v1", nil); pager.More(); {
+		page, err := pager.NextPage(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, j := range page.Value {
+			if *j.Properties.State != "Succeeded" {
+				t.Errorf("job %s %s of %s is %s: %v", *j.Properties.ScenarioName, *j.Name, *j.Properties.TargetObjectName, *j.Properties.State, j.Properties.Errors)
+			}
+			of := *j.Properties.TargetObjectName
+			if count[of] == nil {
+				count[of] = map[string]int{}
+			}
+			count[of][*j.Properties.ScenarioName]++
+			done++
+		}
+	}
+	for name := range c.items {
+		for _, s := range scenarios {
+			if n := count[name][s]; n != 1 {
+				t.Errorf("%s has %d jobs of scenario %s, want 1: %v", name, n, s, count[name])
+			}
+		}
+	}
+	c.play.mu.Lock()
+	for task, n := range c.play.tasks {
+		if n != 1 {
+			t.Errorf("task %s was given to a worker %d times", task, n)
+		}
+	}
+	tasks := len(c.play.tasks)
+	c.play.mu.Unlock()
+	var term struct{ Number int64 }
+	if err := c.play.store.View(ctx, func(tx store.Tx) error {
+		open, err := control.OpenJobs(tx)
+		if err != nil || len(open) > 0 {
+			t.Errorf("jobs %v are still open (%v)", open, err)
+		}
+		_, err = tx.Get(workflow.KindEngine, "term", &term)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if int(term.Number) < 2 || len(c.items) < lives {
+		t.Errorf("there were %d leaders and %d lives: the test does not show what it should", term.Number, len(c.items))
+	}
+	t.Logf("%d kills, %d leaders, %d lives, %d jobs, %d tasks", kills, term.Number, len(c.items), done, tasks)
+}

@@ -11,6 +11,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
 
+	"github.com/lifeboat-dr/lifeboat/api/browse"
 	"github.com/lifeboat-dr/lifeboat/api/oas"
 )
 
@@ -55,6 +56,7 @@ type server struct {
 	audit   *slog.Logger
 
 	throttle *throttle
+	docs     http.Handler // the document for people
 }
 
 // The generated interface is what the document says; implementing all of it is how the server keeps its word.
@@ -86,7 +88,11 @@ func newServer(cfg Config) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &server{cfg: cfg, control: cfg.Control, doc: doc, log: orDiscard(cfg.Log), audit: orDiscard(cfg.Audit), throttle: newThrottle(cfg.Throttle)}, nil
+	docs, err := browse.New("/docs", doc.spec)
+	if err != nil {
+		return nil, err
+	}
+	return &server{cfg: cfg, control: cfg.Control, doc: doc, log: orDiscard(cfg.Log), audit: orDiscard(cfg.Audit), throttle: newThrottle(cfg.Throttle), docs: docs}, nil
 }
 
 // model routes the operations of the document. One router decides about 404 and 405.
@@ -106,11 +112,13 @@ func (s *server) handler() http.Handler {
 			serveDocument(w, "application/json", s.doc.json)
 		case r.Method == http.MethodGet && r.URL.Path == "/openapi.yaml":
 			serveDocument(w, "application/yaml", s.doc.yaml)
+		case r.Method == http.MethodGet && (r.URL.Path == "/docs" || strings.HasPrefix(r.URL.Path, "/docs/")):
+			s.docs.ServeHTTP(w, r)
 		default:
 			model.ServeHTTP(w, r)
 		}
 	})
-	compressed := middleware.Compress(5, "application/json", "application/yaml", "text/plain")
+	compressed := middleware.Compress(5, "application/json", "application/yaml", "text/plain", "text/html", "text/css")
 	edge := s.envelope(compressed(root))
 	if s.cfg.Fleet == nil {
 		return edge

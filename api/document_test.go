@@ -102,4 +102,10 @@ func TestTheDocumentIsServedToAnyone(t *testing.T) {
 			t.Errorf("%s: got %d %s, %d bytes", path, a.status, a.header.Get("Content-Type"), len(a.raw))
 		}
 	}
+	for _, path := range []string{"/docs", "/docs/", "/docs/operations/Vaults_Get", "/docs/schemas/Vault"} {
+		a := site.send("", "GET", path+"?no-version", "")
+		if a.status != http.StatusOK || a.header.Get("Content-Type") != "text/html; charset=utf-8" || a.header.Get("Content-Security-Policy") == "" {
+			t.Errorf("%s: got %d with %v", path, a.status, a.header)
+		}
+	}
 }

@@ -21,6 +21,7 @@ import (
 	asr "github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/recoveryservices/armrecoveryservicessiterecovery/v2"
 
 	"github.com/lifeboat-dr/lifeboat/service/control"
+	"github.com/lifeboat-dr/lifeboat/service/keyfile"
 	"github.com/lifeboat-dr/lifeboat/service/queue/queuetest"
 	"github.com/lifeboat-dr/lifeboat/service/store"
 	"github.com/lifeboat-dr/lifeboat/service/store/storetest"
@@ -32,6 +33,50 @@ const (
 	killing = 30 * time.Second
 	lives   = 3
 )
+
+// TestAnotherKeyFileIsRefused starts a second process on a database with a key file of its own, and with none.
+func TestAnotherKeyFileIsRefused(t *testing.T) {
+	database := storetest.StartPostgres(t).URL
+	first := start(t, t.TempDir(), "--no-replicator", "--database", database)
+	refused := func(args ...string) string {
+		t.Helper()
+		c, err := parse(t, append([]string{"--listen", freeAddress(t), "--no-replicator", "--database", database}, args...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		if err = run(ctx, c); err == nil {
+			t.Fatal("it started")
+		}
+		return err.Error()
+	}
+	empty := t.TempDir()
+	if got := refused("--data-dir", empty); !strings.Contains(got, "there is no key file") || !strings.Contains(got, "--key-file") {
+		t.Errorf("without a key file: got %q", got)
+	}
+	if _, err := os.Stat(filepath.Join(empty, "secret.key")); err == nil {
+		t.Error("a key file that nothing is sealed under was made")
+	}
+	other := filepath.Join(t.TempDir(), "other.key")
+	seal, err := keyfile.Open(other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := seal.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := refused("--data-dir", t.TempDir(), "--key-file", other); !strings.Contains(got, other+" is not the key file") {
+		t.Errorf("with another key file: got %q", got)
+	}
+	second := start(t, t.TempDir(), "--no-replicator", "--database", database, "--key-file", filepath.Join(first.dir, "secret.key"))
+	if first.token() != second.token() {
+		t.Error("the administrator has two tokens")
+	}
+	if status, _ := second.call("GET", vaults+"?api-version=2025-01-01", "", first.token()); status != http.StatusOK {
+		t.Errorf("the first one's token at the second: got %d", status)
+	}
+}
 
 // TestTwoReplicasServeAVaultWhileEitherIsKilled runs whole lives of machines through the Azure SDK against two replicas, one or
 // the other of which is always dead or young.
@@ -76,6 +121,22 @@ func TestTwoReplicasServeAVaultWhileEitherIsKilled(t *testing.T) {
 			}
 		})
 	}
+	// Lives ask seldom. These ask all the time, so that kills hit requests.
+	for range 2 {
+		parts.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				case <-time.After(5 * time.Millisecond):
+				}
+				if err := c.look(t.Context(), i); err != nil {
+					t.Errorf("look %d: %v", i, err)
+					return
+				}
+			}
+		})
+	}
 	kills := 0
 	for end := time.Now().Add(killing); time.Now().Before(end); kills++ {
 		victim := replicas[kills%2]
@@ -104,6 +165,7 @@ type clients struct {
 	t         *testing.T
 	play      *play
 	f         *asr.ClientFactory
+	vaults    *armrecoveryservices.VaultsClient
 	vault     string // its ID here
 	container string
 
@@ -141,7 +203,7 @@ func newClients(t *testing.T, b *balancer, p *play, secret string) *clients {
 		Properties: &armrecoveryservices.VaultProperties{}}, nil))(ctx))
 	f, err := asr.NewClientFactory("sub", cred, opt)
 	must(err)
-	c := &clients{t: t, play: p, f: f, items: map[string]bool{}}
+	c := &clients{t: t, play: p, f: f, vaults: vaults, items: map[string]bool{}}
 	all, err := p.control.AllVaults(ctx)
 	must(err)
 	c.vault = all[0].ID
@@ -210,6 +272,19 @@ func (c *clients) life(ctx context.Context, name string) error {
 		return fmt.Errorf("remove: %w", err)
 	}
 	return nil
+}
+
+// look reads lists and changes the vault's tags in turn.
+func (c *clients) look(ctx context.Context, i int) error {
+	switch i % 3 {
+	case 0:
+		_, err := c.f.NewReplicationProtectedItemsClient().NewListPager("rg", "v1", nil).NextPage(ctx)
+		return err
+	case 1:
+		_, err := c.f.NewReplicationJobsClient().NewListPager("rg", "v1", &asr.ReplicationJobsClientListOptions{Filter: to.Ptr("JobStatus eq 'InProgress'")}).NextPage(ctx)
+		return err
+	}
+	return wait(c.vaults.BeginUpdate(ctx, "rg", "v1", armrecoveryservices.PatchVault{Tags: map[string]*string{"looks": to.Ptr(fmt.Sprint(i))}}, nil))(ctx)
 }
 
 // protected waits until the item is.

@@ -111,7 +111,7 @@ var domainStatus = map[dr.Code]struct {
 	dr.CodeUnavailable:        {http.StatusServiceUnavailable, "ServiceUnavailable", "", "try again later"},
 	dr.CodeExhausted:          {http.StatusTooManyRequests, "TooManyRequests", "", "try again later"},
 	dr.CodeCorrupt:            {http.StatusConflict, "DataCorrupt", "", "use another recovery point"},
-	dr.CodeUnimplemented:      {http.StatusNotImplemented, "NotImplemented", "", "use one of the operations that this server serves"},
+	dr.CodeUnimplemented:      {http.StatusNotImplemented, "NotImplemented", "Unimplemented", "use one of the operations that this server serves"},
 }
 
 func fromDomain(e *dr.Error) refusal {

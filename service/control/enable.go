@@ -163,7 +163,7 @@ func enablePolicy(tx store.Tx, c dr.Container, in EnableInput) (dr.Policy, dr.Ma
 // checkEnable refuses what no machine of the provider could be protected with here, before the machine is looked for.
 func (s *Service) checkEnable(p dr.ProviderType, in EnableInput) error {
 	if !dr.FirstLeg(p).Driver && !slices.Contains(s.drivers, p) {
-		return &dr.Error{Code: dr.CodeUnimplemented, Message: fmt.Sprintf("machines cannot be protected with %s yet", p), PossibleCauses: "this server has no driver for the provider",
+		return &dr.Error{Code: dr.CodeUnimplemented, Message: fmt.Sprintf("machines cannot be protected with %s yet", p), PossibleCauses: fmt.Sprintf("this server has no driver for %s: nothing here reads or writes the machine's disks", p),
 			RecommendedAction: "install lifeboat-agent on the machine and protect it with InMageRcm"}
 	}
 	if jsonField(in.ProviderInput, "protectionClusterId") != "" {

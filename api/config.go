@@ -84,7 +84,7 @@ func newServer(cfg Config) (*server, error) {
 	if cfg.PageSize <= 0 {
 		cfg.PageSize = 100
 	}
-	doc, err := loadDocument()
+	doc, err := compiledIn()
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/oasdiff/yaml"
@@ -27,6 +28,9 @@ type operation struct {
 	op   *openapi3.Operation
 	role Role
 }
+
+// compiledIn is loaded once: it does not change, and reading it takes long.
+var compiledIn = sync.OnceValues(loadDocument)
 
 func loadDocument() (*document, error) {
 	spec, err := openapi3.NewLoader().LoadFromData(openapi.ARM)

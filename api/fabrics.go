@@ -126,7 +126,13 @@ func (s *server) ReplicationFabricsList(w http.ResponseWriter, r *http.Request, 
 }
 
 func (s *server) ReplicationFabricsGet(w http.ResponseWriter, r *http.Request, _, _, _, _ string, _ oas.ReplicationFabricsGetParams) {
-	s.get(w, r, s.fabric(r))
+	s.get(w, r, func(c *scope) (any, error) {
+		// What clients ask for this way is how much the answer says; ours says all it knows.
+		if _, err := filterOf(r, "zoneToZoneMappings", "fetchAgentDetails", "biosId", "fqdn", "discoveryType", "osType", "extendedLocationMappings", "locationDetails"); err != nil {
+			return nil, err
+		}
+		return s.fabric(r)(c)
+	})
 }
 
 func (s *server) ReplicationFabricsCreate(w http.ResponseWriter, r *http.Request, _, _, _, _ string, _ oas.ReplicationFabricsCreateParams) {

@@ -25,6 +25,9 @@ func (s *server) emptyList(w http.ResponseWriter, r *http.Request) {
 		if _, err := s.paging(r); err != nil {
 			return nil, err
 		}
+		if _, err := filterOf(r, "sourceFabricName", "sourceContainerName", "sourceFabricLocation", "instanceType"); err != nil {
+			return nil, err
+		}
 		if c.names["protectionContainerName"] != "" {
 			if _, err := s.control.Container(r.Context(), c.ref("")); err != nil {
 				return nil, err

@@ -33,6 +33,7 @@ const (
 	KindPoint           store.Kind = "point"           // item ID/generation/sequence, newest first
 	KindPointID         store.Kind = "pointId"         // item ID/point GUID -> ref
 	KindJob             store.Kind = "job"             // v/job ID, newest first
+	KindJobState        store.Kind = "jobState"        // v/state/job ID, newest first -> job ID
 	KindOpenJob         store.Kind = "openJob"         // job ID -> vault ID, while the job has not ended
 	KindRequest         store.Kind = "request"         // v/operation/resource/request id -> job ID
 	KindArtifact        store.Kind = "artifact"        // job ID/name
@@ -58,7 +59,7 @@ const (
 // removal names.
 var (
 	belowFabric = []store.Kind{KindVCenter, KindNetworkMapping, KindNetwork, KindLogicalNetwork, KindStorageMapping, KindStorageClassification}
-	belowVault  = []store.Kind{KindAlertSetting, KindIntent, KindVaultExtended, KindVaultCredential}
+	belowVault  = []store.Kind{KindAlertSetting, KindIntent, KindVaultExtended, KindVaultCredential, KindJobState}
 )
 
 // resource is what embeds dr.Meta.
@@ -419,6 +420,9 @@ func SaveJob(tx store.Tx, j *job.Job) error {
 			return nil
 		}
 	} else if _, err := tx.Put(KindOpenJob, j.ID, -1, j.Vault); err != nil {
+		return err
+	}
+	if err := indexJob(tx, j); err != nil {
 		return err
 	}
 	version, err := tx.Put(KindJob, jobKey(j.Vault, j.ID), j.Version, j)

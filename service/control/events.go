@@ -134,22 +134,17 @@ func (s *Service) VaultUsage(ctx context.Context, vaultID string) (u VaultUsage,
 		if u.Events, err = count(tx, KindEvent, vaultID+"/", 0); err != nil {
 			return err
 		}
-		return tx.List(KindJob, vaultID+"/", "", 0, func(_ string, _ int64, decode func(any) error) error {
-			var j job.Job
-			if err := decode(&j); err != nil {
+		for _, c := range []struct {
+			state job.State
+			n     *int
+		}{{job.Failed, &u.FailedJobs}, {job.Suspended, &u.SuspendedJobs}, {job.NotStarted, &u.InProgressJobs}, {job.InProgress, &u.InProgressJobs}, {job.Cancelling, &u.InProgressJobs}} {
+			n, err := count(tx, KindJobState, jobStatePrefix(vaultID, c.state), 0)
+			if err != nil {
 				return err
 			}
-			switch {
-			case j.Internal:
-			case j.State == job.Failed:
-				u.FailedJobs++
-			case j.State == job.Suspended:
-				u.SuspendedJobs++
-			case !j.State.Ended():
-				u.InProgressJobs++
-			}
-			return nil
-		})
+			*c.n += n
+		}
+		return nil
 	})
 	return u, err
 }

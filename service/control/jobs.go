@@ -3,7 +3,6 @@ package control
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -26,29 +25,42 @@ func (s *Service) Jobs(ctx context.Context, vaultID string, f JobFilter, p Pagin
 
 func (s *Service) jobPage(tx store.Tx, vaultID string, f JobFilter, p Paging) (Page[JobView], error) {
 	out := Page[JobView]{Items: []JobView{}}
-	prefix, limit, last := vaultID+"/", p.limit(), ""
-	stop := errors.New("page is full")
-	err := tx.List(KindJob, prefix, p.after(prefix), 0, func(key string, version int64, decode func(any) error) error {
-		var j job.Job
-		if err := decode(&j); err != nil {
-			return err
-		}
-		j.Version = version
-		if !f.takes(&j) {
-			return nil
-		}
-		if len(out.Items) == limit {
-			out.Next = strings.TrimPrefix(last, prefix)
-			return stop
-		}
-		last = key
-		out.Items = append(out.Items, JobView{Job: j, AllowedActions: allowedActions(&j), Description: describe(j.State, j.Description)})
-		return nil
-	})
-	if errors.Is(err, stop) {
-		err = nil
+	if f.Name != "" {
+		return s.jobNamed(tx, vaultID, f, p)
 	}
+	seen, last := 0, ""
+	err := walkJobs(tx, vaultID, f, p.After, func(key string, j *job.Job) (bool, error) {
+		takes := f.takes(j)
+		if seen == scanned || takes && len(out.Items) == p.limit() {
+			out.Next = last
+			return true, nil
+		}
+		seen, last = seen+1, key
+		if takes {
+			out.Items = append(out.Items, listedJob(j))
+		}
+		return false, nil
+	})
 	return out, err
+}
+
+func listedJob(j *job.Job) JobView {
+	return JobView{Job: *j, AllowedActions: allowedActions(j), Description: describe(j.State, j.Description)}
+}
+
+// jobNamed is the list of the one job that a filter names.
+func (s *Service) jobNamed(tx store.Tx, vaultID string, f JobFilter, p Paging) (Page[JobView], error) {
+	out := Page[JobView]{Items: []JobView{}}
+	j, err := LoadJob(tx, vaultID, f.Name)
+	switch {
+	case dr.CodeOf(err) == dr.CodeNotFound || p.After != "":
+		return out, nil
+	case err != nil:
+		return out, err
+	case f.takes(&j):
+		out.Items = append(out.Items, listedJob(&j))
+	}
+	return out, nil
 }
 
 func (f JobFilter) takes(j *job.Job) bool {

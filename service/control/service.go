@@ -65,7 +65,7 @@ func New(c Config) *Service {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Service{store: c.Store, sealer: c.Sealer, makeVault: c.MakeVault, bucketURL: c.BucketURL, progress: c.Progress, drivers: c.Drivers, log: log,
+	return &Service{store: outages{c.Store}, sealer: c.Sealer, makeVault: c.MakeVault, bucketURL: c.BucketURL, progress: c.Progress, drivers: c.Drivers, log: log,
 		now: func() time.Time { return time.Now().UTC() }}
 }
 

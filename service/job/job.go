@@ -66,7 +66,8 @@ type Job struct {
 	Gate   string
 	// Internal jobs are housekeeping: they are not listed and vanish when they succeed.
 	Internal bool
-	Version  int64 `json:"-"` // of the stored document
+	Indexed  State `json:",omitempty"` // under which the job can be found; service/control keeps it
+	Version  int64 `json:"-"`          // of the stored document
 }
 
 // Task returns the task with the id, or nil.

@@ -60,6 +60,9 @@ func run(ctx context.Context, c config) (err error) {
 	tasks := redisqueue.New(rdb, redisqueue.Options{})
 
 	ctl := control.New(control.Config{Store: db, Sealer: seal, MakeVault: makeVault, BucketURL: func(string) string { return c.Bucket }, Progress: tasks, Log: log})
+	if err := ctl.IndexJobs(ctx); err != nil {
+		return fmt.Errorf("index jobs: %w", err)
+	}
 	svc, err := fleet.Open(ctx, fleet.Config{Control: ctl, Store: db, Sealer: seal, Workers: tasks, RedisAddress: c.Redis, Log: log,
 		Watched: []store.Kind{control.KindItem, control.KindAgentItem, control.KindPolicy, control.KindVault, control.KindVaultSecrets}})
 	if errors.Is(err, fleet.ErrOtherKey) {

@@ -88,7 +88,7 @@ func TestHugeBodiesAreRefusedWithoutBeingKept(t *testing.T) {
 	var answered atomic.Int32
 	for i := range 40 {
 		wg.Go(func() {
-			var body io.Reader = zeros(size)
+			body := zeros(size)
 			how := fmt.Sprintf("Content-Length: %d", size)
 			if i%2 == 1 { // of unknown length: one chunk as long as all
 				how, body = "Transfer-Encoding: chunked", io.MultiReader(strings.NewReader(fmt.Sprintf("%x\r\n", size)), zeros(size), strings.NewReader("\r\n0\r\n\r\n"))

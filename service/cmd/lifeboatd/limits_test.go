@@ -2,7 +2,9 @@ package main
 
 import (
 	"bufio"
+	"compress/gzip"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -102,7 +104,6 @@ func TestSlowConnectionsAreBorneAndCutOff(t *testing.T) {
 				}
 				c, err := net.Dial("tcp", d.address)
 				if err == nil {
-					conns[i], err = c, nil
 					conns[i], err = way(c)
 				}
 				if err != nil && i%len(ways) != 2 { // plain HTTP is refused at once
@@ -245,6 +246,22 @@ func TestBothVersionsOfHTTPAreServed(t *testing.T) {
 		if res.ProtoMajor != version || res.StatusCode != http.StatusOK {
 			t.Errorf("got %s %s, want HTTP/%d and 200", res.Proto, res.Status, version)
 		}
+		if req, err = http.NewRequestWithContext(t.Context(), "GET", "https://"+d.address+"/openapi.json", nil); err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Accept-Encoding", "gzip")
+		if res, err = d.client.Do(req); err != nil {
+			t.Fatal(err)
+		}
+		z, err := gzip.NewReader(res.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var doc map[string]any
+		if err := json.NewDecoder(z).Decode(&doc); err != nil || doc["openapi"] == nil || res.Header.Get("Content-Encoding") != "gzip" || res.Header.Get("Vary") != "Accept-Encoding" {
+			t.Errorf("the document came as %v, %v", res.Header, err)
+		}
+		_ = res.Body.Close()
 		transport.CloseIdleConnections()
 	}
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
 	asr "github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/recoveryservices/armrecoveryservicessiterecovery/v2"
+
+	"github.com/lifeboat-dr/lifeboat/service/dr"
 )
 
 // What the reference tables say about a machine after a step (ref 6.4 to 6.10).
@@ -31,10 +33,11 @@ const (
 	moveCommitted = "PlannedFailoverStatesBegin"
 )
 
+// drillOf is a drill with its cleanup, and a repair, which leave the machine as it was.
 func drillOf(in any, home seen) []stride {
 	open := home
 	open.allowed = "TestFailoverCleanup"
-	return []stride{{"testFailover", in, open}, {"testFailoverCleanup", nil, home}}
+	return []stride{{"testFailover", in, open}, {"testFailoverCleanup", nil, home}, {"repairReplication", nil, home}}
 }
 
 func TestEveryLegLivesThroughTheAzureSDK(t *testing.T) {
@@ -53,14 +56,33 @@ func TestEveryLegLivesThroughTheAzureSDK(t *testing.T) {
 		home := seen{"Protected", "Primary", "PlannedFailover UnplannedFailover DisableProtection TestFailover", d}
 		away := home
 		away.active = "Recovery"
-		return slices.Concat([]stride{{"enable", &asr.EnableProtectionProviderSpecificInput{InstanceType: p(kind)}, home}},
-			drillOf(&asr.TestFailoverProviderSpecificInput{InstanceType: p("ProviderSpecificFailoverInput")}, home), []stride{
-				{"plannedFailover", &asr.PlannedFailoverProviderSpecificFailoverInput{InstanceType: p("ProviderSpecificFailoverInput")}, seen{movePending, "Recovery", "CompleteMigration Commit DisableProtection", d}},
-				{"failoverCommit", nil, seen{moveCommitted, "Recovery", "CompleteMigration DisableProtection ReverseReplicate", d}},
-				{"reProtect", &asr.ReverseReplicationProviderSpecificInput{InstanceType: p(kind)}, away},
-				{"unplannedFailover", &asr.UnplannedFailoverProviderSpecificInput{InstanceType: p("ProviderSpecificFailoverInput")}, seen{overPending, "Primary", "CompleteMigration Commit DisableProtection", d}},
-				{"failoverCommit", nil, seen{overCommitted, "Primary", "CompleteMigration DisableProtection ReverseReplicate", d}},
-				{"reProtect", nil, home}})
+		drill := &asr.TestFailoverProviderSpecificInput{InstanceType: p("ProviderSpecificFailoverInput")}
+		move := func(to string, after seen) []stride {
+			return []stride{{"plannedFailover", &asr.PlannedFailoverProviderSpecificFailoverInput{InstanceType: p("ProviderSpecificFailoverInput")}, seen{movePending, to, "CompleteMigration Commit DisableProtection", d}},
+				{"failoverCommit", nil, seen{moveCommitted, to, "CompleteMigration DisableProtection ReverseReplicate", d}},
+				{"reProtect", &asr.ReverseReplicationProviderSpecificInput{InstanceType: p(kind)}, after}}
+		}
+		flee := func(to string, after seen) []stride {
+			return []stride{{"unplannedFailover", &asr.UnplannedFailoverProviderSpecificInput{InstanceType: p("ProviderSpecificFailoverInput")}, seen{overPending, to, "CompleteMigration Commit DisableProtection", d}},
+				{"failoverCommit", nil, seen{overCommitted, to, "CompleteMigration DisableProtection ReverseReplicate", d}},
+				{"reProtect", nil, after}}
+		}
+		return slices.Concat([]stride{{"enable", &asr.EnableProtectionProviderSpecificInput{InstanceType: p(kind)}, home}}, drillOf(drill, home), move("Recovery", away), drillOf(drill, away), move("Primary", home),
+			flee("Recovery", away), flee("Primary", home))
+	}
+	hostHome := []stride{{"plannedFailover", &asr.HyperVReplicaAzureFailbackProviderInput{InstanceType: p("HyperVReplicaAzureFailback"), DataSyncOption: p("ForSynchronization"), RecoveryVMCreationOption: p("NoAction")},
+		seen{movePending, "Primary", "CompleteMigration Commit DisableProtection", hyperv}},
+		{"failoverCommit", nil, seen{moveCommitted, "Primary", "CompleteMigration DisableProtection ReverseReplicate", hyperv}},
+		{"reProtect", &asr.HyperVReplicaAzureReprotectInput{InstanceType: p("HyperVReplicaAzure")}, host}}
+	scoutBack, regionBack := secondary, region
+	regionBack.active = "Recovery"
+	scoutBack.active = "Recovery"
+	scoutMove := func(to string, after seen) []stride {
+		pending := seen{overPending, to, "CompleteMigration Commit DisableProtection ChangePit", scout}
+		return []stride{{"unplannedFailover", &asr.InMageUnplannedFailoverInput{InstanceType: p("InMage")}, pending},
+			{"applyRecoveryPoint", &asr.ApplyRecoveryPointProviderSpecificInput{InstanceType: p("InMage")}, pending},
+			{"failoverCommit", nil, seen{overCommitted, to, "CompleteMigration DisableProtection ReverseReplicate", scout}},
+			{"reProtect", nil, after}}
 	}
 	for _, c := range []struct {
 		provider, fabric, policy string
@@ -75,37 +97,35 @@ func TestEveryLegLivesThroughTheAzureSDK(t *testing.T) {
 				{"failoverCommit", nil, seen{overCommitted, "Recovery", "CompleteMigration DisableProtection ReverseReplicate", classic}},
 				{"reProtect", &asr.InMageReprotectInput{InstanceType: p("InMage"), MasterTargetID: p("mt"), ProcessServerID: p("ps"), RetentionDrive: p("/r"), ProfileID: p(vaultURL + "/replicationPolicies/p1-failback")},
 					seen{"Protected", "Recovery", "UnplannedFailover DisableProtection", scout}},
+				{"repairReplication", nil, seen{"Protected", "Recovery", "UnplannedFailover DisableProtection", scout}},
 				{"unplannedFailover", &asr.InMageUnplannedFailoverInput{InstanceType: p("InMage"), RecoveryPointType: to.Ptr(asr.RecoveryPointTypeLatestTime)}, seen{overPending, "Primary", "CompleteMigration Commit DisableProtection", scout}},
 				{"failoverCommit", nil, seen{overCommitted, "Primary", "CompleteMigration DisableProtection ReverseReplicate", scout}},
 				{"reProtect", &asr.InMageAzureV2ReprotectInput{InstanceType: p("InMageAzureV2"), PolicyID: p(vaultURL + "/replicationPolicies/p1")}, guest}})},
 		{"InMage", "VMware", `"multiVmSyncStatus":"Disable"`, "Microsoft Azure", slices.Concat([]stride{
 			{"enable", &asr.InMageEnableProtectionInput{InstanceType: p("InMage"), MasterTargetID: p("mt"), MultiVMGroupID: p("g"), MultiVMGroupName: p("g"), ProcessServerID: p(""), RetentionDrive: p("/r")}, secondary}},
-			drillOf(&asr.InMageTestFailoverInput{InstanceType: p("InMage")}, secondary), []stride{
-				{"unplannedFailover", &asr.InMageUnplannedFailoverInput{InstanceType: p("InMage")}, seen{overPending, "Recovery", "CompleteMigration Commit DisableProtection ChangePit", scout}},
-				{"failoverCommit", nil, seen{overCommitted, "Recovery", "CompleteMigration DisableProtection ReverseReplicate", scout}},
-				{"reProtect", nil, seen{"Protected", "Recovery", "UnplannedFailover DisableProtection TestFailover", scout}}})},
+			drillOf(&asr.InMageTestFailoverInput{InstanceType: p("InMage")}, secondary), scoutMove("Recovery", scoutBack),
+			drillOf(&asr.InMageTestFailoverInput{InstanceType: p("InMage")}, scoutBack), scoutMove("Primary", secondary))},
 		{"HyperVReplicaAzure", "HyperVSite", `"replicationInterval":300`, "Microsoft Azure", slices.Concat([]stride{
 			{"enable", &asr.HyperVReplicaAzureEnableProtectionInput{InstanceType: p("HyperVReplicaAzure"), TargetAzureVMName: p("web01-dr")}, host}},
 			drillOf(&asr.HyperVReplicaAzureTestFailoverInput{InstanceType: p("HyperVReplicaAzure")}, host), []stride{
 				{"plannedFailover", &asr.HyperVReplicaAzurePlannedFailoverProviderInput{InstanceType: p("HyperVReplicaAzure")}, seen{movePending, "Recovery", "CompleteMigration Commit DisableProtection ChangePit", hyperv}},
 				{"applyRecoveryPoint", &asr.HyperVReplicaAzureApplyRecoveryPointInput{InstanceType: p("HyperVReplicaAzure")}, seen{movePending, "Recovery", "CompleteMigration Commit DisableProtection ChangePit", hyperv}},
 				{"failoverCommit", nil, seen{moveCommitted, "Recovery", "CompleteMigration DisableProtection Failback", hyperv}},
-				{"plannedFailover", &asr.HyperVReplicaAzureFailbackProviderInput{InstanceType: p("HyperVReplicaAzureFailback"), DataSyncOption: p("ForSynchronization"), RecoveryVMCreationOption: p("NoAction")},
-					seen{movePending, "Primary", "CompleteMigration Commit DisableProtection", hyperv}},
-				{"failoverCommit", nil, seen{moveCommitted, "Primary", "CompleteMigration DisableProtection ReverseReplicate", hyperv}},
-				{"reProtect", &asr.HyperVReplicaAzureReprotectInput{InstanceType: p("HyperVReplicaAzure")}, host},
-				{"unplannedFailover", &asr.HyperVReplicaAzureUnplannedFailoverInput{InstanceType: p("HyperVReplicaAzure")}, seen{overPending, "Recovery", "CompleteMigration Commit DisableProtection ChangePit", hyperv}}})},
+			}, hostHome, []stride{
+				{"unplannedFailover", &asr.HyperVReplicaAzureUnplannedFailoverInput{InstanceType: p("HyperVReplicaAzure")}, seen{overPending, "Recovery", "CompleteMigration Commit DisableProtection ChangePit", hyperv}},
+				{"failoverCommit", nil, seen{overCommitted, "Recovery", "CompleteMigration DisableProtection Failback", hyperv}}}, hostHome)},
 		{"HyperVReplica2012", "VMM", `"recoveryPoints":4`, west, sites("HyperVReplica2012", clouds)},
 		{"HyperVReplica2012R2", "VMM", `"replicationFrequencyInSeconds":30`, west, sites("HyperVReplica2012R2", blue)},
 		{"A2A", "Azure", `"multiVmSyncStatus":"Enable"`, west, slices.Concat([]stride{
 			{"enable", &asr.A2AEnableProtectionInput{InstanceType: p("A2A"), FabricObjectID: p("/machines/web01"), RecoveryContainerID: p(west)}, region}},
 			drillOf(&asr.A2ATestFailoverInput{InstanceType: p("A2A")}, region), []stride{
-				{"repairReplication", nil, region},
 				{"unplannedFailover", &asr.A2AUnplannedFailoverInput{InstanceType: p("A2A")}, seen{overPending, "Recovery", "CompleteMigration Commit DisableProtection ChangePit", regions}},
 				{"applyRecoveryPoint", &asr.A2AApplyRecoveryPointInput{InstanceType: p("A2A")}, seen{overPending, "Recovery", "CompleteMigration Commit DisableProtection ChangePit", regions}},
 				{"failoverCommit", nil, seen{overCommitted, "Recovery", "CompleteMigration DisableProtection SwitchProtection", regions}},
-				{"switchProtection", &asr.A2ASwitchProtectionInput{InstanceType: p("A2A"), PolicyID: p(vaultURL + "/replicationPolicies/p1")}, seen{"Protected", "Recovery", "RepairReplication UnplannedFailover DisableProtection TestFailover", regions}},
+				{"switchProtection", &asr.A2ASwitchProtectionInput{InstanceType: p("A2A"), PolicyID: p(vaultURL + "/replicationPolicies/p1")}, regionBack}},
+			drillOf(&asr.A2ATestFailoverInput{InstanceType: p("A2A")}, regionBack), []stride{
 				{"unplannedFailover", &asr.A2AUnplannedFailoverInput{InstanceType: p("A2A")}, seen{overPending, "Primary", "CompleteMigration Commit DisableProtection ChangePit", regions}},
+				{"applyRecoveryPoint", &asr.A2AApplyRecoveryPointInput{InstanceType: p("A2A")}, seen{overPending, "Primary", "CompleteMigration Commit DisableProtection ChangePit", regions}},
 				{"failoverCommit", nil, seen{overCommitted, "Primary", "CompleteMigration DisableProtection SwitchProtection", regions}},
 				{"reProtect", &asr.A2AReprotectInput{InstanceType: p("A2A")}, region}})},
 	} {
@@ -120,13 +140,23 @@ func TestEveryLegLivesThroughTheAzureSDK(t *testing.T) {
 			l := &azureLife{t: t, s: s, f: f}
 			l.furnishLeg(c.fabric, fmt.Sprintf(`{"instanceType":%q,%s}`, c.provider, c.policy), c.target)
 			for n, st := range c.strides {
-				l.take(n, st)
+				driver.hold(true)
+				l.ask(st.op, st.in)
+				copied := st.op == "enable" || st.op == "switchProtection" || st.op == "reProtect" && !(c.fabric == "VMM" && c.strides[n-1].want.state == moveCommitted)
+				if copied {
+					l.copying(n, st)
+				}
+				driver.hold(false)
+				l.look(n, st)
 				if st.op == "enable" {
 					l.finds(c.provider)
 				}
 			}
-			l.take(len(c.strides), stride{"remove", nil, seen{}})
-			driver.asked(t, "enable", "testFailover", "testFailoverCleanup", "failoverCommit", "reProtect", "remove")
+			l.ask("remove", nil)
+			if a := s.send(RoleReader, "GET", fabricURL+"/replicationProtectionContainers/"+l.container+"/replicationProtectedItems/"+itemName, ""); a.status != 404 {
+				t.Errorf("the removed machine answers %s", a)
+			}
+			driver.askedAll(t, dr.ProviderType(c.provider))
 		})
 	}
 }
@@ -157,17 +187,28 @@ func (l *azureLife) furnishLeg(kind, policy, target string) {
 	s.must(202, "POST", container+"/discoverProtectableItem", `{"properties":{"friendlyName":"web01","ipAddress":"192.0.2.10","osType":"Linux"}}`)
 }
 
-// take does a stride and compares what is seen.
-func (l *azureLife) take(n int, st stride) {
+// copying looks at a machine whose first copy, after a reprotect the copy of what differs, has begun and not ended: it may only be
+// given up, or repaired where the provider always lists that.
+func (l *azureLife) copying(n int, st stride) {
 	l.t.Helper()
-	l.ask(st.op, st.in)
-	if st.op == "remove" {
-		a := l.s.send(RoleReader, "GET", fabricURL+"/replicationProtectionContainers/"+l.container+"/replicationProtectedItems/"+itemName, "")
-		if a.status != 404 {
-			l.t.Errorf("the removed machine answers %s", a)
-		}
-		return
+	got, err := l.items().Get(l.t.Context(), "rg", "v1", fabricName, l.container, itemName, nil)
+	if err != nil {
+		l.t.Fatal(err)
 	}
+	state := "InitialReplicationInProgress"
+	if d, ok := got.Properties.ProviderSpecificDetails.(*asr.A2AReplicationDetails); ok {
+		if state = "UnprotectedStatesBegin"; d.MonitoringPercentageCompletion == nil {
+			l.t.Errorf("stride %d, %s: there is no progress", n, st.op)
+		}
+	}
+	if p := got.Properties; *p.ProtectionState != state || *p.ActiveLocation != st.want.active || !slices.Equal(allowedOf(p), []string{"DisableProtection"}) {
+		l.t.Errorf("stride %d, %s: while copying the machine is %s, active at %s, and may %v; want %s at %s", n, st.op, *p.ProtectionState, *p.ActiveLocation, allowedOf(p), state, st.want.active)
+	}
+}
+
+// look waits for the state that a stride leads to and compares what is seen.
+func (l *azureLife) look(n int, st stride) {
+	l.t.Helper()
 	got := l.wait(st.want.state)
 	at := fmt.Sprintf("stride %d, %s", n, st.op)
 	allowed := strings.Fields(st.want.allowed)

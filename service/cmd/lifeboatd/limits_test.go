@@ -224,6 +224,37 @@ func TestABodyHasToComeInTime(t *testing.T) {
 	}
 }
 
+// Agents and replicators wait for news in calls whose bodies were read: these may take as long as they want.
+func TestWaitingAfterTheBodyIsNotCutShort(t *testing.T) {
+	for _, version := range []int{1, 2} {
+		srv := httptest.NewUnstartedServer(nil)
+		srv.Config = limits{connections: 4, header: 50 * time.Millisecond, patience: 50 * time.Millisecond, idle: time.Second}.server(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, err := io.ReadAll(r.Body)
+			select {
+			case <-r.Context().Done():
+				err = r.Context().Err()
+			case <-time.After(250 * time.Millisecond):
+			}
+			_, _ = fmt.Fprint(w, err)
+		}))
+		srv.EnableHTTP2 = version == 2
+		srv.StartTLS()
+		for range 2 { // the second on the same connection
+			for _, body := range []io.Reader{nil, strings.NewReader("{}"), io.NopCloser(strings.NewReader("of unknown length"))} {
+				res, err := srv.Client().Post(srv.URL, "application/json", body)
+				if err != nil {
+					t.Fatalf("HTTP/%d: %v", version, err)
+				}
+				if raw, err := io.ReadAll(res.Body); string(raw) != "<nil>" {
+					t.Errorf("HTTP/%d: the call ended with %s, %v", version, raw, err)
+				}
+				_ = res.Body.Close()
+			}
+		}
+		srv.Close()
+	}
+}
+
 func TestBothVersionsOfHTTPAreServed(t *testing.T) {
 	d := start(t, t.TempDir(), "--no-replicator")
 	for _, version := range []int{1, 2} {

@@ -35,6 +35,7 @@ type config struct {
 	Scripts            string            `koanf:"scripts-dir"`
 	PruneEvery         time.Duration     `koanf:"prune-every"`
 	Compression        string            `koanf:"compression"`
+	ControlAddress     string            `koanf:"control-address"`
 	TrustedProxies     []string          `koanf:"trusted-proxies"`
 	ReadsPerSecond     float64           `koanf:"reads-per-second"`
 	WritesPerSecond    float64           `koanf:"writes-per-second"`
@@ -73,6 +74,7 @@ func (c *config) flags(cmd *cobra.Command) {
 	f.IntVar(&c.ForwardPort, "forward-port", 0, "TCP port of recovered machines to make reachable on a free loopback port")
 	f.StringVar(&c.Compression, "compression", "zstd", "of stored data: zstd (smaller) or s2 (less processor time)")
 	f.DurationVar(&c.PruneEvery, "prune-every", 15*time.Minute, "how often recovery points that the policy does not keep are dropped")
+	f.StringVar(&c.ControlAddress, "control-address", "", "host:port at which agents and replicators reach lifeboatd's own TLS, told with registration keys (default: the address that the request for the key came to, which may be a proxy's)")
 	f.StringSliceVar(&c.TrustedProxies, "trusted-proxy", nil, "address or network (10.0.0.0/8) of a proxy in front, whose Forwarded or X-Forwarded-Proto, -Host, -Port, -For and -Prefix headers are believed; may be given again")
 	f.Float64Var(&c.ReadsPerSecond, "reads-per-second", 1000, "reads of the REST API that a token may do in a subscription before it is answered 429, with ten seconds' worth at once; 0 does not bound")
 	f.Float64Var(&c.WritesPerSecond, "writes-per-second", 200, "the same for everything but reads")
@@ -123,6 +125,11 @@ func (c *config) complete() error {
 	for name, dir := range c.Datastores {
 		if c.Datastores[name], err = filepath.Abs(dir); err != nil {
 			return err
+		}
+	}
+	if c.ControlAddress != "" {
+		if _, _, err := net.SplitHostPort(c.ControlAddress); err != nil {
+			return fmt.Errorf("--control-address: %w", err)
 		}
 	}
 	if c.proxies, err = prefixes(c.TrustedProxies); err != nil {

@@ -353,7 +353,7 @@ func TestProxiesAreNetworksOrAddresses(t *testing.T) {
 	if err != nil || fmt.Sprint(c.proxies) != "[10.0.0.0/8 ::1/128 192.0.2.7/32]" {
 		t.Errorf("got %v, %v", c.proxies, err)
 	}
-	for _, args := range [][]string{{"--trusted-proxy", "proxy.example"}, {"--max-connections", "0"}, {"--reads-per-second", "-1"}} {
+	for _, args := range [][]string{{"--trusted-proxy", "proxy.example"}, {"--max-connections", "0"}, {"--control-address", "agents.example"}, {"--reads-per-second", "-1"}} {
 		if _, err := parse(t, append(args, "--data-dir", dir)...); err == nil {
 			t.Errorf("%v was accepted", args)
 		}

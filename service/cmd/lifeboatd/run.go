@@ -80,7 +80,7 @@ func run(ctx context.Context, c config) (err error) {
 		return err
 	}
 	m := newMetrics(version)
-	handler, err := api.New(api.Config{Control: ctl, Tokens: tokens, Fleet: api.NewFleetHandler(svc, log), Enrolment: api.Enrolment{CASHA256: fingerprint(ca)},
+	handler, err := api.New(api.Config{Control: ctl, Tokens: tokens, Fleet: api.NewFleetHandler(svc, log), Enrolment: api.Enrolment{CASHA256: fingerprint(ca), ControlAddress: c.ControlAddress},
 		TrustedProxies: c.proxies, Throttle: api.Throttle{Reads: c.ReadsPerSecond, Writes: c.WritesPerSecond}, Log: log, Audit: log.With("audit", true)})
 	if err != nil {
 		return err

@@ -18,7 +18,8 @@ const (
 	beatKey = "beat"
 )
 
-// term is who leads. Its number is the fencing token: it grows with every leader.
+// term is who leads. Its number is the fencing token: it grows with every leader, and is no less than the time in milliseconds, so
+// that a queue that outlives the store takes the terms of the next one.
 type term struct {
 	Number int64
 	Name   string
@@ -51,9 +52,9 @@ func (e *Engine) campaign(ctx context.Context, first bool) int64 {
 			}
 			vacant := lead.Number == 0 || sign.Resigned || first && lead.Name == e.opt.Name || now.Sub(since) >= e.opt.Lease
 			if vacant {
-				var won bool
-				if won, err = e.take(ctx, lead, sign); won {
-					return lead.Number + 1
+				var number int64
+				if number, err = e.take(ctx, lead, sign); number != 0 {
+					return number
 				}
 			}
 		}
@@ -88,22 +89,25 @@ func readLeader(tx store.Tx) (lead term, sign beat, err error) {
 	return lead, sign, nil
 }
 
-// take begins a term of this engine, unless anything changed since lead and sign were read.
-func (e *Engine) take(ctx context.Context, lead term, sign beat) (won bool, err error) {
+// take begins a term of this engine and returns its number; 0 when anything changed since lead and sign were read.
+func (e *Engine) take(ctx context.Context, lead term, sign beat) (number int64, err error) {
 	err = e.store.Update(ctx, func(tx store.Tx) error {
-		won = false
+		number = 0
 		l, s, err := readLeader(tx)
 		if err != nil || l != lead || s != sign {
 			return err
 		}
-		if _, err := tx.Put(KindEngine, termKey, -1, term{Number: lead.Number + 1, Name: e.opt.Name}); err != nil {
+		number = max(lead.Number+1, e.now().UnixMilli())
+		if _, err := tx.Put(KindEngine, termKey, -1, term{Number: number, Name: e.opt.Name}); err != nil {
 			return err
 		}
-		_, err = tx.Put(KindEngine, beatKey, -1, beat{Number: lead.Number + 1})
-		won = err == nil
+		_, err = tx.Put(KindEngine, beatKey, -1, beat{Number: number})
 		return err
 	})
-	return won && err == nil, err
+	if err != nil {
+		return 0, err
+	}
+	return number, nil
 }
 
 // lead works as the leader until ctx ends or another engine leads, then lets the next one begin at once.

@@ -25,7 +25,6 @@ import (
 	"github.com/lifeboat-dr/lifeboat/service/queue/queuetest"
 	"github.com/lifeboat-dr/lifeboat/service/store"
 	"github.com/lifeboat-dr/lifeboat/service/store/storetest"
-	"github.com/lifeboat-dr/lifeboat/service/workflow"
 )
 
 // killing is how long replicas are killed, lives how many clients run at a time.
@@ -151,7 +150,19 @@ func TestTwoReplicasServeAVaultWhileEitherIsKilled(t *testing.T) {
 	close(stop)
 	parts.Wait()
 	b.report(t)
-	c.audit(kills)
+	leaders := 0
+	for _, r := range replicas {
+		raw, err := os.ReadFile(r.log.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaders += strings.Count(string(raw), `msg="engine leads"`)
+	}
+	if leaders < 3 || len(c.items) < lives {
+		t.Errorf("there were %d leaders and %d lives: the test does not show what it should", leaders, len(c.items))
+	}
+	t.Logf("%d kills, %d leaders", kills, leaders)
+	c.audit()
 }
 
 type staticToken string
@@ -309,7 +320,7 @@ func (c *clients) protected(ctx context.Context, name string) error {
 var scenarios = []string{"EnableProtection", "TestFailover", "TestFailoverCleanup", "UnplannedFailover", "CommitFailover", "DisableProtection"}
 
 // audit looks at the jobs after all clients are done: each was done once, none is lost or hangs.
-func (c *clients) audit(kills int) {
+func (c *clients) audit() {
 	t, ctx := c.t, c.t.Context()
 	count := map[string]map[string]int{} // of each machine's jobs by scenario
 	done := 0
@@ -345,19 +356,14 @@ func (c *clients) audit(kills int) {
 	}
 	tasks := len(c.play.tasks)
 	c.play.mu.Unlock()
-	var term struct{ Number int64 }
 	if err := c.play.store.View(ctx, func(tx store.Tx) error {
 		open, err := control.OpenJobs(tx)
-		if err != nil || len(open) > 0 {
-			t.Errorf("jobs %v are still open (%v)", open, err)
+		if len(open) > 0 {
+			t.Errorf("jobs %v are still open", open)
 		}
-		_, err = tx.Get(workflow.KindEngine, "term", &term)
 		return err
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if int(term.Number) < 2 || len(c.items) < lives {
-		t.Errorf("there were %d leaders and %d lives: the test does not show what it should", term.Number, len(c.items))
-	}
-	t.Logf("%d kills, %d leaders, %d lives, %d jobs, %d tasks", kills, term.Number, len(c.items), done, tasks)
+	t.Logf("%d lives, %d jobs, %d tasks", len(c.items), done, tasks)
 }

@@ -149,7 +149,7 @@ func TestSlowConnectionsAreBorneAndCutOff(t *testing.T) {
 // A full house keeps newcomers waiting, not out: who holds a place without using it loses it.
 func TestAFullHouseEmptiesItself(t *testing.T) {
 	srv := httptest.NewUnstartedServer(nil)
-	srv.Config = limits{connections: 4, header: 300 * time.Millisecond, patience: 300 * time.Millisecond, idle: time.Second}.server(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	srv.Config = limits{connections: 4, header: 2 * time.Second, patience: 2 * time.Second, idle: time.Second}.server(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, err := io.Copy(io.Discard, r.Body); err != nil {
 			w.WriteHeader(http.StatusRequestTimeout)
 		}
@@ -158,7 +158,7 @@ func TestAFullHouseEmptiesItself(t *testing.T) {
 	srv.Listener = boundedListener(srv.Listener, 4)
 	srv.StartTLS()
 	t.Cleanup(srv.Close)
-	for range 12 {
+	for range 4 {
 		c, err := net.Dial("tcp", srv.Listener.Addr().String())
 		if err != nil {
 			t.Fatal(err)
@@ -191,7 +191,7 @@ func TestABodyHasToComeInTime(t *testing.T) {
 	for _, version := range []int{1, 2} {
 		srv := httptest.NewUnstartedServer(nil)
 		got := make(chan error, 1)
-		srv.Config = limits{connections: 4, header: time.Second, patience: 200 * time.Millisecond, idle: time.Second}.server(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		srv.Config = limits{connections: 4, header: 2 * time.Second, patience: time.Second, idle: time.Second}.server(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			_, err := io.Copy(io.Discard, r.Body)
 			got <- err
 		}))
@@ -227,31 +227,39 @@ func TestABodyHasToComeInTime(t *testing.T) {
 // Agents and replicators wait for news in calls whose bodies were read: these may take as long as they want.
 func TestWaitingAfterTheBodyIsNotCutShort(t *testing.T) {
 	for _, version := range []int{1, 2} {
-		srv := httptest.NewUnstartedServer(nil)
-		srv.Config = limits{connections: 4, header: 50 * time.Millisecond, patience: 50 * time.Millisecond, idle: time.Second}.server(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			_, err := io.ReadAll(r.Body)
-			select {
-			case <-r.Context().Done():
-				err = r.Context().Err()
-			case <-time.After(250 * time.Millisecond):
-			}
-			_, _ = fmt.Fprint(w, err)
-		}))
-		srv.EnableHTTP2 = version == 2
-		srv.StartTLS()
-		for range 2 { // the second on the same connection
-			for _, body := range []io.Reader{nil, strings.NewReader("{}"), io.NopCloser(strings.NewReader("of unknown length"))} {
-				res, err := srv.Client().Post(srv.URL, "application/json", body)
-				if err != nil {
-					t.Fatalf("HTTP/%d: %v", version, err)
+		t.Run(fmt.Sprint("HTTP ", version), func(t *testing.T) {
+			t.Parallel()
+			srv := httptest.NewUnstartedServer(nil)
+			srv.Config = limits{connections: 4, header: time.Second, patience: time.Second, idle: time.Minute}.server(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				_, err := io.ReadAll(r.Body)
+				select {
+				case <-r.Context().Done():
+					err = r.Context().Err()
+				case <-time.After(1500 * time.Millisecond):
 				}
-				if raw, err := io.ReadAll(res.Body); string(raw) != "<nil>" {
-					t.Errorf("HTTP/%d: the call ended with %s, %v", version, raw, err)
+				_, _ = fmt.Fprint(w, err)
+			}))
+			srv.EnableHTTP2 = version == 2
+			srv.StartTLS()
+			defer srv.Close()
+			for range 2 { // the second time on the same connections
+				var wg sync.WaitGroup
+				for _, body := range []io.Reader{nil, strings.NewReader("{}"), io.NopCloser(strings.NewReader("of unknown length"))} {
+					wg.Go(func() {
+						res, err := srv.Client().Post(srv.URL, "application/json", body)
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						defer func() { _ = res.Body.Close() }()
+						if raw, err := io.ReadAll(res.Body); string(raw) != "<nil>" {
+							t.Errorf("the call ended with %s, %v", raw, err)
+						}
+					})
 				}
-				_ = res.Body.Close()
+				wg.Wait()
 			}
-		}
-		srv.Close()
+		})
 	}
 }
 

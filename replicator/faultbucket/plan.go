@@ -53,6 +53,9 @@ var applies = map[Kind][]Op{
 	Full:        {Write, Copy},
 }
 
+// Ops returns the operations that the kind applies to. The slice must not be changed.
+func (k Kind) Ops() []Op { return applies[k] }
+
 // Fault is one planned fault. Calls are counted for each fault alone, among those that match Op and Key.
 type Fault struct {
 	Kind   Kind

@@ -42,8 +42,8 @@ func (s *Service) act(ctx context.Context, ref Ref, op dr.Operation, plan func(*
 				return err
 			}
 		}
-		if it.State.PendingJob != "" { // only purge comes here
-			if err := cancelPending(tx, it.State.PendingJob); err != nil {
+		if j.Removed {
+			if _, err := SupersedeJobs(tx, &it, j, now); err != nil {
 				return err
 			}
 		}
@@ -79,15 +79,6 @@ func (s *Service) sameRequest(tx store.Tx, it *dr.Item, op dr.Operation, prepare
 		return "", err
 	}
 	return running.ID, nil
-}
-
-func cancelPending(tx store.Tx, id string) error {
-	j, ok, err := LoadOpenJob(tx, id)
-	if err != nil || !ok {
-		return err
-	}
-	j.Cancel = true
-	return SaveJob(tx, &j)
 }
 
 func fixed(plan string) func(*dr.Item) string { return func(*dr.Item) string { return plan } }

@@ -381,13 +381,13 @@ func OpenJobs(tx store.Tx) (ids []string, err error) {
 	return ids, err
 }
 
-// SaveJob writes a job and keeps the index of those that have not ended. An internal job that succeeded vanishes.
+// SaveJob writes a job and keeps the index of those that have not ended. A silent one vanishes.
 func SaveJob(tx store.Tx, j *job.Job) error {
 	if j.State.Ended() {
 		if err := tx.Delete(KindOpenJob, j.ID, -1); err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
-		if j.Internal && j.State == job.Succeeded {
+		if j.Silent() {
 			if err := tx.Delete(KindJob, jobKey(j.Vault, j.ID), -1); err != nil && !errors.Is(err, store.ErrNotFound) {
 				return err
 			}

@@ -100,7 +100,7 @@ func saveDone(tx store.Tx, j *job.Job, now time.Time) error {
 
 // jobEvent writes how a job ended.
 func jobEvent(tx store.Tx, j *job.Job, correlation string, now time.Time) error {
-	if j.Internal && j.State == job.Succeeded {
+	if j.Silent() {
 		return nil
 	}
 	e := &dr.Event{ID: newID(), Vault: j.Vault, Type: "JobStatus", Severity: dr.SeverityOK, ObjectName: j.TargetName, ObjectID: correlation, JobID: j.ID, Time: now,

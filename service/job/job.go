@@ -56,12 +56,23 @@ type Job struct {
 	Idempotency string
 	// SettledEarly tells pollers that the operation counts as succeeded although the job waits for a person.
 	SettledEarly bool
+	// Superseded is the job that removes the item this one is about: what is left to do is pointless, and it ends Cancelled.
+	Superseded string
 	// UndoOf is the job whose failure this one undoes.
 	UndoOf string
-	// Internal jobs are housekeeping: they are not listed and vanish when they succeed.
+	// Internal jobs are housekeeping: they are not listed and vanish when they succeed or are superseded.
 	Internal bool
 	Version  int64 `json:"-"` // of the stored document
 }
+
+// Silent tells whether nobody needs to hear that the job has ended: housekeeping that met no trouble.
+func (j *Job) Silent() bool {
+	return j.Internal && (j.State == Succeeded || j.State == Cancelled && j.Superseded != "")
+}
+
+// Cancelling tells whether the job is to stop where it is. What a person asks for does not stop one whose operation has taken
+// effect.
+func (j *Job) Cancelling() bool { return j.Superseded != "" || j.Cancel && !j.SettledEarly }
 
 // Task returns the task with the id, or nil.
 func (j *Job) Task(id string) *Task {

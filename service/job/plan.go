@@ -200,6 +200,7 @@ var Plans = []Plan{
 		step(StepPreflight, "VmDisablePrerequisitesCheck", "Prerequisites check for disabling replication", ""),
 		step(StepFence, "VmDisableStopReplication", "Stopping replication", KindGenerationClose),
 		step(StepEndTest, "VmDisableDeleteTestVm", "Deleting the test virtual machine", KindInstanceDestroy),
+		step(StepDestroyReplica, "VmDisableDeleteReplica", "Deleting a replica that was left behind", KindInstanceDestroy),
 		step(StepWaitHydrated, "VmDisableWaitForHydration", "Filling the replica's disks", ""),
 		step(StepDeleteData, "VmDisableDeleteData", "Deleting recovery points", KindMachineDelete),
 		step(StepFinish, "VmDisableFinish", "Removing the protected item", ""),
@@ -208,6 +209,7 @@ var Plans = []Plan{
 		step(StepFinish, "VmPurge", "Removing the protected item", ""),
 		step(StepFence, "VmDisableStopReplication", "Stopping replication", KindGenerationClose),
 		step(StepEndTest, "VmDisableDeleteTestVm", "Deleting the test virtual machine", KindInstanceDestroy),
+		step(StepDestroyReplica, "VmDisableDeleteReplica", "Deleting a replica that was left behind", KindInstanceDestroy),
 		step(StepDeleteData, "VmDisableDeleteData", "Deleting recovery points", KindMachineDelete),
 	}},
 	{Name: PlanPrune, Scenario: "PruneRecoveryPoints", FriendlyName: "Prune recovery points", Steps: []Step{

@@ -13,8 +13,8 @@ import (
 	"github.com/lifeboat-dr/lifeboat/service/store"
 )
 
-// itemGone is why a job on a purged item fails.
-var itemGone = job.Error{Code: string(dr.CodeNotFound), Message: "the protected item is gone", PossibleCauses: "it was purged while the job ran", RecommendedAction: "nothing needs to be done"}
+// itemGone is why a job fails whose item vanished without a job that says so.
+var itemGone = job.Error{Code: string(dr.CodeNotFound), Message: "the protected item is gone", PossibleCauses: "it was removed while the job ran", RecommendedAction: "nothing needs to be done"}
 
 // next tells what is to be done after a transaction.
 type next struct {
@@ -132,6 +132,11 @@ func (e *Engine) move(r *run) (next, error) {
 		return next{}, nil
 	case r.task == nil:
 		return next{}, r.end(job.Succeeded)
+	case r.job.Cancelling():
+		if r.task.State == job.InProgress && r.task.Kind != "" && r.task.RetryAt.IsZero() {
+			return next{cancel: control.TaskID(r.job.ID, r.task.ID)}, nil
+		}
+		return next{}, r.cancelled()
 	case r.item == nil:
 		return next{}, r.fail(itemGone)
 	}
@@ -140,12 +145,6 @@ func (e *Engine) move(r *run) (next, error) {
 		return next{}, r.fail(job.Error{Code: string(dr.CodeInternal), Message: fmt.Sprintf("there is no code for task %s of plan %s", r.task.ID, r.job.Plan)})
 	}
 	running := r.task.State == job.InProgress
-	if r.job.Cancel && !r.job.SettledEarly {
-		if running && r.task.Kind != "" && r.task.RetryAt.IsZero() {
-			return next{cancel: control.TaskID(r.job.ID, r.task.ID)}, nil
-		}
-		return next{}, r.cancelled()
-	}
 	if s.control != nil {
 		return e.moveControl(r, s, running)
 	}
@@ -239,6 +238,14 @@ func (r *run) cancelled() error {
 	return r.end(job.Cancelled)
 }
 
+// itemGone ends a job whose item is no longer there.
+func (r *run) itemGone() error {
+	if r.job.Cancelling() {
+		return r.cancelled()
+	}
+	return r.fail(itemGone)
+}
+
 func jobError(e *dr.Error) job.Error {
 	return job.Error{Code: string(e.Code), Message: e.Message, PossibleCauses: e.PossibleCauses, RecommendedAction: e.RecommendedAction}
 }
@@ -258,7 +265,7 @@ func (e *Engine) saveResult(ctx context.Context, res queue.Result) error {
 			return nil
 		}
 		if r.item == nil {
-			return r.fail(itemGone)
+			return r.itemGone()
 		}
 		r.task.Token = res.Token
 		s := steps[stepKey{r.job.Plan, taskID}]
@@ -282,7 +289,7 @@ const attemptShift = 20
 // failure decides what a worker's failure means: retry, excuse, cancelled or failed.
 func (e *Engine) failure(r *run, s step, f *queue.Failure) error {
 	je := job.Error{Code: f.Code, Message: f.Message, PossibleCauses: f.PossibleCauses, RecommendedAction: f.RecommendedAction}
-	if r.job.Cancel && !r.job.SettledEarly {
+	if r.job.Cancelling() {
 		return r.cancelled()
 	}
 	if dr.Retryable(&dr.Error{Code: dr.Code(f.Code)}) && r.task.Retries < e.opt.Retries {
@@ -373,7 +380,7 @@ func (e *Engine) reconcileTask(ctx context.Context, id string, was runningTask, 
 		if known {
 			return nil
 		}
-		if r.job.Cancel && !r.job.SettledEarly {
+		if r.job.Cancelling() {
 			return r.cancelled()
 		}
 		if r.item == nil {

@@ -58,6 +58,7 @@ type world struct {
 	done      map[string]int
 	silent    bool // agents say nothing
 	deaf      bool // the master target takes no tasks
+	dry       bool // replicas' disks do not fill
 }
 
 type generation struct {
@@ -239,7 +240,11 @@ func (w *world) report() error {
 		if i.running {
 			state = "running"
 		}
-		main.Instances = append(main.Instances, dr.InstanceReport{ID: id, State: state, HydratedPercent: 100})
+		hydrated := 100
+		if w.dry {
+			hydrated = 10
+		}
+		main.Instances = append(main.Instances, dr.InstanceReport{ID: id, State: state, HydratedPercent: hydrated})
 	}
 	home := dr.Replicator{ID: homeRep, Hostname: "home", Site: dr.SiteHome, Roles: []string{dr.RoleMasterTarget}, Capabilities: []string{job.CapabilityWriteback},
 		Datastores: []dr.Datastore{{Name: homeStore}}, VMs: []dr.VM{{UUID: homeUUID, Name: "vm1", Datastore: homeStore}}}

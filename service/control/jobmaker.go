@@ -153,6 +153,9 @@ func EndJob(tx store.Tx, j *job.Job, state job.State, now time.Time) error {
 			if err := endItemJob(tx, j, &it, now); err != nil {
 				return err
 			}
+			if err := release(tx, j, &it, now); err != nil {
+				return err
+			}
 		}
 	}
 	if err := SaveJob(tx, j); err != nil {
@@ -205,6 +208,20 @@ func endItemJob(tx store.Tx, j *job.Job, it *dr.Item, now time.Time) error {
 		return err
 	}
 	return SaveItem(tx, it, now)
+}
+
+// release starts the job that gives back what an ended one holds.
+func release(tx store.Tx, j *job.Job, it *dr.Item, now time.Time) error {
+	plan := job.PlanByName(j.Plan)
+	if plan.Release == "" || j.Tasks[0].Attempt == 0 {
+		return nil
+	}
+	r, err := NewItemJob(it, plan.Release, "", Request{}, now)
+	if err != nil {
+		return err
+	}
+	r.Internal, r.Work, r.Input = true, j.Work, j.Input
+	return SaveJob(tx, r)
 }
 
 // started tells whether the job got further than its checks.

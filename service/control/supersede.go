@@ -26,7 +26,7 @@ func SupersedeJobs(tx store.Tx, it *dr.Item, remover *job.Job, now time.Time) (r
 			continue
 		}
 		running++
-		if j.Superseded != "" {
+		if j.Superseded != "" || j.Plan == job.PlanReleasePoint { // what it gives back must not stay held if the removal fails
 			continue
 		}
 		j.Superseded, j.State = remover.ID, job.Cancelling

@@ -60,14 +60,14 @@ type Job struct {
 	Superseded string
 	// UndoOf is the job whose failure this one undoes.
 	UndoOf string
-	// Internal jobs are housekeeping: they are not listed and vanish when they succeed or are superseded.
+	// Internal jobs are housekeeping: they are not listed and vanish unless they fail.
 	Internal bool
 	Version  int64 `json:"-"` // of the stored document
 }
 
 // Silent tells whether nobody needs to hear that the job has ended: housekeeping that met no trouble.
 func (j *Job) Silent() bool {
-	return j.Internal && (j.State == Succeeded || j.State == Cancelled && j.Superseded != "")
+	return j.Internal && (j.State == Succeeded || j.State == Cancelled)
 }
 
 // Cancelling tells whether the job is to stop where it is. What a person asks for does not stop one whose operation has taken

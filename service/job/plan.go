@@ -16,6 +16,9 @@ type Plan struct {
 	Steps        []Step
 	// Undo is the plan that restores what a failed job of this plan changed; empty: nothing to restore.
 	Undo string
+	// Release is the plan of the internal job that gives back what a job of this plan holds, however that one ended; empty: it
+	// holds nothing.
+	Release string
 }
 
 // Names of plans. Scenario names and tasks are those the field's clients know (ref 10.2) where it has any.
@@ -41,6 +44,7 @@ const (
 	PlanCapture           = "captureNow"
 	PlanVerifyPoint       = "verifyPoint"
 	PlanExportPoint       = "exportPoint"
+	PlanReleasePoint      = "releasePoint"
 
 	PlanUpdateItem       = "updateItem"
 	PlanFinalize         = "finalizeProtection"
@@ -222,12 +226,17 @@ var Plans = []Plan{
 	{Name: PlanCapture, Scenario: "CaptureRecoveryPoint", FriendlyName: "Capture a recovery point", Steps: []Step{
 		step(StepCaptureNow, "VmCaptureRecoveryPoint", "Capturing a recovery point", ""),
 	}},
-	{Name: PlanVerifyPoint, Scenario: "VerifyRecoveryPoint", FriendlyName: "Verify a recovery point", Steps: []Step{
+	{Name: PlanVerifyPoint, Scenario: "VerifyRecoveryPoint", FriendlyName: "Verify a recovery point", Release: PlanReleasePoint, Steps: []Step{
+		step(StepPin, "VmHoldRecoveryPoint", "Holding the recovery point", KindPointPin),
 		step(StepVerify, "VmVerifyRecoveryPoint", "Reading every byte of the recovery point", KindPointVerify),
 		step(StepVerdict, "VmVerificationVerdict", "Judging what was read", ""),
 	}},
-	{Name: PlanExportPoint, Scenario: "ExportRecoveryPoint", FriendlyName: "Export a recovery point", Steps: []Step{
+	{Name: PlanExportPoint, Scenario: "ExportRecoveryPoint", FriendlyName: "Export a recovery point", Release: PlanReleasePoint, Steps: []Step{
+		step(StepPin, "VmHoldRecoveryPoint", "Holding the recovery point", KindPointPin),
 		step(StepExport, "VmExportRecoveryPoint", "Writing disk images", KindPointExport),
+	}},
+	{Name: PlanReleasePoint, Scenario: "ReleaseRecoveryPoint", FriendlyName: "Release a recovery point", Steps: []Step{
+		step(StepUnpin, "VmReleaseRecoveryPoint", "Releasing the recovery point", KindPointUnpin),
 	}},
 
 	// What follows is done the moment it is asked for: the job records that it was.

@@ -138,7 +138,7 @@ func (e *Engine) move(r *run) (next, error) {
 		}
 		return next{}, r.cancelled()
 	case r.item == nil:
-		return next{}, r.fail(itemGone)
+		return next{}, r.itemGone()
 	}
 	s, ok := steps[stepKey{r.job.Plan, r.task.ID}]
 	if !ok {
@@ -238,9 +238,9 @@ func (r *run) cancelled() error {
 	return r.end(job.Cancelled)
 }
 
-// itemGone ends a job whose item is no longer there.
+// itemGone ends a job whose item is no longer there. Housekeeping has no point then.
 func (r *run) itemGone() error {
-	if r.job.Cancelling() {
+	if r.job.Cancelling() || r.job.Internal {
 		return r.cancelled()
 	}
 	return r.fail(itemGone)
@@ -292,7 +292,7 @@ func (e *Engine) failure(r *run, s step, f *queue.Failure) error {
 	if r.job.Cancelling() {
 		return r.cancelled()
 	}
-	if dr.Retryable(&dr.Error{Code: dr.Code(f.Code)}) && r.task.Retries < e.opt.Retries {
+	if dr.Retryable(&dr.Error{Code: dr.Code(f.Code)}) && (r.task.Retries < e.opt.Retries || r.job.Plan == job.PlanReleasePoint) { // a pin left behind would stay for ever
 		wait := min(e.opt.RetryMost, e.opt.RetryFirst<<min(r.task.Retries, 16))
 		r.task.Retries++
 		r.task.RetryAt = r.now.Add(wait)
@@ -384,7 +384,7 @@ func (e *Engine) reconcileTask(ctx context.Context, id string, was runningTask, 
 			return r.cancelled()
 		}
 		if r.item == nil {
-			return r.fail(itemGone)
+			return r.itemGone()
 		}
 		p, err := s.payload(r)
 		if err != nil {

@@ -11,6 +11,10 @@ import (
 
 func init() {
 	register(job.PlanCapture, job.StepCaptureNow, step{control: captureNow})
+	for _, plan := range []string{job.PlanVerifyPoint, job.PlanExportPoint} {
+		register(plan, job.StepPin, step{payload: holdPoint})
+	}
+	register(job.PlanReleasePoint, job.StepUnpin, step{payload: func(r *run) (any, error) { return r.pin(), nil }})
 	register(job.PlanVerifyPoint, job.StepVerify, step{payload: func(r *run) (any, error) {
 		return job.PointVerify{Machine: r.machine(), Point: ref(r.req.Point)}, nil
 	}})
@@ -18,6 +22,19 @@ func init() {
 	register(job.PlanExportPoint, job.StepExport, step{payload: func(r *run) (any, error) {
 		return job.PointExport{Machine: r.machine(), Point: ref(r.req.Point), Format: r.req.Format, Directory: r.req.Directory}, nil
 	}})
+}
+
+// holdPoint keeps the point while it is read, so that no prune drops it meanwhile. The owner is new each time the job runs: the
+// release of the run before may still be under way.
+func holdPoint(r *run) (any, error) {
+	if r.work.Pin == "" {
+		r.work.Pin = newID()
+	}
+	return r.pin(), nil
+}
+
+func (r *run) pin() job.PointPin {
+	return job.PointPin{Machine: r.machine(), Point: ref(r.req.Point), Owner: r.work.Pin}
 }
 
 // turn is how long a capture waits for one that was asked for before it: the agent answers only the last request it sees.

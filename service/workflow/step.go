@@ -21,6 +21,7 @@ type work struct {
 	Generation int64           // to be opened
 	Active     string          // SMBIOS UUID that was active before
 	CaptureID  string          // the last delta asked for
+	Pin        string          // owner of the pin that holds the request's point
 	Tried      map[string]bool // steps whose task was put into the queue at least once
 	Item       *dr.Item        // the item as it was, for a job that outlives it
 }

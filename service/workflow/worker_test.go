@@ -95,6 +95,16 @@ func (w *world) do(m queue.Message) (any, *queue.Failure) {
 		}
 		w.pins[p.Owner] = p.Point
 		return job.Empty{}, nil
+	case job.KindPointVerify, job.KindPointExport:
+		p := read[job.PointVerify](w, m)
+		held := false
+		for _, point := range w.pins {
+			held = held || point == p.Point
+		}
+		if !held {
+			w.t.Errorf("%s: point %+v may be pruned beneath it", m.Kind, p.Point)
+		}
+		return job.Empty{}, nil
 	case job.KindPointUnpin:
 		delete(w.pins, read[job.PointPin](w, m).Owner)
 		return job.Empty{}, nil

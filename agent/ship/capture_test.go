@@ -69,11 +69,8 @@ func TestWriteRateTooHighIsSaid(t *testing.T) {
 	cfg := s.config(m.source)
 	cfg.SpoolBytes = 256 << 10
 	// Between the passes and the freeze more is written than the spool holds, once there is a file to say so.
-	busy, pre := filepath.Join(t.TempDir(), "busy"), filepath.Join(t.TempDir(), "pre")
-	if err := os.WriteFile(pre, []byte("#!/bin/sh\ntest ! -e "+busy+" || head -c 2M /dev/urandom > "+m.mount+"/scratch\n"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	cfg.Scripts.Pre = pre
+	busy := filepath.Join(t.TempDir(), "busy")
+	cfg.Scripts.Pre = writeScript(t, t.TempDir(), "pre", "test ! -e "+busy+" || head -c 2M /dev/urandom > "+m.mount+"/scratch")
 	want := s.want(disksOf(t, m.source))
 	want.AppConsistentSeconds = 1
 	a := s.run(cfg, want, nil)
@@ -222,12 +219,9 @@ func TestFailedQuiesceIsNeverSoldAsAppConsistent(t *testing.T) {
 	r := newMemory()
 	s := newSite(t, r)
 	dir := t.TempDir()
-	pre, ok := filepath.Join(dir, "pre"), filepath.Join(dir, "ok")
-	if err := os.WriteFile(pre, []byte("#!/bin/sh\ntest -e "+ok+" || { echo the database is away; exit 1; }\n"), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	ok := filepath.Join(dir, "ok")
 	cfg := s.config(m.source)
-	cfg.Scripts.Pre = pre
+	cfg.Scripts.Pre = writeScript(t, dir, "pre", "test -e "+ok+" || { echo the database is away; exit 1; }")
 	want := s.want(disksOf(t, m.source))
 	want.AppConsistentSeconds = 3600
 	a := s.run(cfg, want, nil)

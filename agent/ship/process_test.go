@@ -69,6 +69,7 @@ type agentSetup struct {
 	CA       []byte
 	Identity pair
 	Want     fleet.Protection
+	Scripts  quiesce.Scripts
 	Hang     bool // in the first freeze window, for ever
 }
 
@@ -103,6 +104,7 @@ func agentProcess(path string) error {
 	}
 	p, err := ship.New(ship.Config{
 		StateDir: s.State, Source: s.Source, Deadman: []string{"/proc/self/exe", "deadman"}, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Scripts:  s.Scripts,
 		Identity: func() (tls.Certificate, *x509.CertPool, error) { return s.Identity.unpack(), pool(s.CA), nil },
 	}, s.Want)
 	if err != nil {

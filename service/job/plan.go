@@ -75,6 +75,7 @@ const (
 	StepBootTest        = "BootTestProtectedEntitiesTask"
 	StepEndTest         = "EndTestFailoverTask"
 	StepCleanupTest     = "CleanupTestProtectedEntitiesTask"
+	StepSyncSource      = "SynchronizeSourceTask"
 	StepShutdownSource  = "ShutdownSourceTask"
 	StepFence           = "FenceSourceTask"
 	StepChoosePoint     = "PrepareForFailoverTask"
@@ -127,6 +128,7 @@ var Plans = []Plan{
 	}},
 	{Name: PlanUnplannedFailover, Scenario: "UnplannedFailover", FriendlyName: "Failover", Undo: PlanUndoUnplanned, Steps: []Step{
 		step("UnplannedFailoverPreflightChecksTask", "VmUfoPrerequisitesCheck", "Prerequisites check for failover", ""),
+		step(StepSyncSource, "VmFoSynchronizeSource", "Synchronizing the latest changes of the source", ""),
 		step(StepShutdownSource, "VmFoShutdownSource", "Shutting down the source virtual machine", KindHomeStop),
 		step(StepFence, "VmFoFenceSource", "Fencing the source", KindGenerationClose),
 		step(StepChoosePoint, "VmPrepareForFailover", "Choosing the recovery point", ""),

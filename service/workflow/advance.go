@@ -218,7 +218,7 @@ func (e *Engine) message(r *run, s step, payload any) (*queue.Message, error) {
 // succeed marks the running task.
 func (r *run) succeed(skipped bool) {
 	r.task.State, r.task.Ended, r.task.RetryAt, r.task.Skipped = job.Succeeded, r.now, time.Time{}, skipped
-	if skipped {
+	if skipped && r.task.Description == "" {
 		r.task.Description = "Skipped"
 	}
 }
@@ -231,6 +231,13 @@ func (r *run) fail(f job.Error) error {
 	f.Level, f.Created = dr.LevelError, r.now
 	r.job.Errors = append(r.job.Errors, f)
 	return r.end(job.Failed)
+}
+
+// inform says something about the running task that did not go as wished and need not stop it.
+func (r *run) inform(message, causes, action string) {
+	r.task.Description = "CompletedWithInformation"
+	r.job.Errors = append(r.job.Errors, job.Error{TaskID: r.task.ID, Code: string(dr.CodeUnavailable), Message: message, PossibleCauses: causes, RecommendedAction: action,
+		Level: dr.LevelWarning, Created: r.now})
 }
 
 func (r *run) cancelled() error {

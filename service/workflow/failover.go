@@ -12,6 +12,7 @@ import (
 
 func init() {
 	register(job.PlanUnplannedFailover, "UnplannedFailoverPreflightChecksTask", step{control: failoverPreflight})
+	register(job.PlanUnplannedFailover, job.StepSyncSource, step{control: syncSource})
 	register(job.PlanUnplannedFailover, job.StepShutdownSource, step{payload: shutdownSource, route: homeRoute,
 		patience: func(o Options) time.Duration { return o.ShutdownWait },
 		apply: func(r *run, _ json.RawMessage) error {
@@ -22,6 +23,7 @@ func init() {
 		excuse: func(r *run, f job.Error) {
 			r.item.SourceShutdownNote = "The source virtual machine was not shut down: " + f.Message
 			r.change()
+			r.inform(r.item.SourceShutdownNote, "it or its host does not answer, or its guest ignores the request", "make sure that nobody uses it any more")
 		}})
 	register(job.PlanUnplannedFailover, job.StepFence, fence("unplanned failover"))
 	register(job.PlanUnplannedFailover, job.StepChoosePoint, step{control: failoverChoose})
@@ -76,6 +78,39 @@ func failoverPreflight(r *run) (outcome, error) {
 	r.work.Active = r.item.ActiveUUID
 	r.item.SourceShutdownNote = "Shutting the source down was not asked for."
 	r.change()
+	return done, nil
+}
+
+// syncSource asks a source that answers for what was written since its newest point, so that a shutdown loses nothing that could
+// have been kept. The failover goes on without when there is no answer: the source may be lost.
+func syncSource(r *run) (outcome, error) {
+	if !r.req.Shutdown {
+		return skipped, nil
+	}
+	o, err := control.LoadObserved(r.tx, r.item.ID)
+	if err != nil {
+		return done, err
+	}
+	var trouble string
+	switch {
+	case r.item.Fenced:
+		trouble = "its recovery point log is closed"
+	case r.work.CaptureID == "" && r.now.Sub(o.LastHeartbeat) <= dr.HeartbeatLimit:
+		r.askCapture()
+		return waiting, nil
+	case r.work.CaptureID == "":
+		trouble = "its agent was last heard of at " + o.LastHeartbeat.Format(time.DateTime)
+	case r.captured(o):
+		return done, nil
+	case r.waited() > r.opt.AnswerWait && o.LastHeartbeat.Before(r.task.Started):
+		trouble = fmt.Sprintf("its agent did not answer within %s", r.opt.AnswerWait)
+	case r.waited() > r.opt.ShutdownWait:
+		trouble = fmt.Sprintf("its agent completed no recovery point within %s", r.opt.ShutdownWait)
+	default:
+		return waiting, nil
+	}
+	r.inform(fmt.Sprintf("The latest changes of %s were not synchronized: %s. The failover goes on with what was sent before.", r.item.FriendlyName, trouble),
+		"the source is lost, cut off, or too busy", "compare the recovery point's time with the last change you know of")
 	return done, nil
 }
 

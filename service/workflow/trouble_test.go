@@ -218,7 +218,10 @@ func TestTheSourceIsShutDownWhenSomebodySeesIt(t *testing.T) {
 	in := lost
 	in.ProviderInput = json.RawMessage(`{"instanceType":"InMageRcm","performShutdown":"true"}`)
 	w.fail(job.KindHomeStop, broken)
-	w.ask(w.control.UnplannedFailover(w.ctx, w.ref, in))
+	j := w.ask(w.control.UnplannedFailover(w.ctx, w.ref, in))
+	if len(j.Errors) != 1 || j.Errors[0].TaskID != job.StepShutdownSource || j.Errors[0].Level != dr.LevelWarning {
+		t.Errorf("got %+v, want a warning with the task that did not work", j.Errors)
+	}
 	if note := w.item().Item.SourceShutdownNote; !strings.Contains(note, "it broke") {
 		t.Errorf("got note %q, want why the shutdown did not work", note)
 	}

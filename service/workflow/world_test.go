@@ -56,9 +56,11 @@ type world struct {
 	homePoint job.PointRef // what the home disks hold, after a write-back
 	failures  map[string][]queue.Failure
 	done      map[string]int
-	silent    bool // agents say nothing
-	deaf      bool // the master target takes no tasks
-	dry       bool // replicas' disks do not fill
+	silent    bool            // agents say nothing
+	deaf      bool            // the master target takes no tasks
+	dry       bool            // replicas' disks do not fill
+	lame      bool            // agents report and capture nothing
+	answered  map[string]bool // captures that were asked for and made
 }
 
 type generation struct {
@@ -124,7 +126,7 @@ func makeWorld(ctx context.Context, t *testing.T, q bothSides, round time.Durati
 	}
 	w := &world{t: t, ctx: ctx, store: st, queue: q, round: round, patience: patience, options: opt,
 		gens: map[string]map[int64]*generation{}, pins: map[string]job.PointRef{}, instances: map[string]*instance{}, home: machine{homeUUID, true},
-		failures: map[string][]queue.Failure{}, done: map[string]int{}}
+		failures: map[string][]queue.Failure{}, done: map[string]int{}, answered: map[string]bool{}}
 	sealer, err := control.NewKeySealer([32]byte{1})
 	if err != nil {
 		t.Fatal(err)
@@ -289,7 +291,7 @@ func (w *world) agent(uuid string) error {
 		o := dr.Observed{Item: it.Item.ID, Generation: it.Item.Generation, Phase: "fenced"}
 		if it.Item.MayShip(uuid) {
 			o.Phase, o.ProgressPercent = "delta", 100
-			if p, ok := w.ship(string(it.Item.ID), it.Item.Generation); ok {
+			if p, ok := w.ship(it.Item); ok {
 				if err := w.control.RecordPoints(w.ctx, w.vault, it.Item.ID, []dr.Point{p}, false); err != nil {
 					return err
 				}
@@ -301,12 +303,20 @@ func (w *world) agent(uuid string) error {
 	return w.control.AgentSeen(w.ctx, w.agentID, "1", w.machine(uuid), observed)
 }
 
-// ship adds a point to an open generation, at most a few.
-func (w *world) ship(machine string, gen int64) (dr.Point, bool) {
+// ship adds a point to the item's generation if that is open: a few, and one for each capture that is asked for.
+func (w *world) ship(it dr.Item) (dr.Point, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	machine, gen := string(it.ID), it.Generation
 	g := w.gens[machine][gen]
-	if g == nil || g.closed || g.points >= 3 {
+	if w.lame {
+		return dr.Point{}, false
+	}
+	asked := it.CaptureID != "" && !w.answered[it.CaptureID]
+	if g != nil && !g.closed {
+		w.answered[it.CaptureID] = true
+	}
+	if g == nil || g.closed || g.points >= 3 && !asked {
 		return dr.Point{Generation: gen, Sequence: 1, Time: time.Now().UTC(), Consistency: dr.CrashConsistent}, g != nil && g.points > 0
 	}
 	g.points++

@@ -167,10 +167,17 @@ func runStory(t *testing.T, run *faulttest.Run) {
 	inner := memblob.OpenBucket(nil)
 	defer inner.Close()
 	s := &story{dir: t.TempDir(), g: newGuest("vm", repo.DiskInfo{ID: "a", Size: 256 << 10}), acked: make(map[repo.PointRef]*guest)}
+	file, err := repo.NewVaultFile(vaultID, repo.Key{1, 2, 3}, repo.NewRecoveryKey())
+	if err != nil {
+		t.Fatal(err)
+	}
 	b := run.Bucket(inner)
 	run.Arm()
-	r, err := repo.Open(ctx, b, vaultID, repo.Key{1, 2, 3}, nil, repo.Options{})
+	r, err := repo.Open(ctx, b, vaultID, repo.Key{1, 2, 3}, file, repo.Options{})
 	if err == nil {
+		if got, err := repo.VaultFile(ctx, inner, vaultID); err != nil || string(got) != string(file) {
+			t.Errorf("the vault was opened although its file is not in the bucket as it was given: %v", err)
+		}
 		s.v = &vault{Repository: r, bucket: b}
 		s.run()
 		err = s.err
@@ -178,6 +185,9 @@ func runStory(t *testing.T, run *faulttest.Run) {
 	run.Disarm()
 	if run.Counts() && err != nil || errors.Is(err, errWrongBytes) {
 		t.Fatal(err)
+	}
+	if _, err := repo.Open(ctx, inner, vaultID, repo.Key{1, 2, 3}, file, repo.Options{}); s.v == nil && run.Damages() && errors.Is(err, repo.ErrCorrupt) {
+		return // told when it was opened first, and still
 	}
 	after := openVault(t, inner, repo.Options{})
 	if err := s.readAll(ctx, after, !run.Damages()); errors.Is(err, errWrongBytes) || err != nil && (!run.Damages() || !errors.Is(err, repo.ErrCorrupt)) {

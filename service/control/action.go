@@ -242,12 +242,45 @@ func (s *Service) UpdateItem(ctx context.Context, ref Ref, in UpdateInput) (stri
 		if _, refusal := dr.Apply(it.State, dr.Signal{Kind: dr.Requested, Op: dr.OpUpdate, Job: "update"}, now); refusal != nil {
 			return refusal
 		}
+		size := or(jsonField(in.ProviderInput, sizeField), jsonField(in.Properties, "recoveryAzureVMSize"))
+		if refusal := dr.CheckSize(size); refusal != nil {
+			return refusal
+		}
 		it.TargetName = or(or(jsonField(in.ProviderInput, "targetVmName"), jsonField(in.Properties, "recoveryAzureVMName")), it.TargetName)
 		it.TargetNetwork = or(or(jsonField(in.ProviderInput, "targetNetworkId"), jsonField(in.Properties, "selectedRecoveryAzureNetworkId")), it.TargetNetwork)
 		it.TestNetwork = or(or(jsonField(in.ProviderInput, "testNetworkId"), jsonField(in.Properties, "selectedTfoAzureNetworkId")), it.TestNetwork)
-		if len(in.ProviderInput) > 0 {
-			it.UpdateInput = in.ProviderInput
+		if it.UpdateInput, err = overlay(it.UpdateInput, in.ProviderInput, size); err != nil {
+			return err
 		}
 		return SaveItem(tx, &it, now)
 	})
+}
+
+// sizeField is where providers' settings have the size of the replica.
+const sizeField = "targetVmSize"
+
+// overlay returns the settings of earlier updates with those of the newest one over them: what an update leaves out stays.
+func overlay(old, newest json.RawMessage, size string) (json.RawMessage, error) {
+	all := map[string]json.RawMessage{}
+	for _, settings := range []json.RawMessage{old, newest} {
+		if len(settings) == 0 {
+			continue
+		}
+		var set map[string]json.RawMessage
+		if err := json.Unmarshal(settings, &set); err != nil {
+			return nil, &dr.Error{Code: dr.CodeInvalid, Message: "providerSpecificDetails is not an object", PossibleCauses: "the body is malformed", RecommendedAction: "send an object with an instanceType", Err: err}
+		}
+		for name, value := range set {
+			if string(value) != "null" {
+				all[name] = value
+			}
+		}
+	}
+	if size != "" {
+		all[sizeField], _ = json.Marshal(size) // a string
+	}
+	if len(all) == 0 {
+		return nil, nil
+	}
+	return json.Marshal(all)
 }

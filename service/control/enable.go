@@ -53,6 +53,9 @@ func (s *Service) Enable(ctx context.Context, ref Ref, in EnableInput) (string, 
 			it = dr.Item{Meta: dr.Meta{Name: ref.Name}, ID: dr.ItemID(newID()), Vault: ref.Vault, Fabric: container.Fabric, Container: container.Name,
 				InternalID: newID(), CorrelationID: newID(), PlannedFailoverStatus: "None"}
 		}
+		if refusal := dr.CheckSize(jsonField(in.ProviderInput, sizeField)); refusal != nil {
+			return refusal
+		}
 		j := newJob(ctx, ref.Vault, job.PlanEnable, itemTarget(&it), now)
 		next, refusal := dr.Apply(it.State, dr.Signal{Kind: dr.Requested, Op: dr.OpEnable, Job: j.ID, Leg: dr.FirstLeg(policy.Provider).Name}, now)
 		if refusal != nil {

@@ -295,7 +295,6 @@ func (s *session) deliver(ctx context.Context, want fleet.Protection, mem *spool
 	for _, d := range s.disks {
 		d.quiet = 0
 	}
-	bytes := mem.bytes()
 	err := mem.each(func(disk int, c *scan.Change) error {
 		if err := s.sink(disk, c); err != nil {
 			return err
@@ -328,6 +327,6 @@ func (s *session) deliver(ctx context.Context, want fleet.Protection, mem *spool
 			st.Error = errorOf(warn)
 		}
 	})
-	s.p.log.Info("point is durable", "point", durable.Point.Sequence, "bytes", bytes, "dur", time.Since(start))
+	s.p.log.Info("point is durable", "point", durable.Point.Sequence, "changed", s.p.changed.Swap(0), "shipped", s.p.shipped.Swap(0), "dur", time.Since(start))
 	return nil
 }

@@ -358,20 +358,29 @@ func TestVanishedDiskIsNamed(t *testing.T) {
 	a.first()
 }
 
-func TestGrantThatExpiredIsReplacedInTheSession(t *testing.T) {
+func TestYoungerGrantIsHandedOnInTheSession(t *testing.T) {
 	t.Parallel()
 	src := source.Config{Disks: []source.Named{{ID: "disk0", Path: noise(t, 1<<20), Stopped: true}}}
-	s := newSite(t, newMemory())
-	disks := disksOf(t, src)
-	want := s.want(disks)
-	want.Grant = s.grant(1, disks, func(c *fleet.GrantClaims) { c.Exp = time.Now().Unix() + 3 })
+	r := newMemory()
+	var later atomic.Int64 // what the replicator's clock is ahead
+	var looks atomic.Int64 // it looks at the clock when it is given a grant, and at no other time
+	s := newSiteAt(t, r, func() time.Time {
+		looks.Add(1)
+		return time.Now().Add(time.Duration(later.Load()))
+	})
+	want := s.want(disksOf(t, src))
 	a := s.run(s.config(src), want, nil)
 	a.first()
-	want.Grant = s.grant(1, disks, nil)
+	before := looks.Load()
+	later.Store(int64(2 * time.Hour)) // the first grant is no good any more
+	want.Grant = s.grant(1, disksOf(t, src), func(c *fleet.GrantClaims) { c.Exp = time.Now().Add(3 * time.Hour).Unix() })
 	a.Set(want)
 	a.want = want
-	time.Sleep(3500 * time.Millisecond) // the old grant's end: nothing must happen then
-	if st := a.capture(); st.Error != (fleet.Error{}) || st.Phase == fleet.Failed {
-		t.Errorf("got %+v after the first grant expired", st)
+	until(t, "grant at the replicator", func() bool { return looks.Load() > before })
+	if st := a.capture(); st.Error != (fleet.Error{}) || st.LastPoint.Sequence != 2 {
+		t.Errorf("got %+v with the second grant", st)
+	}
+	if r.sessions() != 1 {
+		t.Errorf("got %d sessions, want the first to go on", r.sessions())
 	}
 }

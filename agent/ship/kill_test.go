@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/lifeboat-dr/lifeboat/agent/quiesce"
 	"github.com/lifeboat-dr/lifeboat/agent/source"
@@ -62,15 +61,6 @@ func restore(t *testing.T, r *repo.Repository, seq int64, disk string, size int6
 		}
 	}
 	return b
-}
-
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(60 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("no %s within a minute", what)
-		}
-	}
 }
 
 func TestKilledAgentShipsOnlyWhatIsMissing(t *testing.T) {

@@ -20,6 +20,7 @@ type memory struct {
 	open   *memoryWriter    // the newest writer, whose work its successor resumes
 	put    map[string]int64 // bytes put, by disk
 	asked  int              // requests for sums
+	opened int              // writers, one a session
 }
 
 type memoryPoint struct {
@@ -57,6 +58,7 @@ func (m *memory) NewWriter(_ context.Context, machine string, gen int64, disks [
 		w.dirty = old.dirty
 	}
 	m.open = w
+	m.opened++
 	return w, nil
 }
 
@@ -69,6 +71,12 @@ func (m *memory) point(t *testing.T, n int) memoryPoint {
 		t.Fatalf("got %d points, want %d", len(m.points), n)
 	}
 	return m.points[n-1]
+}
+
+func (m *memory) sessions() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.opened
 }
 
 func (m *memory) putBytes(disk string) int64 {

@@ -126,9 +126,11 @@ func openRepository(ctx context.Context, dir string) (*repo.Repository, error) {
 		return nil, err
 	}
 	key := repo.Key{1, 2, 3}
-	file, err := repo.NewVaultFile(vaultID, key, repo.NewRecoveryKey())
-	if err != nil {
-		return nil, err
+	var file []byte // a vault that is there keeps its own
+	if _, err := os.Stat(filepath.Join(dir, "vaults", vaultID, "vault.json")); err != nil {
+		if file, err = repo.NewVaultFile(vaultID, key, repo.NewRecoveryKey()); err != nil {
+			return nil, err
+		}
 	}
 	r, err := repo.Open(ctx, b, vaultID, key, file, repo.Options{})
 	if err != nil {

@@ -16,7 +16,8 @@ func TestAnUpdateKeepsWhatItLeavesOutAndRefusesAMisspelledSize(t *testing.T) {
 		{ProviderInput: json.RawMessage(`{"instanceType":"InMageRcm","targetVmName":"other","targetVmSize":null}`)},
 	} {
 		w.ask(w.control.UpdateItem(w.ctx, w.ref, in))
-		if got := w.item().Item.TargetHardware(); got.CPUs != 2 || got.MemoryBytes != 4<<30 {
+		it := w.item().Item
+		if got := it.TargetHardware(); got.CPUs != 2 || got.MemoryBytes != 4<<30 {
 			t.Errorf("got %+v after %s, want 2 processors and 4 GiB", got, in.ProviderInput)
 		}
 	}

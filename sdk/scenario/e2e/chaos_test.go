@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -128,9 +127,15 @@ func (m *machine) kill(ctx context.Context, phase string, among ...string) error
 	m.kills[phase]++
 	m.t.Logf("killed %s in phase %s", v.Name, phase)
 	m.pause(300 * time.Millisecond)
-	if _, err := os.Stat(m.vol.FrozenMark()); err == nil && v == m.agent {
-		if out, err := exec.CommandContext(ctx, m.vol.Post).CombinedOutput(); err != nil {
-			m.t.Logf("post script after the agent's death: %v: %s", err, out)
+	if v == m.agent { // its dead-man runs the post script
+		wctx, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		err := rig.Until(wctx, "the volume is let go after the agent's death", func() (bool, error) {
+			_, err := os.Stat(m.vol.FrozenMark())
+			return errors.Is(err, os.ErrNotExist), nil
+		})
+		if err != nil {
+			return err
 		}
 	}
 	if err := v.Restart(); err != nil {

@@ -27,7 +27,8 @@ type Repository interface {
 }
 
 // Writer takes what changed on a machine's disks since its newest point and commits it as the next one, after which it goes on
-// towards the one after. It is used by one goroutine. The methods are those of repo.Writer.
+// towards the one after. It is used by one goroutine, but for Sync, which another one calls beside it. The methods are those of
+// repo.Writer.
 type Writer interface {
 	Base() *PointRef
 	Sums(ctx context.Context, disk string, first int64, dst []block.Sum) error

@@ -157,20 +157,34 @@ func (p *pipeline) submit(f *frame) {
 // sealPack ends a pack behind the frames submitted so far.
 func (p *pipeline) sealPack(k *pack) { p.order <- step{seal: k} }
 
-// barrier waits until all frames submitted so far are in their files and placed.
-func (p *pipeline) barrier(ctx context.Context) error {
+// mark returns a channel that is closed when all frames submitted so far are in their files and placed, or the pipeline failed.
+func (p *pipeline) mark(ctx context.Context) (<-chan struct{}, error) {
 	pass := make(chan struct{})
 	select {
 	case p.order <- step{pass: pass}:
+		return pass, nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return nil, ctx.Err()
 	}
+}
+
+// await waits for a mark.
+func (p *pipeline) await(ctx context.Context, pass <-chan struct{}) error {
 	select {
 	case <-pass:
 		return p.failed()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// barrier waits until all frames submitted so far are in their files and placed.
+func (p *pipeline) barrier(ctx context.Context) error {
+	pass, err := p.mark(ctx)
+	if err != nil {
+		return err
+	}
+	return p.await(ctx, pass)
 }
 
 // close lets everything that is on its way end and waits for the goroutines. Nothing may be submitted any more.

@@ -139,7 +139,7 @@ func (w *Writer) openPack(path string) (*pack, *manifest.PackHeader, *os.File) {
 		_ = f.Close() // nothing was written to it
 		return nil, nil, nil
 	}
-	k := &pack{id: id, ordinal: ordinal, path: path, cipher: w.r.keys.frames(w.machine, id), f: f, uploaded: make(chan struct{}), dirty: true}
+	k := &pack{id: id, ordinal: ordinal, path: path, cipher: w.r.keys.frames(w.machine, id), f: f, uploaded: make(chan struct{})}
 	k.size.Store(n)
 	return k, h, f
 }

@@ -415,26 +415,49 @@ func (w *Writer) flush(ctx context.Context) error {
 	return nil
 }
 
-// Sync returns when everything Put so far survives a crash of this process and of its machine: the next Writer with the same
-// Dir finds it. Without a Dir it does what Checkpoint does.
+// Sync returns when everything Put before it survives a crash of this process and of its machine: the next Writer with the same
+// Dir finds it. Other calls need not wait for it meanwhile. Without a Dir it does what Checkpoint does.
 func (w *Writer) Sync(ctx context.Context) error {
 	if w.spool.temp {
 		return w.Checkpoint(ctx)
 	}
-	if err := w.lock(ctx); err != nil {
+	pass, k, err := w.markSync(ctx)
+	if err != nil {
 		return err
 	}
-	defer w.unlock()
-	if err := w.flush(ctx); err != nil {
+	err = w.pipe.await(ctx, pass)
+	if err != nil && w.pipe.failed() == nil {
 		return err
 	}
-	if w.pack == nil { // sealed packs were synced when they were sealed
+	if err == nil && k != nil {
+		err = k.sync()
+	}
+	if err == nil {
 		return nil
 	}
-	if err := w.pack.sync(); err != nil {
+	select { // what is behind the mark is lost for this writer
+	case w.gate <- struct{}{}:
+		defer w.unlock()
 		return w.broken(err)
+	case <-ctx.Done(): // whoever writes next meets the failure, too
+		return err
 	}
-	return nil
+}
+
+// markSync sends everything Put so far on its way into pack files. All of it is there once pass is closed, and synced but for what
+// is in k: packs before that one were synced when they were sealed.
+func (w *Writer) markSync(ctx context.Context) (pass <-chan struct{}, k *pack, err error) {
+	if err := w.lock(ctx); err != nil {
+		return nil, nil, err
+	}
+	defer w.unlock()
+	if w.cur != nil {
+		if err := w.submit(); err != nil {
+			return nil, nil, err
+		}
+	}
+	pass, err = w.pipe.mark(ctx)
+	return pass, w.pack, err
 }
 
 // Close ends the writer. What was Put and neither synced nor checkpointed is lost; the rest waits in spool and bucket for the
@@ -451,8 +474,8 @@ func (w *Writer) Close() error {
 			w.cur = nil
 		}
 		w.pipe.close()
-		if w.pack != nil && w.pack.f != nil {
-			err = w.pack.f.Close()
+		if w.pack != nil {
+			err = w.pack.close()
 		}
 		err = errors.Join(err, w.spool.close())
 	})

@@ -29,7 +29,7 @@ type harness struct{ open func() (*blob.Bucket, error) }
 
 func (h harness) MakeDriver(context.Context) (driver.Bucket, error) {
 	b, err := h.open()
-	return &bucket{b, New(1)}, err
+	return &bucket{inner: b, plan: New(1)}, err
 }
 
 func (h harness) MakeDriverForNonexistentBucket(context.Context) (driver.Bucket, error) {

@@ -70,8 +70,8 @@ type faultRig struct {
 func newFaultRig(t *testing.T, run *faulttest.Run) *faultRig {
 	t.Helper()
 	s := &faultRig{t: t, ca: newAuthority(), rng: rand.New(rand.NewPCG(3, 3)), disk: make([]byte, faultDisk), acked: map[repo.PointRef][]byte{}, conns: newMemoryListener()}
-	b := run.Bucket(memblob.OpenBucket(nil))
-	s.repo = must(repo.Open(t.Context(), b, vaultID, repo.Key{1}, nil, repo.Options{}))
+	b := memblob.OpenBucket(nil)
+	s.repo = must(repo.Open(t.Context(), run.Bucket(b), vaultID, repo.Key{1}, nil, repo.Options{}))
 	if err := s.repo.OpenGeneration(t.Context(), machineID, 1, nil); err != nil {
 		t.Fatal(err)
 	}

@@ -34,7 +34,7 @@ var faultPoint = Point{Vault: "vault-1", DataKey: bytes.Repeat([]byte{7}, 32), M
 type faultyPoint struct {
 	t    *testing.T
 	run  *faulttest.Run
-	b    *blob.Bucket
+	b    *blob.Bucket     // without faults
 	repo *repo.Repository // with a cache that has seen nothing
 	want []byte
 }
@@ -42,7 +42,7 @@ type faultyPoint struct {
 func newFaultyPoint(t *testing.T, run *faulttest.Run) *faultyPoint {
 	t.Helper()
 	ctx := t.Context()
-	f := &faultyPoint{t: t, run: run, b: run.Bucket(memblob.OpenBucket(nil)), want: make([]byte, faultDisk)}
+	f := &faultyPoint{t: t, run: run, b: memblob.OpenBucket(nil), want: make([]byte, faultDisk)}
 	t.Cleanup(func() { f.b.Close() })
 	fill := rand.NewChaCha8([32]byte{3})
 	check := func(err error) {
@@ -54,7 +54,7 @@ func newFaultyPoint(t *testing.T, run *faulttest.Run) *faultyPoint {
 	file, err := repo.NewVaultFile(faultPoint.Vault, repo.Key(faultPoint.DataKey), repo.NewRecoveryKey())
 	check(err)
 	open := func() *repo.Repository {
-		r, err := repo.Open(ctx, f.b, faultPoint.Vault, repo.Key(faultPoint.DataKey), file, repo.Options{})
+		r, err := repo.Open(ctx, run.Bucket(f.b), faultPoint.Vault, repo.Key(faultPoint.DataKey), file, repo.Options{})
 		check(err)
 		return r
 	}
@@ -203,12 +203,13 @@ func TestEveryBucketCallOfADiskServerMayFail(t *testing.T) {
 		}
 		run.Arm()
 		log := slog.New(slog.DiscardHandler)
-		disks, err := PointOpener(func(context.Context, string) (*blob.Bucket, error) { return blob.PrefixedBucket(f.b, ""), nil })(t.Context(), source, log)
+		disks, err := PointOpener(func(context.Context, string) (*blob.Bucket, error) { return run.Bucket(f.b), nil })(t.Context(), source, log)
 		if err != nil {
 			f.clean(err, false)
 			run.Disarm()
 			return
 		}
+		defer disks.Close()
 		src, err := disks.Disk("d")
 		if err != nil {
 			t.Fatal(err)

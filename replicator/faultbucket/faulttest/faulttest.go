@@ -5,7 +5,9 @@
 package faulttest
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -36,8 +38,31 @@ type Run struct {
 	from  int
 }
 
-// Bucket puts the run's faults over a bucket, which it takes over. A run may have several buckets; their calls count together.
-func (r *Run) Bucket(inner *blob.Bucket) *blob.Bucket { return faultbucket.Wrap(inner, r.plan) }
+// Bucket puts the run's faults over a bucket; closing it leaves the one beneath open. A run may have several buckets; their calls
+// count together.
+func (r *Run) Bucket(inner *blob.Bucket) *blob.Bucket { return faultbucket.Share(inner, r.plan) }
+
+// Fill copies every object of from into a bucket of the run, which is quicker than making them anew in each run. They count as
+// written by it, in the order of their names.
+func (r *Run) Fill(t *testing.T, to, from *blob.Bucket) {
+	t.Helper()
+	for it := from.List(nil); ; {
+		o, err := it.Next(t.Context())
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := from.ReadAll(t.Context(), o.Key)
+		if err == nil {
+			err = to.WriteAll(t.Context(), o.Key, p, &blob.WriterOptions{ContentType: "application/octet-stream"})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
 
 // Arm begins the part of the work whose calls meet faults: what was called before is preparation. It is called once.
 func (r *Run) Arm() {

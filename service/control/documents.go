@@ -18,6 +18,7 @@ const (
 	KindVault           store.Kind = "vault"           // subscription/group/name
 	KindVaultName       store.Kind = "vaultName"       // v -> dr.VaultKey
 	KindVaultSecrets    store.Kind = "vaultSecrets"    // v, sealed
+	KindVaultFile       store.Kind = "vaultFile"       // v, once its recovery key was reissued
 	KindVaultSetting    store.Kind = "vaultSetting"    // v/name
 	KindFabric          store.Kind = "fabric"          // v/name
 	KindProvider        store.Kind = "provider"        // v/fabric/name

@@ -31,6 +31,7 @@ const (
 	KindHomeStart        = "home.start"        // HomeMachine -> InstanceStarted: start the production VM from its own disks
 	KindPointExport      = "point.export"      // PointExport -> Exported
 	KindRepositoryReport = "repository.report" // RepositoryReport -> Empty: report all points of a machine to the index
+	KindVaultFileWrite   = "vaultFile.write"   // VaultFileWrite -> Empty: replace the bucket's vault.json. Idempotent.
 )
 
 // Empty is the output of tasks that have nothing to tell.
@@ -46,6 +47,12 @@ type PointRef struct {
 type Machine struct {
 	VaultID   string `json:"vaultId"`
 	MachineID string `json:"machineId"`
+}
+
+// VaultFileWrite replaces a vault's vault.json: its data key, wrapped under another recovery key.
+type VaultFileWrite struct {
+	VaultID string `json:"vaultId"`
+	File    []byte `json:"file"`
 }
 
 // GenerationOpen opens a generation of the point log on top of Base (nil for the first).

@@ -45,6 +45,7 @@ const (
 	PlanVerifyPoint       = "verifyPoint"
 	PlanExportPoint       = "exportPoint"
 	PlanReleasePoint      = "releasePoint"
+	PlanReissueKey        = "reissueRecoveryKey"
 
 	PlanUpdateItem       = "updateItem"
 	PlanFinalize         = "finalizeProtection"
@@ -100,6 +101,7 @@ const (
 	StepVerify          = "VerifyRecoveryPointTask"
 	StepVerdict         = "VerificationVerdictTask"
 	StepExport          = "ExportRecoveryPointTask"
+	StepWriteVaultFile  = "WriteVaultFileTask"
 )
 
 func step(id, name, friendly, kind string) Step { return Step{id, name, friendly, kind} }
@@ -239,6 +241,9 @@ var Plans = []Plan{
 	}},
 	{Name: PlanReleasePoint, Scenario: "ReleaseRecoveryPoint", FriendlyName: "Release a recovery point", Steps: []Step{
 		step(StepUnpin, "VmReleaseRecoveryPoint", "Releasing the recovery point", KindPointUnpin),
+	}},
+	{Name: PlanReissueKey, Scenario: "ReissueRecoveryKey", FriendlyName: "Reissue the recovery key", Steps: []Step{
+		step(StepWriteVaultFile, "WriteVaultFile", "Writing the vault's file to the bucket", KindVaultFileWrite),
 	}},
 
 	// What follows is done the moment it is asked for: the job records that it was.

@@ -137,7 +137,7 @@ func (e *Engine) move(r *run) (next, error) {
 			return next{cancel: control.TaskID(r.job.ID, r.task.ID)}, nil
 		}
 		return next{}, r.cancelled()
-	case r.item == nil:
+	case r.itemMissing():
 		return next{}, r.itemGone()
 	}
 	s, ok := steps[stepKey{r.job.Plan, r.task.ID}]
@@ -245,6 +245,9 @@ func (r *run) cancelled() error {
 	return r.end(job.Cancelled)
 }
 
+// itemMissing tells whether the item that the job is about is no longer there.
+func (r *run) itemMissing() bool { return r.item == nil && r.job.Item != "" }
+
 // itemGone ends a job whose item is no longer there. Housekeeping has no point then.
 func (r *run) itemGone() error {
 	if r.job.Cancelling() || r.job.Internal {
@@ -271,7 +274,7 @@ func (e *Engine) saveResult(ctx context.Context, res queue.Result) error {
 		if r.task.State != job.InProgress || !r.task.RetryAt.IsZero() || res.Token <= r.task.Token || res.Token>>attemptShift != r.task.Attempt {
 			return nil
 		}
-		if r.item == nil {
+		if r.itemMissing() {
 			return r.itemGone()
 		}
 		r.task.Token = res.Token
@@ -390,7 +393,7 @@ func (e *Engine) reconcileTask(ctx context.Context, id string, was runningTask, 
 		if r.job.Cancelling() {
 			return r.cancelled()
 		}
-		if r.item == nil {
+		if r.itemMissing() {
 			return r.itemGone()
 		}
 		p, err := s.payload(r)

@@ -105,6 +105,9 @@ func (w *world) do(m queue.Message) (any, *queue.Failure) {
 			w.t.Errorf("%s: point %+v may be pruned beneath it", m.Kind, p.Point)
 		}
 		return job.Empty{}, nil
+	case job.KindVaultFileWrite:
+		w.vaultFile = string(read[job.VaultFileWrite](w, m).File)
+		return job.Empty{}, nil
 	case job.KindPointUnpin:
 		delete(w.pins, read[job.PointPin](w, m).Owner)
 		return job.Empty{}, nil

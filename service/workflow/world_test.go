@@ -47,6 +47,7 @@ type world struct {
 	ref      control.Ref // of the item
 	agentID  string
 	flush    func() error // the queue loses everything
+	wraps    int          // recovery keys made; the test's goroutine
 
 	mu        sync.Mutex // guards what follows
 	gens      map[string]map[int64]*generation
@@ -59,6 +60,7 @@ type world struct {
 	silent    bool            // agents say nothing
 	deaf      bool            // the master target takes no tasks
 	dry       bool            // replicas' disks do not fill
+	vaultFile string          // that the bucket holds, once one was written
 	lame      bool            // agents report and capture nothing
 	answered  map[string]bool // captures that were asked for and made
 }
@@ -133,7 +135,11 @@ func makeWorld(ctx context.Context, t *testing.T, q bothSides, round time.Durati
 	}
 	w.control = control.New(control.Config{Store: st, Sealer: sealer, BucketURL: func(id string) string { return "mem://" + id }, Progress: w.queue,
 		MakeVault: func(string) (control.VaultSecrets, string, error) {
-			return control.VaultSecrets{DataKey: make([]byte, 32)}, "recovery-key", nil
+			return control.VaultSecrets{DataKey: make([]byte, 32), VaultFile: []byte("first")}, "recovery-key", nil
+		},
+		WrapKey: func(string, []byte) ([]byte, string, error) {
+			w.wraps++
+			return fmt.Appendf(nil, "file %d", w.wraps), fmt.Sprintf("key %d", w.wraps), nil
 		}})
 	w.build()
 	var wg sync.WaitGroup

@@ -60,7 +60,7 @@ func run(ctx context.Context, c config) (err error) {
 	}
 	tasks := redisqueue.New(rdb, redisqueue.Options{})
 
-	ctl := control.New(control.Config{Store: db, Sealer: seal, MakeVault: makeVault, BucketURL: func(string) string { return c.Bucket }, Progress: tasks, Log: log})
+	ctl := control.New(control.Config{Store: db, Sealer: seal, MakeVault: makeVault, WrapKey: wrapKey, BucketURL: func(string) string { return c.Bucket }, Progress: tasks, Log: log})
 	svc, err := fleet.Open(ctx, fleet.Config{Control: ctl, Store: db, Sealer: seal, Workers: tasks, RedisAddress: c.Redis, Log: log,
 		Watched: []store.Kind{control.KindItem, control.KindAgentItem, control.KindPolicy, control.KindVault, control.KindVaultSecrets}})
 	if err != nil {

@@ -46,6 +46,7 @@ type faultRig struct {
 	newest repo.PointRef
 	dir    string
 
+	heals  bool         // the task does a damaged write again
 	index  []repo.Point // the last complete list
 	booted []stoppedDisks
 	home   string // directory of the home machine's images
@@ -177,6 +178,9 @@ func (f *faultRig) clean(err error) {
 	}
 }
 
+// damaged tells that the bucket may hold wrong bits.
+func (f *faultRig) damaged() bool { return f.run.Damages() && (f.run.Lasts() || !f.heals) }
+
 // intact reads all points. Those that may be gone are right if they are there; of one that a list never showed, so that it was
 // not deleted with its data, the reader is told that objects are missing.
 func (f *faultRig) intact(when string, mayBeGone func(repo.PointRef) bool) {
@@ -187,7 +191,7 @@ func (f *faultRig) intact(when string, mayBeGone func(repo.PointRef) bool) {
 			got, err := readPoint(f.t.Context(), r, ref, id, len(want[id]))
 			switch {
 			case errors.Is(err, repo.ErrNotFound) && mayBeGone != nil && mayBeGone(ref):
-			case (f.run.Damages() || mayBeGone != nil && f.run.Kind() == faultbucket.StaleList && f.run.Lasts()) && errors.Is(err, repo.ErrCorrupt):
+			case (f.damaged() || mayBeGone != nil && f.run.Kind() == faultbucket.StaleList && f.run.Lasts()) && errors.Is(err, repo.ErrCorrupt):
 			case err != nil:
 				f.t.Errorf("%s: disk %s of point %v: %v", when, id, ref, err)
 			case !bytes.Equal(got, want[id]):

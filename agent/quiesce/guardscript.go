@@ -73,8 +73,16 @@ func (g *Guard) postTime() time.Duration {
 // script sends a request about scripts and waits for its answer. Answers that nobody waited for are passed over.
 func (g *Guard) script(ctx context.Context, op byte, body []byte, limit time.Duration) (a scriptAnswer, err error) {
 	_ = g.conn.SetDeadline(time.Now().Add(limit + outputDelay + replyGrace))
-	stop := context.AfterFunc(ctx, func() { _ = g.conn.SetReadDeadline(time.Now()) })
-	defer stop()
+	cut := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(cut)
+		_ = g.conn.SetReadDeadline(time.Now())
+	})
+	defer func() {
+		if !stop() {
+			<-cut // or it would cut off the next request
+		}
+	}()
 	if _, err := g.conn.Write(append([]byte{op}, body...)); err != nil {
 		return a, fmt.Errorf("%w: %w", ErrLost, err)
 	}

@@ -18,14 +18,14 @@ import (
 
 type fixture struct {
 	*control.Service
-	t     *testing.T
+	t     testing.TB
 	store store.Store
 	vault string
 }
 
 var vaultKey = dr.VaultKey{Subscription: "Sub", ResourceGroup: "Group", Name: "Vault"}
 
-func newFixture(t *testing.T) fixture {
+func newFixture(t testing.TB) fixture {
 	t.Helper()
 	st, err := sqlstore.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "lifeboat.db"))
 	if err != nil {

@@ -330,8 +330,11 @@ func LoadPointByID(tx store.Tx, id dr.ItemID, guid string) (dr.Point, error) {
 // NewestPoint returns the newest point of an item that accept takes (nil: any).
 func NewestPoint(tx store.Tx, id dr.ItemID, accept func(dr.Point) bool) (*dr.Point, error) {
 	var found *dr.Point
-	stop := errors.New("found")
-	err := tx.List(KindPoint, string(id)+"/", "", 0, func(_ string, _ int64, decode func(any) error) error {
+	stop, limit := errors.New("found"), 0
+	if accept == nil {
+		limit = 1
+	}
+	err := tx.List(KindPoint, string(id)+"/", "", limit, func(_ string, _ int64, decode func(any) error) error {
 		var p dr.Point
 		if err := decode(&p); err != nil {
 			return err

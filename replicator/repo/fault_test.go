@@ -47,7 +47,7 @@ func (s *story) commit(w *repo.Writer) {
 
 func (s *story) write(w *repo.Writer, rng *rand.Rand) {
 	s.do("put", func() error {
-		e := block.Extent{Offset: rng.Int64N(40) * block.Size, Length: 8 * block.Size}
+		e := block.Extent{Offset: rng.Int64N(16) * block.Size, Length: 8 * block.Size}
 		scribble(rng, s.g.bytes["a"][e.Offset:e.End()])
 		return put(context.Background(), s.v, w, s.g, "a", e)
 	})
@@ -166,7 +166,7 @@ func runStory(t *testing.T, run *faulttest.Run) {
 	ctx := t.Context()
 	inner := memblob.OpenBucket(nil)
 	defer inner.Close()
-	s := &story{dir: t.TempDir(), g: newGuest("vm", repo.DiskInfo{ID: "a", Size: 256 << 10}), acked: make(map[repo.PointRef]*guest)}
+	s := &story{dir: t.TempDir(), g: newGuest("vm", repo.DiskInfo{ID: "a", Size: 96 << 10}), acked: make(map[repo.PointRef]*guest)}
 	file, err := repo.NewVaultFile(vaultID, repo.Key{1, 2, 3}, repo.NewRecoveryKey())
 	if err != nil {
 		t.Fatal(err)
@@ -224,7 +224,7 @@ func TestFlippedByteIsNeverReturned(t *testing.T) {
 	inner := memblob.OpenBucket(nil)
 	defer inner.Close()
 	v := openVault(t, inner, repo.Options{})
-	s := &story{v: v, dir: t.TempDir(), g: newGuest("vm", repo.DiskInfo{ID: "a", Size: 256 << 10}), acked: make(map[repo.PointRef]*guest)}
+	s := &story{v: v, dir: t.TempDir(), g: newGuest("vm", repo.DiskInfo{ID: "a", Size: 96 << 10}), acked: make(map[repo.PointRef]*guest)}
 	s.run()
 	if s.err != nil {
 		t.Fatal(s.err)

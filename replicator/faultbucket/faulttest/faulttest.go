@@ -105,7 +105,7 @@ func (r *Run) String() string {
 	return s
 }
 
-// EveryCall meets every bucket call of work, which makes at least least calls, with every fault that applies to it. Each run is
+// EveryCall meets every bucket call of work, which makes at least least calls, with every fault that can do something to it. Each run is
 // in a synctest bubble: waiting between tries takes no time, and no goroutine may be left behind.
 func EveryCall(t *testing.T, least int, work func(t *testing.T, run *Run)) {
 	t.Helper()
@@ -119,8 +119,8 @@ func EveryCall(t *testing.T, least int, work func(t *testing.T, run *Run)) {
 	}
 	t.Logf("%d bucket calls", len(count.calls))
 	for _, f := range faults {
-		n := sites(f, count.calls)
-		if n == 0 {
+		sites := count.sites(f)
+		if len(sites) == 0 {
 			continue
 		}
 		for _, times := range []int{1, -1} {
@@ -128,9 +128,9 @@ func EveryCall(t *testing.T, least int, work func(t *testing.T, run *Run)) {
 			t.Run(name(f), func(t *testing.T) {
 				t.Parallel()
 				hits := 0
-				for nth := range n {
+				for _, nth := range sites {
 					run := &Run{plan: faultbucket.New(uint64(nth)), fault: f}
-					run.fault.Times, run.fault.Nth = times, nth+1
+					run.fault.Times, run.fault.Nth = times, nth
 					inBubble(t, run, work)
 					if run.plan.Hits(f.Kind) > 0 {
 						hits++
@@ -141,7 +141,7 @@ func EveryCall(t *testing.T, least int, work func(t *testing.T, run *Run)) {
 						t.Fatal(run)
 					}
 				}
-				t.Logf("%d runs, %d met the fault", n, hits)
+				t.Logf("%d runs, %d met the fault", len(sites), hits)
 				if hits == 0 {
 					t.Error("no run met its fault")
 				}
@@ -166,14 +166,20 @@ func name(f faultbucket.Fault) string {
 	return s
 }
 
-// sites counts the calls that a fault applies to.
-func sites(f faultbucket.Fault, calls []faultbucket.Call) (n int) {
-	for _, c := range calls {
-		if slices.Contains(f.Kind.Ops(), c.Op) && (f.Op == "" || f.Op == c.Op) {
-			n++
+// sites returns which of the calls that a fault applies to it can have an effect on, the first being 1: nothing tears or flips in
+// a read of what is not there.
+func (r *Run) sites(f faultbucket.Fault) (sites []int) {
+	nth := 0
+	for i, c := range r.calls {
+		if !slices.Contains(f.Kind.Ops(), c.Op) || f.Op != "" && f.Op != c.Op {
+			continue
+		}
+		nth++
+		if c.Op != faultbucket.Read || f.Kind == faultbucket.ErrorBefore || r.plan.HadBody(r.from+i) {
+			sites = append(sites, nth)
 		}
 	}
-	return n
+	return sites
 }
 
 // unavoidable tells whether a fault of the kind has an effect on every call. Others need something to work on: a body, a key

@@ -18,10 +18,15 @@ var errAborted = errors.New("ingest: the agent ended the session")
 func (x *session) handle(ctx context.Context, m wire.Message) error {
 	switch m := m.(type) {
 	case *wire.Data:
-		defer m.Release()
-		return x.put(ctx, m.Disk, m.Sequence, m.Extents, int64(len(m.Bytes)), func(d wire.Disk) error {
-			return x.w.Put(ctx, d.ID, m.Extents, m.Sums, m.Bytes)
+		handed := false
+		err := x.put(ctx, m.Disk, m.Sequence, m.Extents, int64(len(m.Bytes)), func(d wire.Disk) error {
+			handed = true
+			return putData(ctx, x.w, d.ID, m)
 		})
+		if !handed {
+			m.Release()
+		}
+		return err
 	case *wire.Zero:
 		return x.put(ctx, m.Disk, m.Sequence, m.Extents, int64(len(m.Extents))*block.Sector, func(d wire.Disk) error {
 			for _, e := range m.Extents {

@@ -241,7 +241,10 @@ func (s *Scanner) window(w *worker, e block.Extent, learn bool, sink func(*Chang
 			continue
 		}
 		c.Extents, c.content = appendExtent(c.Extents, at), append(c.content, sum)
-		kept += copy(buf[kept:], buf[off:off+n])
+		if int64(kept) != off { // else it lies there already, as all of a first copy does
+			copy(buf[kept:], buf[off:off+n])
+		}
+		kept += int(n)
 	}
 	c.Data = buf[:kept]
 	if len(c.Index) > 0 {

@@ -74,6 +74,7 @@ func (t *Tasks) Handlers() map[string]Handler {
 		h[job.KindHomeStop] = t.homeStop
 		h[job.KindHomeStart] = t.homeStart
 		h[job.KindHomeWriteback] = t.homeWriteback
+		h[job.KindHomeCapture] = t.homeCapture
 	}
 	return h
 }

@@ -132,6 +132,7 @@ var Plans = []Plan{
 		step("UnplannedFailoverPreflightChecksTask", "VmUfoPrerequisitesCheck", "Prerequisites check for failover", ""),
 		step(StepSyncSource, "VmFoSynchronizeSource", "Synchronizing the latest changes of the source", ""),
 		step(StepShutdownSource, "VmFoShutdownSource", "Shutting down the source virtual machine", KindHomeStop),
+		step(StepCapture, "VmFoFinalCapture", "Capturing the stopped disks", KindHomeCapture),
 		step(StepFence, "VmFoFenceSource", "Fencing the source", KindGenerationClose),
 		step(StepChoosePoint, "VmPrepareForFailover", "Choosing the recovery point", ""),
 		step(StepPin, "VmFoHoldPoint", "Holding the recovery point", KindPointPin),

@@ -302,7 +302,8 @@ func (e *Engine) failure(r *run, s step, f *queue.Failure) error {
 	if r.job.Cancelling() {
 		return r.cancelled()
 	}
-	if dr.Retryable(&dr.Error{Code: dr.Code(f.Code)}) && (r.task.Retries < e.opt.Retries || r.job.Plan == job.PlanReleasePoint) { // a pin left behind would stay for ever
+	late := s.patience != nil && r.waited() > s.patience(e.opt)
+	if dr.Retryable(&dr.Error{Code: dr.Code(f.Code)}) && !late && (r.task.Retries < e.opt.Retries || r.job.Plan == job.PlanReleasePoint) { // a pin left behind would stay for ever
 		wait := min(e.opt.RetryMost, e.opt.RetryFirst<<min(r.task.Retries, 16))
 		r.task.Retries++
 		r.task.RetryAt = r.now.Add(wait)

@@ -25,6 +25,12 @@ func init() {
 			r.change()
 			r.inform(r.item.SourceShutdownNote, "it or its host does not answer, or its guest ignores the request", "make sure that nobody uses it any more")
 		}})
+	register(job.PlanUnplannedFailover, job.StepCapture, step{payload: captureStopped, route: homeRoute,
+		patience: func(o Options) time.Duration { return o.ShutdownWait },
+		excuse: func(r *run, f job.Error) {
+			r.inform("What was written between the last recovery point and the shutdown was not captured: "+f.Message, or(f.PossibleCauses, "the disks are too large for the time there is, or cannot be read from outside"),
+				"compare the recovery point's time with the time of the shutdown")
+		}})
 	register(job.PlanUnplannedFailover, job.StepFence, fence("unplanned failover"))
 	register(job.PlanUnplannedFailover, job.StepChoosePoint, step{control: failoverChoose})
 	register(job.PlanUnplannedFailover, job.StepPin, step{payload: pinPayload, apply: func(r *run, _ json.RawMessage) error {
@@ -130,6 +136,29 @@ func shutdownSource(r *run) (any, error) {
 		return nil, nil
 	}
 	return job.HomeMachine{Machine: r.machine(), UUID: vm.UUID, Datastore: vm.Datastore, Timeout: r.opt.ShutdownWait / 2}, nil
+}
+
+// captureStopped takes what was written between the last capture and the shutdown, when the source was shut down.
+func captureStopped(r *run) (any, error) {
+	if stopped := r.job.Task(job.StepShutdownSource); stopped == nil || stopped.Skipped || r.item.Fenced {
+		return nil, nil
+	}
+	_, vm, err := r.homeMachine()
+	if err != nil || vm.UUID == "" {
+		return nil, err // nobody sees it any more
+	}
+	p := job.HomeCapture{HomeMachine: job.HomeMachine{Machine: r.machine(), UUID: vm.UUID, Datastore: vm.Datastore}, Generation: r.item.Generation}
+	for _, d := range r.item.Disks {
+		p.Disks = append(p.Disks, job.HomeDisk{ID: d.ID, SizeBytes: d.SizeBytes, OS: d.IsOSDisk})
+	}
+	return p, nil
+}
+
+func or(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
 }
 
 // fence closes the running generation: from then on no late writer can add a point.

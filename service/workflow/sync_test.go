@@ -23,20 +23,33 @@ func TestAFailoverWithShutdownTakesTheLatestChangesOfALiveSource(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := protectedWorld(t)
 			w.waitFor("all points that are made unasked", func() bool { return w.item().LatestPoint.Sequence == 3 })
-			want := dr.PointRef{Generation: 1, Sequence: 4}
+			want := dr.PointRef{Generation: 1, Sequence: 5} // the agent's last one, and one of the stopped disks
 			if more != "" {
 				want.Sequence = 2
 				more = `,"recoveryPointId":"` + dr.PointID(w.item().Item.ID, want) + `"`
 			}
 			j := w.ask(w.control.UnplannedFailover(w.ctx, w.ref, withShutdown(more)))
 			v := w.item()
-			if v.Item.FailoverPoint != want || v.Item.LastPoint.Sequence != 4 || len(j.Errors) != 0 || j.Task(job.StepSyncSource).Skipped {
+			if v.Item.FailoverPoint != want || v.Item.LastPoint.Sequence != 5 || len(j.Errors) != 0 || j.Task(job.StepSyncSource).Skipped {
 				t.Errorf("got point %+v of %+v with %+v, want %+v, and a last capture", v.Item.FailoverPoint, v.Item.LastPoint, j.Errors, want)
 			}
 			if home, _ := w.homeNow(); home {
 				t.Error("the source was not shut down")
 			}
 		})
+	}
+}
+
+func TestAStoppedSourceThatCannotBeReadIsFailedOverFromItsLastPoint(t *testing.T) {
+	w := protectedWorld(t)
+	w.waitFor("all points that are made unasked", func() bool { return w.item().LatestPoint.Sequence == 3 })
+	w.fail(job.KindHomeCapture, broken)
+	j := w.ask(w.control.UnplannedFailover(w.ctx, w.ref, withShutdown("")))
+	if v := w.item(); v.Item.FailoverPoint != (dr.PointRef{Generation: 1, Sequence: 4}) {
+		t.Errorf("got %+v, want the agent's last point", v.Item.FailoverPoint)
+	}
+	if len(j.Errors) != 1 || j.Errors[0].TaskID != job.StepCapture || j.Errors[0].Level != dr.LevelWarning || !strings.Contains(j.Errors[0].Message, "it broke") {
+		t.Errorf("got %+v, want the task to say what was not captured", j.Errors)
 	}
 }
 

@@ -135,6 +135,14 @@ func (w *world) do(m queue.Message) (any, *queue.Failure) {
 	case job.KindHomeStop:
 		w.home.running = false
 		return job.Empty{}, nil
+	case job.KindHomeCapture:
+		p := read[job.HomeCapture](w, m)
+		g := w.gens[p.MachineID][p.Generation]
+		if w.home.running || g == nil || g.closed || p.UUID != homeUUID || p.Datastore != homeStore || len(p.Disks) != 2 || !p.Disks[0].OS {
+			return nil, refuse(dr.CodeConflict, "home machine cannot be captured: %+v", p)
+		}
+		g.points++
+		return job.Captured{Point: job.PointRef{Generation: p.Generation, Sequence: g.points}, Time: time.Now()}, nil
 	case job.KindHomeWriteback:
 		p := read[job.HomeWriteback](w, m)
 		if w.home.running || p.UUID != homeUUID || p.Datastore != homeStore {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lifeboat-dr/lifeboat/agent/quiesce"
 	"github.com/lifeboat-dr/lifeboat/agent/ship"
 	"github.com/lifeboat-dr/lifeboat/agent/source"
 	"github.com/lifeboat-dr/lifeboat/replicator/ingest"
@@ -60,6 +61,39 @@ func TestCaptureThatOutlastsTheFreezeLimitIsRefused(t *testing.T) {
 	slow.Store(false)
 	a.capture()
 	checkFilesystem(t, r.point(t, 2).images["disk0"])
+}
+
+func TestImageThatWasLetGoTooEarlyIsRefused(t *testing.T) {
+	t.Parallel()
+	const size = 4 << 20
+	src := source.Config{Disks: []source.Named{{ID: "disk0", Path: image(t, size, 5)}}}
+	r := newMemory()
+	s := newSite(t, r)
+	dir := t.TempDir()
+	ran := filepath.Join(dir, "ran")
+	cfg := s.config(src)
+	cfg.Scripts = quiesce.Scripts{Pre: writeScript(t, dir, "pre", "rm -f "+ran), Post: writeScript(t, dir, "post", "echo post >> "+ran)}
+	want := s.want(disksOf(t, src))
+	want.FreezeTimeoutSeconds = 1
+	var slow atomic.Bool
+	a := s.run(cfg, want, func(p *ship.Protector) {
+		p.OnWindow(func() {
+			if slow.Load() {
+				until(t, "post script of the dead-man", func() bool { _, err := os.Stat(ran); return err == nil })
+			}
+		})
+	})
+	a.want = want
+	a.first()
+	slow.Store(true)
+	if st := a.refused("deadline passed"); st.LastPoint.Sequence != 1 || s.count() != 1 {
+		t.Errorf("got %d points, status %+v", s.count(), st)
+	}
+	slow.Store(false)
+	a.capture()
+	if got := string(read(t, ran)); got != "post\n" {
+		t.Errorf("got %q, want one post script after the last pre script", got)
+	}
 }
 
 func TestWriteRateTooHighIsSaid(t *testing.T) {

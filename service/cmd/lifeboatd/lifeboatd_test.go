@@ -190,6 +190,18 @@ func TestACompleteMachineWithNoConfiguration(t *testing.T) {
 	}
 }
 
+func TestAStopDuringTheStartIsNoError(t *testing.T) {
+	c, err := parse(t, "--data-dir", t.TempDir(), "--listen", freeAddress(t), "--replication-listen", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := run(ctx, c); err != nil {
+		t.Errorf("run: %v", err)
+	}
+}
+
 func TestTheCertificateFitsEveryNameOfTheHost(t *testing.T) {
 	d := start(t, t.TempDir(), "--no-replicator", "--name", "vault.example", "--name", "10.0.2.2")
 	transport := d.client.Transport.(*http.Transport)

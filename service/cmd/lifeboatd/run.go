@@ -39,7 +39,13 @@ const stopTimeout = 10 * time.Second
 func run(ctx context.Context, c config) (err error) {
 	log := program.Logger(c.Log, c.Verbose)
 	var stops closers
-	defer func() { err = errors.Join(err, stops.close()) }()
+	defer func() {
+		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+			log.Info("lifeboatd stops before it is up", "err", err)
+			err = nil
+		}
+		err = errors.Join(err, stops.close())
+	}()
 
 	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
 		return fmt.Errorf("make data directory: %w", err)

@@ -7,7 +7,7 @@ import (
 
 // Stream is a network connection for TLS to run on that makes few large system calls of TLS's many small ones: a record is 16 KiB,
 // and a message up to 65 of them. Reads go through a buffer. Writes are passed on as they come, but for those between hold and
-// flush, which a Conn on top calls around each message. As safe for concurrent use as the connection.
+// flush, which a Conn on top calls around each message; so the TLS handshake has to be over before the first one. As safe for concurrent use as the connection.
 type Stream struct {
 	net.Conn
 

@@ -109,19 +109,19 @@ func (w *memoryWriter) Sums(_ context.Context, disk string, first int64, dst []b
 	w.m.mu.Lock()
 	w.m.asked++
 	w.m.mu.Unlock()
-	key := w.m.SumKey(w.machine, disk)
+	summer := block.NewSummer(w.m.SumKey(w.machine, disk))
 	for i := range dst {
 		off := (first + int64(i)) * block.Size
-		dst[i] = key.Of(w.images[disk][off:min(off+block.Size, int64(len(w.images[disk])))])
+		dst[i] = summer.Of(w.images[disk][off:min(off+block.Size, int64(len(w.images[disk])))])
 	}
 	return nil
 }
 
 func (w *memoryWriter) Put(_ context.Context, disk string, es []block.Extent, sums []block.Sum, data []byte) error {
-	key := w.m.SumKey(w.machine, disk)
+	summer := block.NewSummer(w.m.SumKey(w.machine, disk))
 	for _, e := range es {
 		for off := int64(0); off < e.Length; off += block.Size {
-			if key.Of(data[off:min(off+block.Size, e.Length)]) != sums[0] {
+			if summer.Of(data[off:min(off+block.Size, e.Length)]) != sums[0] {
 				return errors.New("a sum is not that of its block")
 			}
 			sums = sums[1:]

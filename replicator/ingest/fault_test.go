@@ -267,7 +267,7 @@ func (a *faultAgent) put() error {
 	for i, sum := range have.Sums {
 		e := block.Extent{Offset: int64(i) * block.Size, Length: block.Length(int64(i), faultDisk)}
 		p := disk[e.Offset:e.End()]
-		now := a.key.Of(p)
+		now := block.NewSummer(a.key).Of(p)
 		if now == sum {
 			continue
 		}

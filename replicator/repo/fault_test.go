@@ -60,10 +60,10 @@ func (s *story) resync(w *repo.Writer) {
 		if err := w.Sums(context.Background(), "a", 0, sums); err != nil {
 			return err
 		}
-		key := s.v.SumKey("vm", "a")
+		summer := block.NewSummer(s.v.SumKey("vm", "a"))
 		for i, sum := range sums {
 			e := block.Extent{Offset: int64(i) * block.Size, Length: block.Size}
-			if sum != key.Of(s.g.bytes["a"][e.Offset:e.End()]) {
+			if sum != summer.Of(s.g.bytes["a"][e.Offset:e.End()]) {
 				if err := put(context.Background(), s.v, w, s.g, "a", e); err != nil {
 					return err
 				}

@@ -24,7 +24,7 @@ func TestLentMemoryIsCopiedBeforeItIsGivenBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	rng := rand.New(rand.NewPCG(7, 7))
-	key := v.SumKey(g.machine, "sda")
+	summer := block.NewSummer(v.SumKey(g.machine, "sda"))
 	free := make(chan []byte, 6)
 	for range cap(free) {
 		free <- make([]byte, repo.MaxPut)
@@ -44,7 +44,7 @@ func TestLentMemoryIsCopiedBeforeItIsGivenBack(t *testing.T) {
 		copy(g.bytes["sda"][off:], data)
 		var sums []block.Sum
 		for at := int64(0); at < n; at += block.Size {
-			sums = append(sums, key.Of(data[at:at+block.Size]))
+			sums = append(sums, summer.Of(data[at:at+block.Size]))
 		}
 		err := w.Take(t.Context(), "sda", []block.Extent{{Offset: off, Length: n}}, sums, data, func() {
 			clear(lent)

@@ -62,7 +62,7 @@ func newFaultyPoint(t *testing.T, run *faulttest.Run) *faultyPoint {
 	check(r.OpenGeneration(ctx, faultPoint.Machine, 1, nil))
 	w, err := r.NewWriter(ctx, faultPoint.Machine, 1, []repo.DiskInfo{{ID: "d", Size: faultDisk, OS: true}}, repo.WriterOptions{Workers: 1})
 	check(err)
-	key := r.SumKey(faultPoint.Machine, "d")
+	summer := block.NewSummer(r.SumKey(faultPoint.Machine, "d"))
 	for _, extents := range [][]block.Extent{
 		{{Offset: 0, Length: 40 << 10}, {Offset: 100 << 10, Length: faultDisk - 100<<10}},
 		{{Offset: 8 << 10, Length: 12 << 10}, {Offset: 120 << 10, Length: 4 << 10}},
@@ -72,7 +72,7 @@ func newFaultyPoint(t *testing.T, run *faulttest.Run) *faultyPoint {
 			_, _ = fill.Read(p)
 			var sums []block.Sum
 			for i := 0; i < len(p); i += block.Size {
-				sums = append(sums, key.Of(p[i:min(i+block.Size, len(p))]))
+				sums = append(sums, summer.Of(p[i:min(i+block.Size, len(p))]))
 			}
 			check(w.Put(ctx, "d", []block.Extent{e}, sums, p))
 		}

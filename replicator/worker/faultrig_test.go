@@ -97,9 +97,9 @@ func (f *faultPoints) fill(t *testing.T) {
 				p[i] = byte(rng.Uint32())
 			}
 			var sums []block.Sum
-			key := r.SumKey("m", d.ID)
+			summer := block.NewSummer(r.SumKey("m", d.ID))
 			for i := 0; i < len(p); i += block.Size {
-				sums = append(sums, key.Of(p[i:min(i+block.Size, len(p))]))
+				sums = append(sums, summer.Of(p[i:min(i+block.Size, len(p))]))
 			}
 			check(w.Put(ctx, d.ID, []block.Extent{e}, sums, p))
 		}

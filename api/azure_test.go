@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -181,21 +182,17 @@ func (l *azureLife) items() *asr.ReplicationProtectedItemsClient {
 // wait waits until the item's protectionState is the one given and its operation has ended, and returns the item.
 func (l *azureLife) wait(state string) *asr.ReplicationProtectedItemProperties {
 	l.t.Helper()
-	deadline := time.Now().Add(time.Minute)
-	for {
+	var p *asr.ReplicationProtectedItemProperties
+	eventually(l.t, func() (bool, string) {
 		got, err := l.items().Get(l.t.Context(), "rg", "v1", fabricName, l.container, itemName, nil)
 		if err != nil {
 			l.t.Fatal(err)
 		}
-		p := got.Properties
-		if *p.ProtectionState == state && len(p.AllowedOperations) > 0 {
-			return p
-		}
-		if time.Now().After(deadline) {
-			l.t.Fatalf("waited for %s; the item is %s (%s), may %v", state, *p.ProtectionState, *p.ProtectionStateDescription, allowedOf(p))
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+		p = got.Properties
+		return *p.ProtectionState == state && len(p.AllowedOperations) > 0,
+			fmt.Sprintf("waited for %s; the item is %s (%s), may %v", state, *p.ProtectionState, *p.ProtectionStateDescription, allowedOf(p))
+	})
+	return p
 }
 
 func allowedOf(p *asr.ReplicationProtectedItemProperties) (out []string) {

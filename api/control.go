@@ -18,6 +18,7 @@ type Control interface {
 	Vault(ctx context.Context, key dr.VaultKey) (dr.Vault, error)
 	Vaults(ctx context.Context, subscription, resourceGroup string, p control.Paging) (control.Page[dr.Vault], error)
 	VaultHealth(ctx context.Context, vaultID string) (control.VaultHealth, error)
+	ReissueRecoveryKey(ctx context.Context, vaultID string) (jobID, recoveryKey string, err error)
 	RefreshVaultHealth(ctx context.Context, vaultID string) (string, error)
 
 	PutFabric(ctx context.Context, ref control.Ref, in control.FabricInput) (string, error)

@@ -28,33 +28,48 @@ func (s *site) finish(a answer, want string) answer {
 	if async := a.header.Get("Azure-AsyncOperation"); async != "" {
 		s.until(async, "status", want)
 	}
-	deadline := time.Now().Add(patience)
-	for {
-		r := s.send(RoleReader, "GET", a.header.Get("Location"), "")
-		if r.status != http.StatusAccepted {
-			return r
+	var r answer
+	eventually(s.t, func() (bool, string) {
+		r = s.send(RoleReader, "GET", a.header.Get("Location"), "")
+		return r.status != http.StatusAccepted, "still running: " + a.header.Get("Location")
+	})
+	return r
+}
+
+// eventually waits for what nobody announces: until ready returns true. Its text says how things stand otherwise.
+func eventually(t testing.TB, ready func() (bool, string)) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.After(patience); ; {
+		ok, now := ready()
+		if ok {
+			return
 		}
-		if time.Now().After(deadline) {
-			s.t.Fatalf("still running: %s", a.header.Get("Location"))
+		select {
+		case <-tick.C:
+		case <-end:
+			t.Fatalf("waited %s: %s", patience, now)
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 }
 
 // until reads a URL until a field has the value.
 func (s *site) until(path, field, want string) answer {
 	s.t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		a := s.must(200, "GET", path, "")
+	var a answer
+	eventually(s.t, func() (bool, string) {
+		a = s.must(200, "GET", path, "")
 		if a.at(field) == want {
-			return a
+			return true, ""
 		}
-		if st, _ := a.at("status").(string); st == "Failed" || st == "Canceled" || time.Now().After(deadline) {
-			s.t.Fatalf("waited for %s to be %s: %s", field, want, a)
+		now := fmt.Sprintf("waited for %s to be %s: %s", field, want, a)
+		if st, _ := a.at("status").(string); st == "Failed" || st == "Canceled" {
+			s.t.Fatal(now)
 		}
-		time.Sleep(5 * time.Millisecond)
-	}
+		return false, now
+	})
+	return a
 }
 
 func TestPointsAreMadeVerifiedAndExportedOnRequest(t *testing.T) {

@@ -39,7 +39,7 @@ func NewFleetHandler(svc *fleet.Service, log *slog.Logger) http.Handler {
 	if err != nil {
 		panic(fmt.Sprintf("api: the fleet document cannot be read: %v", err))
 	}
-	strict := fleetoas.NewStrictHandlerWithOptions(&fleetServer{svc: svc}, []fleetoas.StrictMiddlewareFunc{authenticateFleet(svc)},
+	strict := fleetoas.NewStrictHandlerWithOptions(&fleetServer{svc: svc}, []fleetoas.StrictMiddlewareFunc{authenticateFleet(svc), newGuesses().limit},
 		fleetoas.StrictHTTPServerOptions{RequestErrorHandlerFunc: h.request, ResponseErrorHandlerFunc: h.response})
 	r := chi.NewRouter()
 	r.Use(func(next http.Handler) http.Handler {

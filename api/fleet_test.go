@@ -1,11 +1,19 @@
 package api_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -24,7 +32,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/service/store/sqlstore"
 )
 
-func fleetHandler(t *testing.T) http.Handler {
+func fleetHandler(t *testing.T) (http.Handler, *control.Service) {
 	t.Helper()
 	dir := t.TempDir()
 	db, err := sqlstore.OpenSQLite(t.Context(), filepath.Join(dir, "db"))
@@ -42,12 +50,13 @@ func fleetHandler(t *testing.T) http.Handler {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = redis.Close() })
-	svc, err := fleet.Open(context.Background(), fleet.Config{Control: control.New(control.Config{Store: db, Sealer: seal}), Store: db, Sealer: seal,
+	ctl := control.New(control.Config{Store: db, Sealer: seal})
+	svc, err := fleet.Open(context.Background(), fleet.Config{Control: ctl, Store: db, Sealer: seal,
 		Workers: redisqueue.New(redis.Client(), redisqueue.Options{})})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return api.NewFleetHandler(svc, nil)
+	return api.NewFleetHandler(svc, nil), ctl
 }
 
 func TestTheFleetRouterAndItsDocumentAgree(t *testing.T) {
@@ -78,7 +87,7 @@ func TestTheFleetRouterAndItsDocumentAgree(t *testing.T) {
 }
 
 func TestFleetCallsThatAreWrong(t *testing.T) {
-	h := fleetHandler(t)
+	h, _ := fleetHandler(t)
 	const machine = `{"hostname":"h","productUuid":"u","disks":[]}`
 	for _, c := range []struct {
 		name, method, path, body string
@@ -118,5 +127,62 @@ func TestFleetCallsThatAreWrong(t *testing.T) {
 				t.Errorf("got %d %+v, want %d %s that says %q", w.Code, body.Error, c.status, c.code, c.says)
 			}
 		})
+	}
+}
+
+func enrolRequest(t *testing.T, key string) *http.Request {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := json.Marshal(map[string]any{"registrationKey": key, "role": "replicator", "site": "recovery", "hostname": "h",
+		"csr": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := httptest.NewRequest("POST", "/fleet/v1/enroll", bytes.NewReader(body))
+	r.Header.Set("Content-Type", "application/json")
+	return r
+}
+
+// TestARegistrationKeyCannotBeGuessed sends wrong keys until the address has to wait, and a right one from another address.
+func TestARegistrationKeyCannotBeGuessed(t *testing.T) {
+	h, ctl := fleetHandler(t)
+	send := func(key, from string) *httptest.ResponseRecorder {
+		r := enrolRequest(t, key)
+		r.RemoteAddr = from
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w
+	}
+	tries := 0
+	var w *httptest.ResponseRecorder
+	for tries < 100 {
+		if w = send(fmt.Sprintf("lbr-0000000000-%026d", tries), "192.0.2.1:1"); w.Code != http.StatusUnauthorized {
+			break
+		}
+		tries++
+	}
+	var body fleetoas.ErrorBody
+	if err := json.Unmarshal(w.Body.Bytes(), &body); err != nil {
+		t.Fatal(err)
+	}
+	if wait, err := strconv.Atoi(w.Header().Get("Retry-After")); w.Code != http.StatusTooManyRequests || err != nil || wait < 1 || wait > 60 || tries > 20 ||
+		body.Error.Code != string(dr.CodeExhausted) || body.Error.PossibleCauses == "" || body.Error.RecommendedAction == "" {
+		t.Errorf("got %d with Retry-After %q and %+v after %d wrong keys, want 429 soon, with cause and remedy", w.Code, w.Header().Get("Retry-After"), body.Error, tries)
+	}
+	for range 30 { // as many machines as there may be behind one address
+		key, err := ctl.CreateRegistrationKey(t.Context(), control.RegistrationKeyInput{Role: control.RoleReplicator})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w := send(key.Key, "192.0.2.2:1"); w.Code != http.StatusOK {
+			t.Fatalf("got %d %s for a right key from another address", w.Code, w.Body)
+		}
 	}
 }

@@ -33,7 +33,7 @@ func goldenItem(state dr.State) control.ItemView {
 		EnableInput: json.RawMessage(`{"instanceType":"InMageRcm","targetResourceGroupId":"rg1","targetVmSize":"small","disksDefault":{"diskType":"Premium_LRS","logStorageAccountId":"log1"}}`),
 		UpdateInput: json.RawMessage(`{"instanceType":"InMageRcm","targetVmSize":"large"}`)}
 	return control.ItemView{Item: i, Projection: dr.Project(state), Policy: dr.Policy{Meta: dr.Meta{Name: "p1"}, Provider: dr.ProviderInMageRcm}, Fabric: dr.Fabric{Meta: dr.Meta{Name: "site1"}, Kind: dr.FabricInMageRcm},
-		Container: dr.Container{Meta: dr.Meta{Name: "c1"}, FriendlyName: "c1"}, Agent: &agent, LatestPoint: &latest, Points: 7, RPO: 42 * time.Second, RPOValid: true, RPOAt: noon,
+		Container: dr.Container{Meta: dr.Meta{Name: "c1"}, FriendlyName: "c1"}, Agent: &agent, LatestPoint: &latest, RPO: 42 * time.Second, RPOValid: true, RPOAt: noon,
 		Observed: dr.Observed{AgentVersion: "0.1.0", LastHeartbeat: noon.Add(-5 * time.Second), Phase: "delta", ProgressPercent: 100, ProcessedBytes: 1 << 20, TransferredBytes: 1 << 19,
 			Disks: []dr.DiskProgress{{ID: "vda", ProgressPercent: 40, ProcessedBytes: 1 << 20, TransferredBytes: 1 << 19}}},
 		Health: dr.HealthNormal, FailoverHealth: dr.HealthNormal, InitialPercent: 100, UnprotectedDisks: testMachine.Disks[1:],

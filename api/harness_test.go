@@ -57,7 +57,8 @@ func newDrivenSite(t *testing.T, drivers []dr.ProviderType, change ...func(*Conf
 	ctl := control.New(control.Config{Store: db, Sealer: sealer, Drivers: drivers, BucketURL: func(id string) string { return "mem://" + id },
 		MakeVault: func(string) (control.VaultSecrets, string, error) {
 			return control.VaultSecrets{DataKey: make([]byte, 32), GrantKey: make([]byte, 32)}, "RECOVERY-KEY", nil
-		}})
+		},
+		WrapKey: func(string, []byte) ([]byte, string, error) { return []byte("{}"), "ANOTHER-KEY", nil }})
 	cfg := Config{Control: ctl, RetryAfter: 5 * time.Millisecond, Enrolment: Enrolment{CASHA256: strings.Repeat("ab", 32)}}
 	tokens := []Token{}
 	for role, secret := range secrets {

@@ -12,7 +12,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/service/dr"
 )
 
-// recoveryKeyHeader carries a new vault's recovery key, once.
+// recoveryKeyHeader carries a new recovery key, once.
 const recoveryKeyHeader = "Lifeboat-Recovery-Key"
 
 // vaultBody shows a vault. What a client asked for is shown as it was sent; what only the server knows is laid over it.
@@ -146,6 +146,16 @@ func (s *server) VaultsUpdate(w http.ResponseWriter, r *http.Request, _, _, _ st
 		return
 	}
 	writeJSON(w, http.StatusOK, vaultBody(v))
+}
+
+func (s *server) VaultsReissueRecoveryKey(w http.ResponseWriter, r *http.Request, _, _, _ string, _ oas.VaultsReissueRecoveryKeyParams) {
+	s.change(w, r, func(c *scope) (string, error) {
+		job, key, err := s.control.ReissueRecoveryKey(r.Context(), c.vault.ID)
+		if err == nil {
+			w.Header().Set(recoveryKeyHeader, key)
+		}
+		return job, err
+	}, func(c *scope) (any, error) { return vaultBody(c.vault), nil })
 }
 
 // lastVersionWithDelete200 is the newest api-version whose clients take only 200 for a vault's DELETE; later ones want 204.

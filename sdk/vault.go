@@ -40,12 +40,12 @@ type (
 	RegistrationKey = oas.RegistrationKey
 )
 
-// recoveryKeyHeader carries a new vault's recovery key, once.
+// recoveryKeyHeader carries a new recovery key, once.
 const recoveryKeyHeader = "Lifeboat-Recovery-Key"
 
 // CreateVault creates the client's vault. recoveryKey is what reads the bucket when everything else is lost; the server shows
 // it in this one answer and never again. It is empty when the vault was there before. An answer that is lost on its way takes
-// the key with it, so this request is never repeated by itself.
+// the key with it, so this request is never repeated by itself; ReissueRecoveryKey makes another key then.
 func (c *Client) CreateVault(ctx context.Context, location string, tags map[string]string) (v Vault, recoveryKey string, _ error) {
 	in := oas.Vault{Location: location, Tags: tags, Sku: oas.Sku{Name: "Standard"}}
 	resp, err := c.api.VaultsCreateOrUpdate(once(ctx), c.subscription, c.group, c.v, nil, in)
@@ -54,6 +54,18 @@ func (c *Client) CreateVault(ctx context.Context, location string, tags map[stri
 	}
 	v, err = decode[Vault](resp, err)
 	return v, recoveryKey, err
+}
+
+// ReissueRecoveryKey makes a new recovery key for the client's vault, for one that was lost or that somebody may have seen. The
+// server shows it in this one answer. It opens the bucket when the operation has succeeded, and the key before no longer does;
+// until then, or when the operation fails, keep both. The request is never repeated by itself; after a lost answer ask again.
+func (c *Client) ReissueRecoveryKey(ctx context.Context) (recoveryKey string, _ *Operation, _ error) {
+	resp, err := c.api.VaultsReissueRecoveryKey(once(ctx), c.subscription, c.group, c.v, nil)
+	if err == nil {
+		recoveryKey = resp.Header.Get(recoveryKeyHeader)
+	}
+	op, err := c.begin(resp, err)
+	return recoveryKey, op, err
 }
 
 // Vault reads the client's vault.

@@ -183,16 +183,24 @@ func (l *lifeboatd) set(d fleet.AgentDesired) {
 // seen waits for a report.
 func (l *lifeboatd) seen(t *testing.T, what string, ok func(fleet.AgentReport) bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	until(t, "report of "+what, func() bool {
 		l.mu.Lock()
+		defer l.mu.Unlock()
 		n := len(l.reports)
-		found := n > 0 && ok(l.reports[n-1])
-		l.mu.Unlock()
-		if found {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("no report of %s", what)
+		return n > 0 && ok(l.reports[n-1])
+	})
+}
+
+// until waits for what nobody announces.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.After(time.Minute); !ok(); {
+		select {
+		case <-tick.C:
+		case <-end:
+			t.Fatalf("no %s within a minute", what)
 		}
 	}
 }
@@ -254,13 +262,10 @@ func TestAgentEnrolsReportsAndObeys(t *testing.T) {
 	l.mu.Unlock()
 	l.seen(t, "the machine again", func(fleet.AgentReport) bool { return true })
 	l.set(fleet.AgentDesired{Revision: 9, Protections: []fleet.Protection{}, Unregistered: true})
-	deadline := time.Now().Add(30 * time.Second)
-	for _, err := os.Stat(filepath.Join(cfg.StateDir, "identity.json")); err == nil; _, err = os.Stat(filepath.Join(cfg.StateDir, "identity.json")) {
-		if time.Now().After(deadline) {
-			t.Fatal("the identity was not forgotten")
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	until(t, "end of the identity", func() bool {
+		_, err := os.Stat(filepath.Join(cfg.StateDir, "identity.json"))
+		return err != nil
+	})
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -357,17 +362,11 @@ func TestCertificateIsRenewedBeforeItExpires(t *testing.T) {
 	l.life = 2 * time.Second
 	cfg := l.config(t)
 	run(t, cfg)
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	until(t, "renewal", func() bool {
 		l.mu.Lock()
-		n := l.renewed
-		l.mu.Unlock()
-		if n > 0 {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the certificate was not renewed")
-		}
-	}
+		defer l.mu.Unlock()
+		return l.renewed > 0
+	})
 	l.mu.Lock()
 	l.reports = nil
 	l.mu.Unlock()

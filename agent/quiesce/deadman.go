@@ -2,8 +2,10 @@ package quiesce
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"os/signal"
@@ -13,12 +15,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A request is 8 bytes: the operation, and for opFreeze the deadline in milliseconds (uint32) with the filesystems as passed
-// descriptors. An answer is the operation, whether the deadline came first, and an errno (uint16) for each filesystem.
+// A request is the operation and its body. That of opFreeze is the deadline in milliseconds (uint32) with the filesystems as passed
+// descriptors, that of opPre a preRequest in JSON. An answer is the operation and, for opFreeze and opThaw, whether the deadline came
+// first and an errno (uint16) for each filesystem; for opPre and opPost a scriptAnswer in JSON.
 const (
 	opReady  = 'R'
+	opPre    = 'Q'
 	opFreeze = 'F'
 	opThaw   = 'T'
+	opPost   = 'P'
+
+	maxScriptMessage = 64 << 10
+	unkillable       = "-1000"
 
 	notTried = unix.Errno(0xffff)
 
@@ -37,12 +45,14 @@ func ioctl(fd int, req uintptr) error {
 }
 
 // RunDeadman is the dead-man process. It serves the guard on descriptor 3 and returns when the guard is gone, with everything
-// thawed that it froze. It locks its memory, so that it needs nothing from a disk while one is frozen.
+// thawed that it froze and the post script run that it owed. It locks its memory, so that it needs nothing from a disk while one
+// is frozen. What it does on its own it logs to standard error.
 func RunDeadman() error {
-	signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGPIPE)
-	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0) // fails without the right to; still worth running
-	c, err := net.FileConn(os.NewFile(3, "guard"))
-	if err != nil {
+	deaf := make(chan os.Signal, 1) // caught and not ignored: scripts would inherit that
+	signal.Notify(deaf, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGPIPE)
+	socket := os.NewFile(3, "guard")
+	c, err := net.FileConn(socket)
+	if err = errors.Join(err, socket.Close()); err != nil { // scripts must not inherit it
 		return fmt.Errorf("dead-man: no guard on descriptor 3: %w", err)
 	}
 	conn, ok := c.(*net.UnixConn)
@@ -50,6 +60,10 @@ func RunDeadman() error {
 		return errors.New("dead-man: descriptor 3 is no socket")
 	}
 	defer func() { _ = conn.Close() }()
+	d := &deadman{conn: conn, log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	if old, err := os.ReadFile("/proc/self/oom_score_adj"); err == nil && os.WriteFile("/proc/self/oom_score_adj", []byte(unkillable), 0) == nil {
+		d.oomScore = old // fails without the right to; still worth running
+	}
 	// What is touched stays in memory; locking all that Go reserved would cost 86 MiB. The rehearsal touches what a thaw needs.
 	locked := byte(1)
 	if unix.Mlockall(unix.MCL_CURRENT|unix.MCL_FUTURE|unix.MCL_ONFAULT) != nil {
@@ -59,33 +73,103 @@ func RunDeadman() error {
 	if _, err := conn.Write([]byte{opReady, locked}); err != nil {
 		return nil
 	}
-	req, oob := make([]byte, 16), make([]byte, unix.CmsgSpace(4*maxMounts))
-	reply := make([]byte, 2+2*maxMounts)
-	var h *hold
+	req, oob := make([]byte, maxScriptMessage), make([]byte, unix.CmsgSpace(4*maxMounts))
 	for {
 		n, on, _, _, err := conn.ReadMsgUnix(req, oob)
 		if err != nil || n < 1 {
-			if h != nil {
-				h.end(true)
-				h.wait()
-			}
+			d.lost()
 			return nil
 		}
-		switch {
-		case req[0] == opFreeze && h == nil && n >= 5:
-			h = newHold(descriptors(oob[:on]), time.Duration(binary.BigEndian.Uint32(req[1:]))*time.Millisecond)
-			h.wait()
-		case req[0] == opThaw && h != nil:
-			h.end(false)
-		default:
-			return fmt.Errorf("dead-man: request %q is out of turn", req[:n])
+		if err := d.serve(req[:n], oob[:on]); err != nil {
+			d.lost()
+			return err
 		}
-		reply = h.answer(reply[:0], req[0])
-		if req[0] == opThaw || h.over() {
-			h.close()
-			h = nil
+	}
+}
+
+// deadman is the process's state. Its requests come one after the other; the duty's deadline comes when it will.
+type deadman struct {
+	conn     *net.UnixConn
+	log      *slog.Logger
+	oomScore []byte // what it was before
+	reply    []byte
+	duty     *duty
+
+	mu sync.Mutex // guards h
+	h  *hold
+}
+
+func (d *deadman) serve(req, oob []byte) error {
+	switch op := req[0]; {
+	case op == opPre && d.duty == nil:
+		var r preRequest
+		if err := json.Unmarshal(req[1:], &r); err != nil {
+			return fmt.Errorf("dead-man: %w", err)
 		}
-		_, _ = conn.Write(reply) // a guard that is gone shows in the next read
+		var err error
+		if d.duty, err = newDuty(d.conn, r, d.oomScore, d.log, d.thaw); err != nil {
+			a := answerOf(err)
+			a.NotStarted = true
+			send(d.conn, opPre, a)
+		}
+	case op == opPost && d.duty != nil:
+		a := d.duty.settle("")
+		d.duty = nil
+		send(d.conn, opPost, a)
+	case op == opFreeze && d.h == nil && len(req) >= 5:
+		h := d.freeze(descriptors(oob), time.Duration(binary.BigEndian.Uint32(req[1:]))*time.Millisecond)
+		h.wait()
+		d.answer(h, op)
+	case op == opThaw && d.h != nil:
+		d.h.end(false)
+		d.answer(d.h, op)
+	default:
+		return fmt.Errorf("dead-man: request %q is out of turn", req[:min(len(req), 8)])
+	}
+	return nil
+}
+
+// freeze begins a hold, but not while a post script runs that its deadline called for: that must be able to write.
+func (d *deadman) freeze(fds []int, limit time.Duration) *hold {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.duty != nil && d.duty.due() {
+		d.mu.Unlock()
+		d.duty.settle("") // waits
+		d.mu.Lock()
+	}
+	d.h = newHold(fds, limit)
+	return d.h
+}
+
+// thaw lets go what is frozen, because the application's deadline passed.
+func (d *deadman) thaw() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.h != nil {
+		d.h.end(true)
+	}
+}
+
+func (d *deadman) answer(h *hold, op byte) {
+	d.reply = h.answer(d.reply[:0], op)
+	if op == opThaw || h.over() {
+		d.mu.Lock()
+		h.close()
+		d.h = nil
+		d.mu.Unlock()
+	}
+	_, _ = d.conn.Write(d.reply) // a guard that is gone shows in the next read
+}
+
+// lost does what is owed when the guard is gone: first the filesystems, then the application.
+func (d *deadman) lost() {
+	d.thaw()
+	if d.duty != nil {
+		d.duty.settle("the agent is gone")
+	}
+	if d.h != nil {
+		d.h.wait() // for a freeze that the kernel is still at
 	}
 }
 

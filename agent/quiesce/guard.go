@@ -1,6 +1,6 @@
-// Package quiesce stops a machine's writes for an instant: it freezes filesystems under a dead-man's watch and runs the scripts
-// that quiesce applications. It never leaves a filesystem frozen, whatever happens to the agent, and never thaws one that
-// somebody else froze.
+// Package quiesce stops a machine's writes for an instant: it freezes filesystems and runs the scripts that quiesce applications,
+// both in a dead-man process. It never leaves a filesystem frozen or an application quiesced, whatever happens to the agent, and
+// never thaws what somebody else froze.
 package quiesce
 
 import (
@@ -24,8 +24,9 @@ import (
 var (
 	// ErrBusy means that somebody else holds a filesystem frozen. Nothing was changed; try again later.
 	ErrBusy = errors.New("quiesce: a filesystem is frozen by somebody else")
-	// ErrExpired means that the deadline thawed the filesystems before Thaw: what was read under the freeze is of no instant.
-	ErrExpired = errors.New("quiesce: the freeze outlived its deadline")
+	// ErrExpired means that the deadline came before Thaw or RunPost: filesystems were thawed, applications let go, and what was
+	// read meanwhile is of no instant.
+	ErrExpired = errors.New("quiesce: the deadline passed before all was read")
 	// ErrLost means that the dead-man process is gone. The filesystems were thawed.
 	ErrLost = errors.New("quiesce: the dead-man process is gone")
 )
@@ -36,13 +37,17 @@ const (
 	maxMounts    = 200
 )
 
-// Guard owns the dead-man process, which does all freezing and thawing. It is started before the first freeze, because a program
+// Guard owns the dead-man process, which does all freezing and thawing and runs all scripts. It is started before the first freeze, because a program
 // cannot be started from a frozen disk, and kept. Not safe for concurrent use.
 type Guard struct {
 	command []string
 	log     *slog.Logger
 	cmd     *exec.Cmd
 	conn    *net.UnixConn
+
+	owed   *preRequest // what RunPost is for; nil when none is due
+	owedBy *exec.Cmd   // the dead-man that was asked
+	killed bool        // it ended, and not as it should
 }
 
 // NewGuard returns a guard that runs command as its dead-man: this program with arguments that lead to RunDeadman.
@@ -67,6 +72,7 @@ func (g *Guard) start() error {
 	cmd := exec.Command(g.command[0], g.command[1:]...)
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a signal to our group must not reach it
+	cmd.Stderr = os.Stderr                               // where it tells what it had to do without us
 	if err := cmd.Start(); err != nil {
 		return errors.Join(fmt.Errorf("start the dead-man process: %w", err), conn.Close())
 	}
@@ -91,14 +97,12 @@ func (g *Guard) stop() {
 	_ = g.conn.Close()
 	cmd := g.cmd
 	g.conn, g.cmd = nil, nil
-	done := make(chan struct{})
-	go func() { // a freeze that hangs in the kernel cannot be waited for
-		defer close(done)
-		_ = cmd.Wait()
-	}()
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }() // a freeze that hangs in the kernel cannot be waited for
 	select {
-	case <-done:
-	case <-time.After(replyGrace):
+	case err := <-done:
+		g.killed = g.killed || err != nil && cmd == g.owedBy
+	case <-time.After(replyGrace + g.postTime()):
 		g.log.Warn("the dead-man process did not end yet")
 	}
 }
@@ -189,7 +193,7 @@ func (w *Window) Freeze(limit time.Duration) error {
 		fds[i] = int(m.Fd())
 	}
 	binary.BigEndian.PutUint32(w.request[1:], uint32(limit.Milliseconds()))
-	p, err := w.ask(opFreeze, unix.UnixRights(fds...), limit+replyGrace)
+	p, err := w.ask(opFreeze, unix.UnixRights(fds...), limit+replyGrace+w.g.postTime())
 	if err != nil {
 		return err
 	}

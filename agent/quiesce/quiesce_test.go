@@ -20,16 +20,22 @@ import (
 	"github.com/lifeboat-dr/lifeboat/agent/source"
 )
 
-// TestMain doubles as the dead-man process.
+// TestMain doubles as the dead-man process and as an agent that tests kill.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == "deadman" {
-		if err := quiesce.RunDeadman(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
+	var err error
+	switch {
+	case len(os.Args) == 2 && os.Args[1] == "deadman":
+		err = quiesce.RunDeadman()
+	case len(os.Args) == 3 && os.Args[1] == "agent":
+		err = runAgent(os.Args[2])
+	default:
+		os.Exit(m.Run())
 	}
-	os.Exit(m.Run())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
 }
 
 func run(t *testing.T, name string, args ...string) string {
@@ -61,12 +67,13 @@ func volume(t *testing.T, under string, mkfs ...string) source.Filesystem {
 	t.Cleanup(func() { run(t, "losetup", "-d", loop) })
 	run(t, "mount", loop, mount)
 	t.Cleanup(func() {
-		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-			err := syscall.Unmount(mount, 0)
-			if err == nil {
-				return
-			}
-			if time.Now().After(deadline) {
+		tick := time.NewTicker(10 * time.Millisecond) // a child just being forked may hold it
+		defer tick.Stop()
+		end := time.After(time.Minute)
+		for err := syscall.Unmount(mount, 0); err != nil; err = syscall.Unmount(mount, 0) {
+			select {
+			case <-tick.C:
+			case <-end:
 				t.Errorf("unmount %s: %v", mount, err)
 				return
 			}
@@ -125,7 +132,7 @@ func goesOn(t *testing.T, done <-chan error) {
 		if err != nil {
 			t.Fatal(err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the filesystem stayed frozen")
 	}
 }
@@ -162,8 +169,16 @@ func TestDeadlineThawsAndIsTold(t *testing.T) {
 	fs := volume(t, "", ext4...)
 	g := guard(t)
 	w := prepare(t, g, fs)
-	if err := w.Freeze(200 * time.Millisecond); err != nil {
-		t.Fatal(err)
+	for limit := 200 * time.Millisecond; ; limit *= 2 {
+		err := w.Freeze(limit)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, quiesce.ErrExpired) || limit > time.Minute { // else this machine is busy: the freeze itself took longer
+			t.Fatal(err)
+		}
+		w.Close()
+		w = prepare(t, g, fs)
 	}
 	goesOn(t, write(fs)) // without our doing
 	if _, err := w.Thaw(); !errors.Is(err, quiesce.ErrExpired) {
@@ -284,45 +299,5 @@ func TestGateKeepsLinesWhileHeld(t *testing.T) {
 	g.Release()
 	if got := out.String(); len(got) > 300<<10 || !strings.Contains(got, "were dropped") {
 		t.Errorf("got %d bytes of log, want at most 256 KiB kept and a word on the rest", len(got))
-	}
-}
-
-func TestScripts(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	script := func(name, text string) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	ctx := context.Background()
-	out := filepath.Join(dir, "out")
-	s := quiesce.Scripts{Pre: script("pre", `echo "$LIFEBOAT_PHASE $LIFEBOAT_CONSISTENCY" >> `+out), Post: script("post", `echo "$LIFEBOAT_PHASE" >> `+out)}
-	if err := errors.Join(s.RunPre(ctx, "ApplicationConsistent"), s.RunPost(ctx, "ApplicationConsistent")); err != nil {
-		t.Fatal(err)
-	}
-	if b, err := os.ReadFile(out); err != nil || string(b) != "pre ApplicationConsistent\npost\n" {
-		t.Errorf("got %q and %v", b, err)
-	}
-	s.Pre = script("bad", "echo no database >&2; exit 3")
-	if err := s.RunPre(ctx, ""); err == nil || !strings.Contains(err.Error(), "no database") || !strings.Contains(err.Error(), "exit status 3") {
-		t.Errorf("got %v, want what it printed and its status", err)
-	}
-	s = quiesce.Scripts{Pre: script("slow", "sleep 60 & wait"), Timeout: 100 * time.Millisecond}
-	start := time.Now()
-	err := s.RunPre(ctx, "")
-	if e, ok := errors.AsType[*quiesce.ScriptError](err); !ok || !strings.Contains(e.Error(), "longer than 100ms") || time.Since(start) > 10*time.Second {
-		t.Errorf("got %v after %v", err, time.Since(start))
-	}
-	cancelled, cancel := context.WithCancel(ctx)
-	cancel()
-	if err := os.Remove(out); err != nil {
-		t.Fatal(err)
-	}
-	s.Post = filepath.Join(dir, "post")
-	if err := s.RunPost(cancelled, ""); err != nil {
-		t.Errorf("the post script after a cancelled capture: %v", err)
 	}
 }

@@ -79,7 +79,7 @@ func (s *session) capture(ctx context.Context, want fleet.Protection) error {
 		var instant time.Time
 		var epochs []int64
 		var err error
-		instant, epochs, warn, err = s.window(ctx, mem, app, limit)
+		instant, epochs, warn, err = s.window(ctx, mem, app, limit, took)
 		if err == nil {
 			if app = app && warn == nil; app {
 				return s.deliver(ctx, want, mem, instant, epochs, string(fleet.ApplicationConsistent), nil)
@@ -148,8 +148,8 @@ func (s *session) retry(ctx context.Context, err error, try int) error {
 }
 
 // window takes one instant of all disks. What the last pass over frozen disks finds is in mem afterwards. warn is set when the
-// point is good but its applications were not quiesced as asked.
-func (s *session) window(ctx context.Context, mem *spool, app bool, limit time.Duration) (instant time.Time, epochs []int64, warn, err error) {
+// point is good but its applications were not quiesced as asked. A pass over all disks is expected to take as long as the last one.
+func (s *session) window(ctx context.Context, mem *spool, app bool, limit, pass time.Duration) (instant time.Time, epochs []int64, warn, err error) {
 	label := fleet.CrashConsistent
 	if app {
 		label = fleet.ApplicationConsistent
@@ -158,12 +158,23 @@ func (s *session) window(ctx context.Context, mem *spool, app bool, limit time.D
 	scripted := scripts.Any() && s.count(image) > 0
 	if app || scripted {
 		defer func() {
-			if perr := scripts.RunPost(ctx, string(label)); perr != nil {
+			perr := s.p.guard.RunPost()
+			if err == nil && scripted && errors.Is(perr, quiesce.ErrExpired) {
+				err = perr // the images may have moved
+			}
+			if perr != nil {
 				s.p.log.Warn("post script ended with an error", "err", perr)
 				warn = errors.Join(warn, perr)
 			}
 		}()
-		if perr := scripts.RunPre(ctx, string(label)); perr != nil {
+		stand := 2 * limit // writing out what is dirty, and the freeze
+		if scripted {
+			stand += 2 * pass
+		}
+		if perr := s.p.guard.RunPre(ctx, scripts, string(label), stand); perr != nil {
+			if ctx.Err() != nil {
+				return instant, nil, nil, context.Cause(ctx)
+			}
 			if scripted {
 				return instant, nil, nil, &refusal{perr}
 			}
@@ -284,7 +295,6 @@ func (s *session) deliver(ctx context.Context, want fleet.Protection, mem *spool
 	for _, d := range s.disks {
 		d.quiet = 0
 	}
-	bytes := mem.bytes()
 	err := mem.each(func(disk int, c *scan.Change) error {
 		if err := s.sink(disk, c); err != nil {
 			return err
@@ -317,6 +327,6 @@ func (s *session) deliver(ctx context.Context, want fleet.Protection, mem *spool
 			st.Error = errorOf(warn)
 		}
 	})
-	s.p.log.Info("point is durable", "point", durable.Point.Sequence, "bytes", bytes, "dur", time.Since(start))
+	s.p.log.Info("point is durable", "point", durable.Point.Sequence, "changed", s.p.changed.Swap(0), "shipped", s.p.shipped.Swap(0), "dur", time.Since(start))
 	return nil
 }

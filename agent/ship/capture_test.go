@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lifeboat-dr/lifeboat/agent/quiesce"
 	"github.com/lifeboat-dr/lifeboat/agent/ship"
 	"github.com/lifeboat-dr/lifeboat/agent/source"
 	"github.com/lifeboat-dr/lifeboat/replicator/ingest"
@@ -62,6 +63,39 @@ func TestCaptureThatOutlastsTheFreezeLimitIsRefused(t *testing.T) {
 	checkFilesystem(t, r.point(t, 2).images["disk0"])
 }
 
+func TestImageThatWasLetGoTooEarlyIsRefused(t *testing.T) {
+	t.Parallel()
+	const size = 4 << 20
+	src := source.Config{Disks: []source.Named{{ID: "disk0", Path: image(t, size, 5)}}}
+	r := newMemory()
+	s := newSite(t, r)
+	dir := t.TempDir()
+	ran := filepath.Join(dir, "ran")
+	cfg := s.config(src)
+	cfg.Scripts = quiesce.Scripts{Pre: writeScript(t, dir, "pre", "rm -f "+ran), Post: writeScript(t, dir, "post", "echo post >> "+ran)}
+	want := s.want(disksOf(t, src))
+	want.FreezeTimeoutSeconds = 1
+	var slow atomic.Bool
+	a := s.run(cfg, want, func(p *ship.Protector) {
+		p.OnWindow(func() {
+			if slow.Load() {
+				until(t, "post script of the dead-man", func() bool { _, err := os.Stat(ran); return err == nil })
+			}
+		})
+	})
+	a.want = want
+	a.first()
+	slow.Store(true)
+	if st := a.refused("deadline passed"); st.LastPoint.Sequence != 1 || s.count() != 1 {
+		t.Errorf("got %d points, status %+v", s.count(), st)
+	}
+	slow.Store(false)
+	a.capture()
+	if got := string(read(t, ran)); got != "post\n" {
+		t.Errorf("got %q, want one post script after the last pre script", got)
+	}
+}
+
 func TestWriteRateTooHighIsSaid(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t, 64<<20)
@@ -69,11 +103,8 @@ func TestWriteRateTooHighIsSaid(t *testing.T) {
 	cfg := s.config(m.source)
 	cfg.SpoolBytes = 256 << 10
 	// Between the passes and the freeze more is written than the spool holds, once there is a file to say so.
-	busy, pre := filepath.Join(t.TempDir(), "busy"), filepath.Join(t.TempDir(), "pre")
-	if err := os.WriteFile(pre, []byte("#!/bin/sh\ntest ! -e "+busy+" || head -c 2M /dev/urandom > "+m.mount+"/scratch\n"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	cfg.Scripts.Pre = pre
+	busy := filepath.Join(t.TempDir(), "busy")
+	cfg.Scripts.Pre = writeScript(t, t.TempDir(), "pre", "test ! -e "+busy+" || head -c 2M /dev/urandom > "+m.mount+"/scratch")
 	want := s.want(disksOf(t, m.source))
 	want.AppConsistentSeconds = 1
 	a := s.run(cfg, want, nil)
@@ -222,12 +253,9 @@ func TestFailedQuiesceIsNeverSoldAsAppConsistent(t *testing.T) {
 	r := newMemory()
 	s := newSite(t, r)
 	dir := t.TempDir()
-	pre, ok := filepath.Join(dir, "pre"), filepath.Join(dir, "ok")
-	if err := os.WriteFile(pre, []byte("#!/bin/sh\ntest -e "+ok+" || { echo the database is away; exit 1; }\n"), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	ok := filepath.Join(dir, "ok")
 	cfg := s.config(m.source)
-	cfg.Scripts.Pre = pre
+	cfg.Scripts.Pre = writeScript(t, dir, "pre", "test -e "+ok+" || { echo the database is away; exit 1; }")
 	want := s.want(disksOf(t, m.source))
 	want.AppConsistentSeconds = 3600
 	a := s.run(cfg, want, nil)
@@ -364,20 +392,29 @@ func TestVanishedDiskIsNamed(t *testing.T) {
 	a.first()
 }
 
-func TestGrantThatExpiredIsReplacedInTheSession(t *testing.T) {
+func TestYoungerGrantIsHandedOnInTheSession(t *testing.T) {
 	t.Parallel()
 	src := source.Config{Disks: []source.Named{{ID: "disk0", Path: noise(t, 1<<20), Stopped: true}}}
-	s := newSite(t, newMemory())
-	disks := disksOf(t, src)
-	want := s.want(disks)
-	want.Grant = s.grant(1, disks, func(c *fleet.GrantClaims) { c.Exp = time.Now().Unix() + 3 })
+	r := newMemory()
+	var later atomic.Int64 // what the replicator's clock is ahead
+	var looks atomic.Int64 // it looks at the clock when it is given a grant, and at no other time
+	s := newSiteAt(t, r, func() time.Time {
+		looks.Add(1)
+		return time.Now().Add(time.Duration(later.Load()))
+	})
+	want := s.want(disksOf(t, src))
 	a := s.run(s.config(src), want, nil)
 	a.first()
-	want.Grant = s.grant(1, disks, nil)
+	before := looks.Load()
+	later.Store(int64(2 * time.Hour)) // the first grant is no good any more
+	want.Grant = s.grant(1, disksOf(t, src), func(c *fleet.GrantClaims) { c.Exp = time.Now().Add(3 * time.Hour).Unix() })
 	a.Set(want)
 	a.want = want
-	time.Sleep(3500 * time.Millisecond) // the old grant's end: nothing must happen then
-	if st := a.capture(); st.Error != (fleet.Error{}) || st.Phase == fleet.Failed {
-		t.Errorf("got %+v after the first grant expired", st)
+	until(t, "grant at the replicator", func() bool { return looks.Load() > before })
+	if st := a.capture(); st.Error != (fleet.Error{}) || st.LastPoint.Sequence != 2 {
+		t.Errorf("got %+v with the second grant", st)
+	}
+	if r.sessions() != 1 {
+		t.Errorf("got %d sessions, want the first to go on", r.sessions())
 	}
 }

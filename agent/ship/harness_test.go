@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -50,6 +51,7 @@ type site struct {
 	server   *ingest.Server
 	addr     string
 	dir      string
+	now      func() time.Time // the replicator's clock; nil for the real one
 	stop     func()
 	log      *slog.Logger
 
@@ -57,9 +59,11 @@ type site struct {
 	points []ingest.Point
 }
 
-func newSite(t testing.TB, r ingest.Repository) *site {
+func newSite(t testing.TB, r ingest.Repository) *site { return newSiteAt(t, r, nil) }
+
+func newSiteAt(t testing.TB, r ingest.Repository, now func() time.Time) *site {
 	t.Helper()
-	s := &site{t: t, dir: t.TempDir(), log: testLog(t)}
+	s := &site{t: t, dir: t.TempDir(), log: testLog(t), now: now}
 	s.caKey = must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "vault CA"}, IsCA: true, BasicConstraintsValid: true,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign}
@@ -121,7 +125,7 @@ func (s *site) start(addr string, spoolLimit int64) {
 			}
 			return s.vault, nil
 		},
-		Dir: s.dir, SpoolLimit: spoolLimit, Logger: s.log,
+		Dir: s.dir, SpoolLimit: spoolLimit, Logger: s.log, Now: s.now,
 		Committed: func(_ string, p ingest.Point) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -217,19 +221,32 @@ func (s *site) run(cfg ship.Config, want fleet.Protection, before func(*ship.Pro
 	return a
 }
 
-// await polls until the status satisfies ok.
-func (a *agent) await(what string, ok func(fleet.ProtectionStatus) bool) fleet.ProtectionStatus {
+// await waits until the status satisfies ok.
+func (a *agent) await(what string, ok func(fleet.ProtectionStatus) bool) (st fleet.ProtectionStatus) {
 	a.t.Helper()
-	deadline := time.Now().Add(60 * time.Second)
-	for {
-		st := a.Status()
-		if ok(st) {
-			return st
+	defer func() {
+		if a.t.Failed() {
+			a.t.Logf("status while waiting for %s: %+v", what, st)
 		}
-		if time.Now().After(deadline) {
-			a.t.Fatalf("no %s within a minute; status %+v", what, st)
+	}()
+	until(a.t, what, func() bool {
+		st = a.Status()
+		return ok(st)
+	})
+	return st
+}
+
+// until waits for what nobody announces. Two minutes are a lot on an idle machine, and not on a loaded one.
+func until(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.After(2 * time.Minute); !ok(); {
+		select {
+		case <-tick.C:
+		case <-end:
+			t.Fatalf("no %s within two minutes", what)
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 }
 
@@ -261,6 +278,18 @@ func command(t *testing.T, name string, args ...string) string {
 		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
 	}
 	return strings.TrimSpace(string(out))
+}
+
+// writeScript writes a script that can be run at once: no child forked meanwhile holds it open for writing.
+func writeScript(t *testing.T, dir, name, text string) string {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text+"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 func sameImage(t *testing.T, what string, got, want []byte) {

@@ -9,8 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
+	"github.com/lifeboat-dr/lifeboat/agent/quiesce"
 	"github.com/lifeboat-dr/lifeboat/agent/source"
 	"github.com/lifeboat-dr/lifeboat/replicator/ingest"
 	"github.com/lifeboat-dr/lifeboat/replicator/repo"
@@ -61,15 +61,6 @@ func restore(t *testing.T, r *repo.Repository, seq int64, disk string, size int6
 		}
 	}
 	return b
-}
-
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(60 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("no %s within a minute", what)
-		}
-	}
 }
 
 func TestKilledAgentShipsOnlyWhatIsMissing(t *testing.T) {
@@ -148,14 +139,9 @@ func TestPointsOfTheRepositoryEqualAnImageFrozenByScripts(t *testing.T) {
 	dir := t.TempDir()
 	seen := filepath.Join(dir, "seen.img") // what the agent reads: a copy the pre script makes
 	shots := filepath.Join(dir, "shots")
-	pre, post := filepath.Join(dir, "pre.sh"), filepath.Join(dir, "post.sh")
-	for path, text := range map[string]string{
-		pre:  "#!/bin/sh\nset -e\ncp " + live + " " + seen + ".new\nmv " + seen + ".new " + seen + "\n",
-		post: "#!/bin/sh\nset -e\ncp " + seen + " " + shots + "/$(ls " + shots + " | wc -l).img\n",
-	} {
-		if err := os.WriteFile(path, []byte(text), 0o700); err != nil {
-			t.Fatal(err)
-		}
+	scripts := quiesce.Scripts{
+		Pre:  writeScript(t, dir, "pre", "set -e; cp "+live+" "+seen+".new; mv "+seen+".new "+seen),
+		Post: writeScript(t, dir, "post", "set -e; cp "+seen+" "+shots+"/$(ls "+shots+" | wc -l).img"),
 	}
 	if err := os.Mkdir(shots, 0o700); err != nil {
 		t.Fatal(err)
@@ -165,7 +151,7 @@ func TestPointsOfTheRepositoryEqualAnImageFrozenByScripts(t *testing.T) {
 	s := newSite(t, ingest.FromRepo(r))
 	src := source.Config{Disks: []source.Named{{ID: "disk0", Path: seen}}}
 	cfg := s.config(src)
-	cfg.Scripts.Pre, cfg.Scripts.Post = pre, post
+	cfg.Scripts = scripts
 	f, err := os.OpenFile(live, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -24,6 +24,10 @@ const (
 
 	maxUnacked   = 16 << 10 // messages
 	sumsInFlight = 4
+
+	// Of the stream below TLS. What is read are acknowledgements and, at the start of some sessions, sums.
+	readBuffer  = 16 << 10
+	writeBuffer = 256 << 10
 )
 
 // link is a session's connection. A replicator that is short of room stops reading, so sending may take as long as it wants; that
@@ -61,7 +65,7 @@ func (p *Protector) dial(ctx context.Context, to fleet.ReplicatorAddress, hello 
 		return nil, &Fault{Code: "unavailable", Message: fmt.Sprintf("replicator %s cannot be reached: %v", to.Address, err),
 			Causes: "It is down, or a firewall is in the way.", Action: "Check that this machine may connect to its data port."}
 	}
-	conn := tls.Client(raw, &tls.Config{
+	conn := tls.Client(wire.NewStream(raw, readBuffer, writeBuffer), &tls.Config{
 		MinVersion: tls.VersionTLS13, ServerName: to.ServerName, RootCAs: pool, Certificates: []tls.Certificate{cert},
 		DynamicRecordSizingDisabled: true,
 	})

@@ -20,6 +20,7 @@ type memory struct {
 	open   *memoryWriter    // the newest writer, whose work its successor resumes
 	put    map[string]int64 // bytes put, by disk
 	asked  int              // requests for sums
+	opened int              // writers, one a session
 }
 
 type memoryPoint struct {
@@ -57,6 +58,7 @@ func (m *memory) NewWriter(_ context.Context, machine string, gen int64, disks [
 		w.dirty = old.dirty
 	}
 	m.open = w
+	m.opened++
 	return w, nil
 }
 
@@ -69,6 +71,12 @@ func (m *memory) point(t *testing.T, n int) memoryPoint {
 		t.Fatalf("got %d points, want %d", len(m.points), n)
 	}
 	return m.points[n-1]
+}
+
+func (m *memory) sessions() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.opened
 }
 
 func (m *memory) putBytes(disk string) int64 {
@@ -101,19 +109,19 @@ func (w *memoryWriter) Sums(_ context.Context, disk string, first int64, dst []b
 	w.m.mu.Lock()
 	w.m.asked++
 	w.m.mu.Unlock()
-	key := w.m.SumKey(w.machine, disk)
+	summer := block.NewSummer(w.m.SumKey(w.machine, disk))
 	for i := range dst {
 		off := (first + int64(i)) * block.Size
-		dst[i] = key.Of(w.images[disk][off:min(off+block.Size, int64(len(w.images[disk])))])
+		dst[i] = summer.Of(w.images[disk][off:min(off+block.Size, int64(len(w.images[disk])))])
 	}
 	return nil
 }
 
 func (w *memoryWriter) Put(_ context.Context, disk string, es []block.Extent, sums []block.Sum, data []byte) error {
-	key := w.m.SumKey(w.machine, disk)
+	summer := block.NewSummer(w.m.SumKey(w.machine, disk))
 	for _, e := range es {
 		for off := int64(0); off < e.Length; off += block.Size {
-			if key.Of(data[off:min(off+block.Size, e.Length)]) != sums[0] {
+			if summer.Of(data[off:min(off+block.Size, e.Length)]) != sums[0] {
 				return errors.New("a sum is not that of its block")
 			}
 			sums = sums[1:]

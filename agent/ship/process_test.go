@@ -69,6 +69,7 @@ type agentSetup struct {
 	CA       []byte
 	Identity pair
 	Want     fleet.Protection
+	Scripts  quiesce.Scripts
 	Hang     bool // in the first freeze window, for ever
 }
 
@@ -103,6 +104,7 @@ func agentProcess(path string) error {
 	}
 	p, err := ship.New(ship.Config{
 		StateDir: s.State, Source: s.Source, Deadman: []string{"/proc/self/exe", "deadman"}, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Scripts:  s.Scripts,
 		Identity: func() (tls.Certificate, *x509.CertPool, error) { return s.Identity.unpack(), pool(s.CA), nil },
 	}, s.Want)
 	if err != nil {
@@ -124,9 +126,11 @@ func openRepository(ctx context.Context, dir string) (*repo.Repository, error) {
 		return nil, err
 	}
 	key := repo.Key{1, 2, 3}
-	file, err := repo.NewVaultFile(vaultID, key, repo.NewRecoveryKey())
-	if err != nil {
-		return nil, err
+	var file []byte // a vault that is there keeps its own
+	if _, err := os.Stat(filepath.Join(dir, "vaults", vaultID, "vault.json")); err != nil {
+		if file, err = repo.NewVaultFile(vaultID, key, repo.NewRecoveryKey()); err != nil {
+			return nil, err
+		}
 	}
 	r, err := repo.Open(ctx, b, vaultID, key, file, repo.Options{})
 	if err != nil {

@@ -321,6 +321,8 @@ func (s *session) sink(disk int, c *scan.Change) error {
 		return err
 	}
 	s.prog.sent(disk, c.Bytes())
+	s.p.changed.Add(c.Bytes())
+	s.p.shipped.Add(int64(len(c.Data)))
 	return nil
 }
 

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/agent/quiesce"
@@ -74,6 +75,10 @@ type Protector struct {
 	status  status
 	memo    memo
 	notify  chan struct{} // holds one token when want changed
+
+	// Since the newest point, over sessions: bytes of the disks that differed, a block as often as a pass found it changed, and
+	// those of them with content, before compression.
+	changed, shipped atomic.Int64
 
 	mu   sync.Mutex // guards want
 	want fleet.Protection

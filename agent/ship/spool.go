@@ -66,13 +66,6 @@ func (s *spool) keep(disk int, c *scan.Change) error {
 	return nil
 }
 
-func (s *spool) bytes() (n int64) {
-	for i := range s.changes {
-		n += s.changes[i].c.Bytes()
-	}
-	return n
-}
-
 // each hands out the changes in the order they came.
 func (s *spool) each(f func(disk int, c *scan.Change) error) error {
 	for i := range s.changes {

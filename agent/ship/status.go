@@ -75,6 +75,10 @@ func errorOf(err error) fleet.Error {
 		return fleet.Error{Code: "precondition_failed", Message: s.Error(), PossibleCauses: "The script ended with an error or took too long.",
 			RecommendedAction: "Run it by hand on the machine; raise its timeout in the agent's configuration if it needs longer."}
 	}
+	if errors.Is(err, quiesce.ErrExpired) {
+		return fleet.Error{Code: "precondition_failed", Message: err.Error(), PossibleCauses: "The disks are slow, or the machine is busy.",
+			RecommendedAction: "Raise the policy's freeze limit."}
+	}
 	return fleet.Error{Code: "unavailable", Message: err.Error(),
 		PossibleCauses: "The replicator cannot be reached, or a disk or the agent's state directory cannot be read or written.", RecommendedAction: "The agent tries again by itself; see its log."}
 }

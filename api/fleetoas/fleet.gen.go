@@ -575,7 +575,7 @@ type ServedVault struct {
 	// ServerName The TLS server name agents ask for; selects this vault.
 	ServerName string `json:"serverName"`
 
-	// VaultFile Content of the bucket's vault.json, created if absent.
+	// VaultFile Content of the bucket's vault.json, created if absent. Empty while another one is being written, when either may be there.
 	VaultFile []byte `json:"vaultFile"`
 	VaultId   string `json:"vaultId"`
 }

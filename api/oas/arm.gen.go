@@ -10892,6 +10892,12 @@ type VaultsListByResourceGroupParams struct {
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
 }
 
+// VaultsReissueRecoveryKeyParams defines parameters for VaultsReissueRecoveryKey.
+type VaultsReissueRecoveryKeyParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
 // ReplicationAlertSettingsListParams defines parameters for ReplicationAlertSettingsList.
 type ReplicationAlertSettingsListParams struct {
 	// SkipToken Opaque; taken from nextLink.
@@ -20026,6 +20032,9 @@ type ServerInterface interface {
 	// VaultsListByResourceGroup List the vaults of a resource group.
 	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults)
 	VaultsListByResourceGroup(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, params VaultsListByResourceGroupParams)
+	// VaultsReissueRecoveryKey Make a new recovery key; the one before opens the bucket no more.
+	// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/reissueRecoveryKey)
+	VaultsReissueRecoveryKey(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params VaultsReissueRecoveryKeyParams)
 	// ReplicationAlertSettingsList List the alert settings of a vault: there is one.
 	// (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationAlertSettings)
 	ReplicationAlertSettingsList(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params ReplicationAlertSettingsListParams)
@@ -20647,6 +20656,12 @@ func (_ Unimplemented) OperationsList(w http.ResponseWriter, r *http.Request, su
 // VaultsListByResourceGroup List the vaults of a resource group.
 // (GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults)
 func (_ Unimplemented) VaultsListByResourceGroup(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, params VaultsListByResourceGroupParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// VaultsReissueRecoveryKey Make a new recovery key; the one before opens the bucket no more.
+// (POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/reissueRecoveryKey)
+func (_ Unimplemented) VaultsReissueRecoveryKey(w http.ResponseWriter, r *http.Request, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params VaultsReissueRecoveryKeyParams) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -22284,6 +22299,66 @@ func (siw *ServerInterfaceWrapper) VaultsListByResourceGroup(w http.ResponseWrit
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.VaultsListByResourceGroup(w, r, subscriptionId, resourceGroupName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// VaultsReissueRecoveryKey operation middleware
+func (siw *ServerInterfaceWrapper) VaultsReissueRecoveryKey(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "subscriptionId" -------------
+	var subscriptionId SubscriptionId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriptionId", chi.URLParam(r, "subscriptionId"), &subscriptionId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "subscriptionId", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceGroupName" -------------
+	var resourceGroupName ResourceGroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceGroupName", chi.URLParam(r, "resourceGroupName"), &resourceGroupName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceGroupName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "resourceName" -------------
+	var resourceName ResourceName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "resourceName", chi.URLParam(r, "resourceName"), &resourceName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "resourceName", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params VaultsReissueRecoveryKeyParams
+
+	// ------------- Required query parameter "api-version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "api-version", r.URL.Query(), &params.ApiVersion, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "api-version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "api-version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.VaultsReissueRecoveryKey(w, r, subscriptionId, resourceGroupName, resourceName, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -37395,6 +37470,9 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults", wrapper.VaultsListByResourceGroup)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/reissueRecoveryKey", wrapper.VaultsReissueRecoveryKey)
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationAlertSettings", wrapper.ReplicationAlertSettingsList)

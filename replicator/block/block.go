@@ -4,7 +4,8 @@ package block
 
 import (
 	"bytes"
-	"crypto/sha256"
+	"crypto/aes"
+	"crypto/cipher"
 	"math/bits"
 )
 
@@ -44,29 +45,45 @@ func IsZero(p []byte) bool {
 }
 
 // Sum is the compare sum of one block: equal sums of two blocks under one key mean equal bytes. The zero Sum stands for a
-// block of zeros and never comes out of SumKey.Of for other content (chance 2^-128).
+// block of zeros and never comes out of Summer.Of for other content (chance 2^-128).
 type Sum [16]byte
 
 // SumKey makes sums useless to those who do not hold it. One key belongs to one disk of one machine; the repository derives
 // it from the vault's data key and the process server hands it to the agent.
 type SumKey [32]byte
 
-// Of returns the compare sum of one block: zero for a block of zeros, else the first 16 bytes of SHA-256(key || block). Safe
-// for concurrent use.
-func (k *SumKey) Of(p []byte) Sum {
+// Summer makes the compare sums of one disk. Safe for concurrent use.
+type Summer struct {
+	permutation cipher.Block
+	mac         cipher.AEAD
+}
+
+// NewSummer returns the Summer of a key.
+func NewSummer(k SumKey) *Summer {
+	permutation, err := aes.NewCipher(k[:])
+	if err != nil {
+		panic(err) // the length of a SumKey is one of AES's
+	}
+	mac, err := cipher.NewGCM(permutation)
+	if err != nil {
+		panic(err) // the block of AES is that of GCM
+	}
+	return &Summer{permutation: permutation, mac: mac}
+}
+
+// sumNonce is one for all sums: what GCM authenticates under it is encrypted once more, so that sums tell nothing of the key.
+var sumNonce [12]byte
+
+// Of returns the compare sum of one block: zero for a block of zeros, else AES-256(key, GMAC), where GMAC is the tag of AES-256-GCM
+// under the key and a nonce of zeros for an empty text with the block as additional data. Chance that two different blocks have the
+// same sum: 2^-119.
+func (s *Summer) Of(p []byte) (sum Sum) {
 	if IsZero(p) {
 		return Sum{}
 	}
-	return k.OfNonZero(p)
-}
-
-// OfNonZero is Of for a block known to hold a byte other than zero.
-func (k *SumKey) OfNonZero(p []byte) Sum {
-	var buf [len(SumKey{}) + Size]byte
-	n := copy(buf[:], k[:])
-	n += copy(buf[n:], p)
-	full := sha256.Sum256(buf[:n])
-	return Sum(full[:16])
+	tag := s.mac.Seal(sum[:0], sumNonce[:], nil, p)
+	s.permutation.Encrypt(tag, tag)
+	return Sum(tag)
 }
 
 // Bitmap holds one bit a block. The zero value has no bits; make one with NewBitmap. Not safe for concurrent use.

@@ -242,9 +242,19 @@ func parseRuns(t []byte, n int) (runs []Run, blocks int64, err error) {
 	return runs, blocks, nil
 }
 
+// PlainSize returns how many plain bytes the frame at the start of p says that it has. Nothing is authenticated yet.
+func PlainSize(p []byte) (int, error) {
+	f, _, err := parseFixed(p)
+	return f.Plain, err
+}
+
 // Open authenticates the frame at the start of p, which must be number index of the Cipher's pack, and returns its plain
 // bytes. p is used as working space: its content is undefined afterwards.
-func (c *Cipher) Open(p []byte, index uint32) ([]byte, error) {
+func (c *Cipher) Open(p []byte, index uint32) ([]byte, error) { return c.OpenInto(nil, p, index) }
+
+// OpenInto is Open, but the plain bytes are put into dst, over what it holds, if they fit into its capacity. After an error
+// dst's content is undefined.
+func (c *Cipher) OpenInto(dst, p []byte, index uint32) ([]byte, error) {
 	f, _, err := parseFixed(p)
 	if err != nil {
 		return nil, err
@@ -260,5 +270,8 @@ func (c *Cipher) Open(p []byte, index uint32) ([]byte, error) {
 	if f.Plain == 0 {
 		return nil, nil
 	}
-	return decompressed(make([]byte, 0, f.Plain), body, f.Codec, f.Plain)
+	if cap(dst) < f.Plain {
+		dst = make([]byte, 0, f.Plain)
+	}
+	return decompressed(dst[:0], body, f.Codec, f.Plain)
 }

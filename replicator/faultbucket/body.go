@@ -24,6 +24,7 @@ func (b *bucket) NewRangeReader(ctx context.Context, key string, offset, length 
 	if length >= 0 {
 		n = min(n, length)
 	}
+	e.read(n)
 	return &reader{inner: r, effect: e, left: n, target: e.at(n)}, nil
 }
 

@@ -17,15 +17,23 @@ import (
 )
 
 // Wrap returns b with the faults of a plan. It takes b over: closing the returned bucket closes b.
-func Wrap(b *blob.Bucket, plan *Plan) *blob.Bucket { return blob.NewBucket(&bucket{b, plan}) }
+func Wrap(b *blob.Bucket, plan *Plan) *blob.Bucket {
+	return blob.NewBucket(&bucket{inner: b, plan: plan})
+}
+
+// Share is Wrap for one of several users of b: closing the returned bucket leaves b open.
+func Share(b *blob.Bucket, plan *Plan) *blob.Bucket {
+	return blob.NewBucket(&bucket{inner: b, plan: plan, shared: true})
+}
 
 // pageSize is used where a caller leaves it to the driver; the wrapped bucket's type wants a number.
 const pageSize = 1000
 
 // bucket implements driver.Bucket on a *blob.Bucket.
 type bucket struct {
-	inner *blob.Bucket
-	plan  *Plan
+	inner  *blob.Bucket
+	plan   *Plan
+	shared bool
 }
 
 // ErrorCode implements driver.Bucket.
@@ -180,4 +188,9 @@ func (b *bucket) SignedURL(ctx context.Context, key string, opts *driver.SignedU
 }
 
 // Close implements driver.Bucket.
-func (b *bucket) Close() error { return b.inner.Close() }
+func (b *bucket) Close() error {
+	if b.shared {
+		return nil
+	}
+	return b.inner.Close()
+}

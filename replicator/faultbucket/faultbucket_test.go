@@ -29,7 +29,7 @@ type harness struct{ open func() (*blob.Bucket, error) }
 
 func (h harness) MakeDriver(context.Context) (driver.Bucket, error) {
 	b, err := h.open()
-	return &bucket{b, New(1)}, err
+	return &bucket{inner: b, plan: New(1)}, err
 }
 
 func (h harness) MakeDriverForNonexistentBucket(context.Context) (driver.Bucket, error) {
@@ -343,6 +343,22 @@ func TestFaultsFindTheirCall(t *testing.T) {
 	if len(calls) != 12 || calls[0] != (Call{Write, "points/m/1/5"}) || calls[2] != (Call{Read, "points/m/1/5"}) {
 		t.Errorf("got calls %v", calls)
 	}
+	if _, err := b.ReadAll(t.Context(), "absent"); gcerrors.Code(err) != gcerrors.NotFound {
+		t.Errorf("got %v, want NotFound", err)
+	}
+	if plan.HadBody(0) || plan.HadBody(4) || !plan.HadBody(11) || plan.HadBody(12) {
+		t.Error("a write, a failed read or one of nothing had a body, or a read had none")
+	}
+}
+
+func TestAShareLeavesTheBucketOpen(t *testing.T) {
+	t.Parallel()
+	inner := memblob.OpenBucket(nil)
+	defer inner.Close()
+	if err := Share(inner, New(1)).Close(); err != nil {
+		t.Fatal(err)
+	}
+	mustPut(t, inner, "still")
 }
 
 func TestPatterns(t *testing.T) {

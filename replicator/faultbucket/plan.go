@@ -53,6 +53,9 @@ var applies = map[Kind][]Op{
 	Full:        {Write, Copy},
 }
 
+// Ops returns the operations that the kind applies to. The slice must not be changed.
+func (k Kind) Ops() []Op { return applies[k] }
+
 // Fault is one planned fault. Calls are counted for each fault alone, among those that match Op and Key.
 type Fault struct {
 	Kind   Kind
@@ -108,6 +111,7 @@ type Plan struct {
 	chance   float64
 	disarmed bool
 	calls    []Call
+	bodies   map[int]bool // by place in calls: reads that had something to give
 	hits     map[Kind]int
 	written  []string            // keys in the order of their creation
 	hidden   map[string][]string // by page token: keys that the list it continues hides
@@ -120,7 +124,7 @@ type planned struct {
 
 // New returns a plan of the faults given. The seed decides where bits flip and reads tear.
 func New(seed uint64, faults ...Fault) *Plan {
-	p := &Plan{rng: rand.New(rand.NewPCG(seed, 0)), seed: seed, hits: make(map[Kind]int), hidden: make(map[string][]string)}
+	p := &Plan{rng: rand.New(rand.NewPCG(seed, 0)), seed: seed, hits: make(map[Kind]int), bodies: make(map[int]bool), hidden: make(map[string][]string)}
 	p.Add(faults...)
 	return p
 }
@@ -167,6 +171,13 @@ func (p *Plan) Calls() []Call {
 	return slices.Clone(p.calls)
 }
 
+// HadBody tells whether the call at place i of Calls read something: only then can a read tear or a bit flip in it.
+func (p *Plan) HadBody(i int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.bodies[i]
+}
+
 // Hits returns how often a fault of the kind had an effect.
 func (p *Plan) Hits(kind Kind) int {
 	p.mu.Lock()
@@ -206,7 +217,7 @@ func (p *Plan) AssertFired(t TB) {
 func (p *Plan) call(op Op, key string) *effect {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	e := &effect{plan: p, call: Call{op, key}, source: -1}
+	e := &effect{plan: p, call: Call{op, key}, place: len(p.calls), source: -1}
 	p.calls = append(p.calls, e.call)
 	for i, f := range p.planned {
 		if !slices.Contains(applies[f.Kind], op) || f.Op != "" && f.Op != op || !match(f.Key, key) {
@@ -277,6 +288,7 @@ func match(pattern, key string) bool {
 type effect struct {
 	plan   *Plan
 	call   Call
+	place  int   // in the plan's calls
 	fault  Fault // zero for none
 	source int   // index of the planned fault; negative for a random one
 	delay  time.Duration
@@ -294,6 +306,13 @@ func (e *effect) hit() {
 	if e.source >= 0 {
 		e.plan.planned[e.source].fired++
 	}
+}
+
+// read notes that the call has a body of n bytes to read.
+func (e *effect) read(n int64) {
+	e.plan.mu.Lock()
+	defer e.plan.mu.Unlock()
+	e.plan.bodies[e.place] = n > 0
 }
 
 // fail counts the effect and returns its error.

@@ -18,10 +18,15 @@ var errAborted = errors.New("ingest: the agent ended the session")
 func (x *session) handle(ctx context.Context, m wire.Message) error {
 	switch m := m.(type) {
 	case *wire.Data:
-		defer m.Release()
-		return x.put(ctx, m.Disk, m.Sequence, m.Extents, int64(len(m.Bytes)), func(d wire.Disk) error {
-			return x.w.Put(ctx, d.ID, m.Extents, m.Sums, m.Bytes)
+		handed := false
+		err := x.put(ctx, m.Disk, m.Sequence, m.Extents, int64(len(m.Bytes)), func(d wire.Disk) error {
+			handed = true
+			return putData(ctx, x.w, d.ID, m)
 		})
+		if !handed {
+			m.Release()
+		}
+		return err
 	case *wire.Zero:
 		return x.put(ctx, m.Disk, m.Sequence, m.Extents, int64(len(m.Extents))*block.Sector, func(d wire.Disk) error {
 			for _, e := range m.Extents {
@@ -73,12 +78,11 @@ func (x *session) put(ctx context.Context, disk uint16, seq uint64, es []block.E
 		}
 	}
 	for !x.srv.spool.take(cost) {
-		err := x.sync(ctx) // this may take long: say what is safe
-		switch {
-		case err != nil:
-		case x.held > 0:
+		x.sync() // this may take long: say what is safe
+		var err error
+		if x.held > 0 {
 			err = x.checkpoint(ctx)
-		default:
+		} else {
 			err = x.srv.spool.wait(ctx)
 		}
 		if err != nil {
@@ -93,29 +97,57 @@ func (x *session) put(ctx context.Context, disk uint16, seq uint64, es []block.E
 	x.unsynced += cost
 	x.srv.meter.add(cost, time.Now())
 	if x.unsynced >= syncBytes {
-		return x.sync(ctx)
-	}
-	if !x.due {
+		x.sync()
+	} else if !x.due {
 		x.due = true
 		x.dueSync.Reset(syncDelay)
 	}
 	return nil
 }
 
-// sync makes what was taken in safe and acknowledges it.
-func (x *session) sync(ctx context.Context) error {
-	if x.synced == x.received {
-		return nil
+// sync has what was taken in made safe and acknowledged, beside what else the session does.
+func (x *session) sync() {
+	if x.asked == x.received {
+		return
 	}
-	if err := x.w.Sync(ctx); err != nil {
-		return fmt.Errorf("sync spool: %w", err)
+	x.asked, x.unsynced = x.received, 0
+	select { // the younger number stands for one still waiting
+	case <-x.syncs:
+	default:
 	}
-	return x.ack()
+	x.syncs <- x.asked
 }
 
-func (x *session) ack() error {
-	x.synced, x.unsynced = x.received, 0
-	return x.send(&wire.Ack{Sequence: x.synced})
+// syncer makes safe what sync asked for, until ctx ends. Its error ends the session.
+func (x *session) syncer(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case n := <-x.syncs:
+			err := x.w.Sync(ctx)
+			if err != nil {
+				err = fmt.Errorf("sync spool: %w", err)
+			} else {
+				err = x.ack(n)
+			}
+			if err != nil {
+				x.cancel(err)
+				return
+			}
+		}
+	}
+}
+
+// ack acknowledges everything up to n, once.
+func (x *session) ack(n uint64) error {
+	x.ackMu.Lock()
+	defer x.ackMu.Unlock()
+	if n <= x.acked {
+		return nil
+	}
+	x.acked = n
+	return x.send(&wire.Ack{Sequence: n})
 }
 
 // checkpoint brings what the session holds to the bucket and gives its part of the spool back.
@@ -128,10 +160,8 @@ func (x *session) checkpoint(ctx context.Context) error {
 	}
 	x.srv.spool.give(x.held)
 	x.held = 0
-	if x.synced == x.received {
-		return nil
-	}
-	return x.ack()
+	x.asked, x.unsynced = x.received, 0
+	return x.ack(x.received)
 }
 
 func (x *session) answerSums(ctx context.Context, m *wire.SumsRequest) error {
@@ -170,7 +200,7 @@ func (x *session) seal(ctx context.Context, m *wire.Seal) error {
 	}
 	x.srv.points.Add(1)
 	x.srv.spool.give(x.held)
-	x.held, x.synced, x.unsynced = 0, x.received, 0
+	x.held, x.asked, x.unsynced = 0, x.received, 0
 	x.log.Info("point committed", "point", p.Sequence, "bytes", p.ChangedBytes, "stored", p.StoredBytes, "dur", time.Since(start))
 	if x.srv.cfg.Committed != nil {
 		x.srv.cfg.Committed(x.vault.ID, p)

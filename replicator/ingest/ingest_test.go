@@ -49,7 +49,7 @@ func TestPointIsCommittedAndToldBeforeDurable(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, s := range want[*wire.Sums](c).Sums {
-		if s != w.SumKeys[0].Of(b[i*block.Size:(i+1)*block.Size]) {
+		if s != block.NewSummer(w.SumKeys[0]).Of(b[i*block.Size:(i+1)*block.Size]) {
 			t.Fatalf("sum of block %d differs", 256+i)
 		}
 	}
@@ -170,7 +170,7 @@ func TestSecondSessionDisplacesTheFirstAndGoesOn(t *testing.T) {
 	if err := second.Send(&wire.SumsRequest{Count: 2}); err != nil {
 		t.Fatal(err)
 	}
-	if s := want[*wire.Sums](second).Sums; s[1] != w.SumKeys[0].Of(b[4096:]) {
+	if s := want[*wire.Sums](second).Sums; s[1] != block.NewSummer(w.SumKeys[0]).Of(b[4096:]) {
 		t.Error("what the first session shipped is not held")
 	}
 }

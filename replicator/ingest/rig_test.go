@@ -238,7 +238,7 @@ func (c *client) put(key block.SumKey, off int64, b []byte) {
 	c.seq++
 	var sums []block.Sum
 	for i := 0; i < len(b); i += block.Size {
-		sums = append(sums, key.Of(b[i:min(i+block.Size, len(b))]))
+		sums = append(sums, block.NewSummer(key).Of(b[i:min(i+block.Size, len(b))]))
 	}
 	if err := c.Send(&wire.Data{Sequence: c.seq, Extents: []block.Extent{{Offset: off, Length: int64(len(b))}}, Sums: sums, Bytes: b}); err != nil {
 		c.t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/replicator/block"
@@ -25,9 +26,13 @@ const (
 	closeTimeout   = 30 * time.Second // for bringing an ended session's bytes to the bucket
 
 	queued = 4 // messages read ahead of the writer: at most 4 MiB
+
+	// Of the stream below TLS: agents send data, and are sent little but acknowledgements.
+	readBuffer  = 256 << 10
+	writeBuffer = 32 << 10
 )
 
-// session is one agent's connection. Its writer is used by serve's goroutine alone.
+// session is one agent's connection. Its writer is used by serve's goroutine alone, but for Sync.
 type session struct {
 	srv    *Server
 	vault  *Vault
@@ -45,18 +50,23 @@ type session struct {
 	w        Writer
 	sums     []block.Sum // for answers
 	received uint64      // number of the newest message taken in
-	synced   uint64      // number acknowledged; synced <= received
+	asked    uint64      // number that was asked to be made safe; asked <= received
 	unsynced int64       // bytes in between
 	dueSync  *time.Timer
 	due      bool
 	held     int64 // bytes taken in and not in the bucket: this session's part of the spool
+
+	syncs chan uint64 // cap 1: the newest asked number that syncer did not look at yet
+
+	ackMu sync.Mutex // guards acked
+	acked uint64     // number acknowledged
 }
 
 // greet shakes hands and verifies Hello. An error was told to the agent if it could be.
 func (s *Server) greet(ctx context.Context, raw net.Conn) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
 	defer cancel()
-	conn := tls.Server(raw, s.tlsConfig())
+	conn := tls.Server(wire.NewStream(raw, readBuffer, writeBuffer), s.tlsConfig())
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return nil, fmt.Errorf("shake hands: %w", err)
 	}
@@ -91,7 +101,7 @@ func (s *Server) greet(ctx context.Context, raw net.Conn) (*session, error) {
 	x := &session{
 		srv: s, vault: v, conn: conn, wire: w, hello: hello, claim: c,
 		key: sessionKey{v.ID, hello.Machine}, done: make(chan struct{}),
-		expires: time.NewTimer(expires.Sub(s.cfg.Now())), dueSync: time.NewTimer(time.Hour),
+		expires: time.NewTimer(expires.Sub(s.cfg.Now())), dueSync: time.NewTimer(time.Hour), syncs: make(chan uint64, 1),
 	}
 	x.dueSync.Stop()
 	return x, nil
@@ -169,17 +179,18 @@ func (x *session) run(ctx context.Context) error {
 		defer close(messages)
 		ended <- x.read(ctx, messages)
 	}()
-	beat := make(chan struct{})
-	go func() {
-		defer close(beat)
-		x.beat(ctx)
-	}()
+	var beside sync.WaitGroup
+	beside.Go(func() { x.beat(ctx) })
+	beside.Go(func() { x.syncer(ctx) })
 	err := x.act(ctx, messages, ended)
-	x.cancel(errEnded) // ends both goroutines; an earlier cause stays
+	if cause := context.Cause(ctx); cause != nil && errors.Is(err, context.Canceled) {
+		err = cause
+	}
+	x.cancel(errEnded) // ends all goroutines; an earlier cause stays
 	for m := range messages {
 		release(m)
 	}
-	<-beat
+	beside.Wait()
 	return err
 }
 
@@ -235,9 +246,7 @@ func (x *session) act(ctx context.Context, messages <-chan wire.Message, ended <
 				Causes: "The agent did not bring a younger grant; it may have lost lifeboatd.", Action: "Check that the agent reaches lifeboatd."}
 		case <-x.dueSync.C:
 			x.due = false
-			if err := x.sync(ctx); err != nil {
-				return err
-			}
+			x.sync()
 		case <-pressed:
 			if err := x.checkpoint(ctx); err != nil {
 				return err

@@ -5,6 +5,7 @@ import (
 
 	"github.com/lifeboat-dr/lifeboat/replicator/block"
 	"github.com/lifeboat-dr/lifeboat/replicator/repo"
+	"github.com/lifeboat-dr/lifeboat/replicator/wire"
 )
 
 // The types that ingest shares with the repository are the repository's.
@@ -27,7 +28,8 @@ type Repository interface {
 }
 
 // Writer takes what changed on a machine's disks since its newest point and commits it as the next one, after which it goes on
-// towards the one after. It is used by one goroutine. The methods are those of repo.Writer.
+// towards the one after. It is used by one goroutine, but for Sync, which another one calls beside it. The methods are those of
+// repo.Writer.
 type Writer interface {
 	Base() *PointRef
 	Sums(ctx context.Context, disk string, first int64, dst []block.Sum) error
@@ -46,6 +48,20 @@ type resumer interface{ Resumed() int64 }
 func clean(w Writer) bool {
 	r, ok := w.(resumer)
 	return ok && r.Resumed() == 0
+}
+
+// taker is a Writer that can work on a message's memory where it lies, until it calls done.
+type taker interface {
+	Take(ctx context.Context, disk string, extents []block.Extent, sums []block.Sum, data []byte, done func()) error
+}
+
+// putData hands a message's content to the writer and sees to it that the message is released.
+func putData(ctx context.Context, w Writer, disk string, m *wire.Data) error {
+	if t, ok := w.(taker); ok {
+		return t.Take(ctx, disk, m.Extents, m.Sums, m.Bytes, m.Release)
+	}
+	defer m.Release()
+	return w.Put(ctx, disk, m.Extents, m.Sums, m.Bytes)
 }
 
 // FromRepo adapts a repository.

@@ -138,7 +138,7 @@ func (n *Node) Synced() <-chan struct{} { return n.synced }
 // Run serves until ctx ends, then stops in order: no new sessions and tasks first, the vaults' buckets last. Its error is what
 // ended it early.
 func (n *Node) Run(ctx context.Context) error {
-	lock, err := lockDirectory(n.cfg.StateDir)
+	lock, err := lockDirectory(ctx, n.cfg.StateDir)
 	if err != nil {
 		return err
 	}

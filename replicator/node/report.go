@@ -179,8 +179,11 @@ func (a artifacts) PutArtifact(ctx context.Context, jobID, name string, content 
 	return nil
 }
 
+// lockPatience is how long a predecessor that was killed may take to be gone.
+const lockPatience = 3 * time.Second
+
 // lockDirectory makes dir and takes it for this process, so that two nodes do not share a spool.
-func lockDirectory(dir string) (*os.File, error) {
+func lockDirectory(ctx context.Context, dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
@@ -188,14 +191,20 @@ func lockDirectory(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock state directory: %w", err)
 	}
-	// A predecessor that was killed may take a moment to be gone.
-	for end := time.Now().Add(3 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.After(lockPatience); ; {
 		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
 			return f, nil
 		}
-		if time.Now().After(end) {
-			_ = f.Close()
-			return nil, fmt.Errorf("lock state directory %s, which another replicator uses: %w", dir, err)
+		select {
+		case <-tick.C:
+			continue
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		case <-end:
 		}
+		_ = f.Close()
+		return nil, fmt.Errorf("lock state directory %s, which another replicator uses: %w", dir, err)
 	}
 }

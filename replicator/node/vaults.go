@@ -162,7 +162,11 @@ func openVault(ctx context.Context, d fleet.ServedVault, content string, have *s
 		if s.bucket, err = localbucket.OpenURL(ctx, d.BucketUrl); err != nil {
 			return nil, err
 		}
-		r, err := repo.Open(ctx, s.bucket, d.VaultId, key, d.VaultFile, opt)
+		file := d.VaultFile
+		if len(file) == 0 {
+			file = nil // another one is being written; either may be there
+		}
+		r, err := repo.Open(ctx, s.bucket, d.VaultId, key, file, opt)
 		if err != nil {
 			return nil, errors.Join(err, s.bucket.Close())
 		}

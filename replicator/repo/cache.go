@@ -74,6 +74,27 @@ func (c *cache) get(ctx context.Context, key cacheKey, f func() (v any, size int
 	}
 }
 
+// peek returns the value for key, nil if it is not there.
+func (c *cache) peek(key cacheKey) any {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, ok := c.entries[key]
+	if !ok {
+		return nil
+	}
+	c.order.MoveToFront(e)
+	return e.Value.(*cached).v
+}
+
+// add keeps a value that was made without get.
+func (c *cache) add(key cacheKey, v any, size int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.entries[key]; !ok {
+		c.keep(key, v, size)
+	}
+}
+
 func (c *cache) load(key cacheKey, l *load, f func() (any, int64, error)) {
 	var size int64
 	l.v, size, l.err = f()
@@ -81,10 +102,17 @@ func (c *cache) load(key cacheKey, l *load, f func() (any, int64, error)) {
 	defer c.mu.Unlock()
 	delete(c.loading, key)
 	close(l.done)
-	if l.err != nil || size > c.limit {
+	if _, ok := c.entries[key]; l.err == nil && !ok {
+		c.keep(key, l.v, size)
+	}
+}
+
+// keep is called with mu held, for a key that has no entry.
+func (c *cache) keep(key cacheKey, v any, size int64) {
+	if size > c.limit {
 		return
 	}
-	c.entries[key] = c.order.PushFront(&cached{key, l.v, size})
+	c.entries[key] = c.order.PushFront(&cached{key, v, size})
 	for c.size += size; c.size > c.limit; {
 		last := c.order.Back()
 		old := last.Value.(*cached)

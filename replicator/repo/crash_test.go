@@ -66,11 +66,11 @@ func writeForEver(dir string) error {
 	if err != nil {
 		return err
 	}
-	key := r.SumKey("vm", "a")
+	summer := block.NewSummer(r.SumKey("vm", "a"))
 	for {
 		n++
 		e, p := stepBlock(n)
-		if err := w.Put(ctx, "a", []block.Extent{e}, []block.Sum{key.Of(p)}, p); err != nil {
+		if err := w.Put(ctx, "a", []block.Extent{e}, []block.Sum{summer.Of(p)}, p); err != nil {
 			return err
 		}
 		switch {
@@ -112,7 +112,7 @@ func stepOf(ctx context.Context, r *repo.Repository, w *repo.Writer) (int, error
 	if err := w.Sums(ctx, "a", 0, got); err != nil {
 		return 0, err
 	}
-	key := r.SumKey("vm", "a")
+	summer := block.NewSummer(r.SumKey("vm", "a"))
 	want := make([]block.Sum, crashBlocks)
 	equal := func() bool {
 		for i := range want {
@@ -125,7 +125,7 @@ func stepOf(ctx context.Context, r *repo.Repository, w *repo.Writer) (int, error
 	for n := 0; n < 1_000_000; n++ {
 		if n > 0 {
 			e, p := stepBlock(n)
-			want[e.Offset/block.Size] = key.Of(p)
+			want[e.Offset/block.Size] = summer.Of(p)
 		}
 		if equal() {
 			return n, nil

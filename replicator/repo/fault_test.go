@@ -6,14 +6,13 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"gocloud.dev/blob"
 	"gocloud.dev/blob/memblob"
 
 	"github.com/lifeboat-dr/lifeboat/replicator/block"
-	"github.com/lifeboat-dr/lifeboat/replicator/faultbucket"
+	"github.com/lifeboat-dr/lifeboat/replicator/faultbucket/faulttest"
 	"github.com/lifeboat-dr/lifeboat/replicator/repo"
 )
 
@@ -48,7 +47,7 @@ func (s *story) commit(w *repo.Writer) {
 
 func (s *story) write(w *repo.Writer, rng *rand.Rand) {
 	s.do("put", func() error {
-		e := block.Extent{Offset: rng.Int64N(40) * block.Size, Length: 8 * block.Size}
+		e := block.Extent{Offset: rng.Int64N(16) * block.Size, Length: 8 * block.Size}
 		scribble(rng, s.g.bytes["a"][e.Offset:e.End()])
 		return put(context.Background(), s.v, w, s.g, "a", e)
 	})
@@ -61,10 +60,10 @@ func (s *story) resync(w *repo.Writer) {
 		if err := w.Sums(context.Background(), "a", 0, sums); err != nil {
 			return err
 		}
-		key := s.v.SumKey("vm", "a")
+		summer := block.NewSummer(s.v.SumKey("vm", "a"))
 		for i, sum := range sums {
 			e := block.Extent{Offset: int64(i) * block.Size, Length: block.Size}
-			if sum != key.Of(s.g.bytes["a"][e.Offset:e.End()]) {
+			if sum != summer.Of(s.g.bytes["a"][e.Offset:e.End()]) {
 				if err := put(context.Background(), s.v, w, s.g, "a", e); err != nil {
 					return err
 				}
@@ -156,32 +155,49 @@ func (s *story) readAll(ctx context.Context, v *vault, must bool) error {
 
 var errWrongBytes = errors.New("wrong bytes")
 
-// runStory runs the story on a bucket with faults, then looks at what is left without them. It returns the calls made.
-func runStory(t *testing.T, root string, plan *faultbucket.Plan, mayCorrupt bool) {
-	t.Helper()
+// TestEveryCallSiteMayFail meets every call of the story with every kind of fault, once and for good.
+func TestEveryCallSiteMayFail(t *testing.T) {
+	t.Parallel()
+	faulttest.EveryCall(t, 40, runStory)
+}
+
+// runStory runs the story on a bucket with faults, then looks at what is left without them.
+func runStory(t *testing.T, run *faulttest.Run) {
+	ctx := t.Context()
 	inner := memblob.OpenBucket(nil)
 	defer inner.Close()
-	b := faultbucket.Wrap(inner, plan)
-	s := &story{dir: root, g: newGuest("vm", repo.DiskInfo{ID: "a", Size: 256 << 10}), acked: make(map[repo.PointRef]*guest)}
-	r, err := repo.Open(context.Background(), b, vaultID, repo.Key{1, 2, 3}, nil, repo.Options{})
+	s := &story{dir: t.TempDir(), g: newGuest("vm", repo.DiskInfo{ID: "a", Size: 96 << 10}), acked: make(map[repo.PointRef]*guest)}
+	file, err := repo.NewVaultFile(vaultID, repo.Key{1, 2, 3}, repo.NewRecoveryKey())
 	if err != nil {
-		return // a clean error
+		t.Fatal(err)
 	}
-	s.v = &vault{Repository: r, bucket: b}
-	s.run()
-	if errors.Is(s.err, errWrongBytes) {
-		t.Fatalf("with faults: %v", s.err)
+	b := run.Bucket(inner)
+	run.Arm()
+	r, err := repo.Open(ctx, b, vaultID, repo.Key{1, 2, 3}, file, repo.Options{})
+	if err == nil {
+		if got, err := repo.VaultFile(ctx, inner, vaultID); err != nil || string(got) != string(file) {
+			t.Errorf("the vault was opened although its file is not in the bucket as it was given: %v", err)
+		}
+		s.v = &vault{Repository: r, bucket: b}
+		s.run()
+		err = s.err
 	}
-	plan.Disarm()
+	run.Disarm()
+	if run.Counts() && err != nil || errors.Is(err, errWrongBytes) {
+		t.Fatal(err)
+	}
+	if _, err := repo.Open(ctx, inner, vaultID, repo.Key{1, 2, 3}, file, repo.Options{}); s.v == nil && run.Damages() && errors.Is(err, repo.ErrCorrupt) {
+		return // told when it was opened first, and still
+	}
 	after := openVault(t, inner, repo.Options{})
-	if err := s.readAll(context.Background(), after, !mayCorrupt); errors.Is(err, errWrongBytes) || err != nil && (!mayCorrupt || !errors.Is(err, repo.ErrCorrupt)) {
+	if err := s.readAll(ctx, after, !run.Damages()); errors.Is(err, errWrongBytes) || err != nil && (!run.Damages() || !errors.Is(err, repo.ErrCorrupt)) {
 		t.Errorf("after %v: %v", s.err, err)
 	}
-	if mayCorrupt {
+	if run.Damages() {
 		return
 	}
 	// Whatever happened, the generation that was closed stays closed, and the newest one can be written.
-	gens, err := after.Generations(context.Background(), "vm")
+	gens, err := after.Generations(ctx, "vm")
 	if err != nil {
 		t.Fatalf("after %v: generations: %v", s.err, err)
 	}
@@ -191,55 +207,15 @@ func runStory(t *testing.T, root string, plan *faultbucket.Plan, mayCorrupt bool
 		}
 	}
 	if n := len(gens); n > 0 && !gens[n-1].Closed {
-		w, err := after.NewWriter(context.Background(), "vm", gens[n-1].Number, s.g.disks, repo.WriterOptions{Dir: root})
+		w, err := after.NewWriter(ctx, "vm", gens[n-1].Number, s.g.disks, repo.WriterOptions{Dir: s.dir})
 		if err != nil {
 			t.Fatalf("after %v: new writer: %v", s.err, err)
 		}
 		defer w.Close()
-		if _, err := w.Commit(context.Background(), repo.Commit{Time: t0}); err != nil {
+		if _, err := w.Commit(ctx, repo.Commit{Time: t0}); err != nil {
 			t.Errorf("after %v: commit: %v", s.err, err)
 		}
 	}
-}
-
-// TestEveryCallSiteMayFail meets every call of the story with every kind of fault, once and for good. Waiting between tries
-// takes no time in the bubble.
-func TestEveryCallSiteMayFail(t *testing.T) {
-	t.Parallel()
-	count := faultbucket.New(1)
-	storyInBubble(t, count, false)
-	calls := len(count.Calls())
-	if calls < 40 {
-		t.Fatalf("the story makes %d calls, want more", calls)
-	}
-	for kind, mayCorrupt := range map[faultbucket.Kind]bool{faultbucket.ErrorBefore: false, faultbucket.ErrorAfter: false, faultbucket.TornRead: false,
-		faultbucket.ShortRead: false, faultbucket.FlippedBit: true, faultbucket.StaleList: false, faultbucket.Full: false} {
-		for _, times := range []int{1, -1} {
-			t.Run(fmt.Sprintf("%s %d", kind, times), func(t *testing.T) {
-				t.Parallel()
-				step, hits := 1, 0
-				if times < 0 || kind == faultbucket.TornRead {
-					step = 5 // what fails for good mostly fails alike, and so do two kinds of cut reads
-				}
-				for nth := 1; nth <= calls; nth += step {
-					plan := faultbucket.New(uint64(nth), faultbucket.Fault{Kind: kind, Nth: nth, Times: times})
-					storyInBubble(t, plan, mayCorrupt)
-					if hits += plan.Hits(kind); t.Failed() {
-						t.Fatalf("fault from matching call %d on", nth)
-					}
-				}
-				if hits == 0 {
-					t.Error("no fault ever fired")
-				}
-			})
-		}
-	}
-}
-
-func storyInBubble(t *testing.T, plan *faultbucket.Plan, mayCorrupt bool) {
-	t.Helper()
-	root := t.TempDir()
-	synctest.Test(t, func(t *testing.T) { runStory(t, root, plan, mayCorrupt) })
 }
 
 // TestFlippedByteIsNeverReturned flips bytes of every object at rest and reads every point.
@@ -248,7 +224,7 @@ func TestFlippedByteIsNeverReturned(t *testing.T) {
 	inner := memblob.OpenBucket(nil)
 	defer inner.Close()
 	v := openVault(t, inner, repo.Options{})
-	s := &story{v: v, dir: t.TempDir(), g: newGuest("vm", repo.DiskInfo{ID: "a", Size: 256 << 10}), acked: make(map[repo.PointRef]*guest)}
+	s := &story{v: v, dir: t.TempDir(), g: newGuest("vm", repo.DiskInfo{ID: "a", Size: 96 << 10}), acked: make(map[repo.PointRef]*guest)}
 	s.run()
 	if s.err != nil {
 		t.Fatal(s.err)

@@ -57,8 +57,8 @@ func commitAll(t *testing.T, r *Repository, ws []*Writer, also func()) []error {
 	for i, w := range ws {
 		data := make([]byte, block.Size)
 		data[0] = byte(i + 1)
-		key := r.SumKey("vm", "a")
-		if err := w.Put(t.Context(), "a", []block.Extent{{Length: block.Size}}, []block.Sum{key.Of(data)}, data); err != nil {
+		summer := block.NewSummer(r.SumKey("vm", "a"))
+		if err := w.Put(t.Context(), "a", []block.Extent{{Length: block.Size}}, []block.Sum{summer.Of(data)}, data); err != nil {
 			t.Fatal(err)
 		}
 		wg.Go(func() {

@@ -362,7 +362,10 @@ func (r *Repository) OpenGeneration(ctx context.Context, machine string, gen int
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
-		if err != nil || h.entry == nil || h.entry.Kind != manifest.Closed {
+		if err == nil && h.err != nil {
+			return h.err // it may be closed
+		}
+		if err != nil || h.entry.Kind != manifest.Closed {
 			return fmt.Errorf("%w: generation %d of machine %s is not closed", ErrConflict, gen-1, machine)
 		}
 	}

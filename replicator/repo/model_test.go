@@ -152,13 +152,13 @@ func (m *model) move() {
 // resync puts what differs by the compare sums, as an agent does, and tells whether anything did.
 func (m *model) resync() (differs bool) {
 	for _, d := range m.g.disks {
-		key := m.v.SumKey(m.g.machine, d.ID)
+		summer := block.NewSummer(m.v.SumKey(m.g.machine, d.ID))
 		sums := make([]block.Sum, block.Count(d.Size))
 		m.must(m.w.Sums(context.Background(), d.ID, 0, sums))
 		for i, s := range sums {
 			off := int64(i) * block.Size
 			e := block.Extent{Offset: off, Length: min(block.Size, d.Size-off)}
-			if s != key.Of(m.g.bytes[d.ID][off:e.End()]) {
+			if s != summer.Of(m.g.bytes[d.ID][off:e.End()]) {
 				differs = true
 				m.must(put(context.Background(), m.v, m.w, m.g, d.ID, e))
 			}

@@ -48,14 +48,16 @@ type frame struct {
 	number int32    // in held.frames
 	at     *frameAt // filled when the frame is in its file; read behind a barrier
 	runs   []chunk.Run
-	plain  []byte // cap MaxPlain
+	plain  []byte // own is its memory, or a caller's that is given back with done
+	own    []byte // cap MaxPlain
+	done   func() // nil: plain is own
 	out    []byte
 	blocks int
 	sealed chan struct{} // cap 1: a token when out is ready
 }
 
 var framePool = sync.Pool{New: func() any {
-	return &frame{plain: make([]byte, 0, chunk.MaxPlain), out: make([]byte, 0, chunk.SealBound(chunk.MaxPlain, 64))}
+	return &frame{own: make([]byte, 0, chunk.MaxPlain), out: make([]byte, 0, chunk.SealBound(chunk.MaxPlain, 64))}
 }}
 
 func newPipeline(workers int, codec chunk.Codec, seal func(*pack) error, upload func(*pack)) *pipeline {
@@ -81,6 +83,7 @@ func newPipeline(workers int, codec chunk.Codec, seal func(*pack) error, upload 
 func (p *pipeline) compress() {
 	for f := range p.work {
 		f.out = f.pack.cipher.Seal(f.out[:0], p.codec, f.index, f.runs, f.plain)
+		f.giveBack()
 		close(f.sealed)
 	}
 }
@@ -96,7 +99,7 @@ func (p *pipeline) append() {
 				p.fail(err)
 				*f.at = frameAt{pack: f.pack.id, offset: off, length: uint32(len(f.out)), index: uint16(f.index)}
 			}
-			f.pack.inFlight.Add(-int64(len(f.plain)))
+			f.pack.inFlight.Add(-int64(f.blocks) * block.Size)
 			p.release(f)
 		case s.seal != nil:
 			if p.failed() == nil {
@@ -137,7 +140,7 @@ func (p *pipeline) take(ctx context.Context) (*frame, error) {
 		return nil, ctx.Err()
 	}
 	f := framePool.Get().(*frame)
-	f.runs, f.plain, f.blocks, f.sealed = f.runs[:0], f.plain[:0], 0, make(chan struct{})
+	f.runs, f.plain, f.blocks, f.sealed = f.runs[:0], f.own, 0, make(chan struct{})
 	return f, nil
 }
 
@@ -149,7 +152,7 @@ func (p *pipeline) release(f *frame) {
 
 // submit sends a frame on its way. It does not block for long: a token is room in both channels.
 func (p *pipeline) submit(f *frame) {
-	f.pack.inFlight.Add(int64(len(f.plain)))
+	f.pack.inFlight.Add(int64(f.blocks) * block.Size)
 	p.work <- f
 	p.order <- step{frame: f}
 }
@@ -157,20 +160,34 @@ func (p *pipeline) submit(f *frame) {
 // sealPack ends a pack behind the frames submitted so far.
 func (p *pipeline) sealPack(k *pack) { p.order <- step{seal: k} }
 
-// barrier waits until all frames submitted so far are in their files and placed.
-func (p *pipeline) barrier(ctx context.Context) error {
+// mark returns a channel that is closed when all frames submitted so far are in their files and placed, or the pipeline failed.
+func (p *pipeline) mark(ctx context.Context) (<-chan struct{}, error) {
 	pass := make(chan struct{})
 	select {
 	case p.order <- step{pass: pass}:
+		return pass, nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return nil, ctx.Err()
 	}
+}
+
+// await waits for a mark.
+func (p *pipeline) await(ctx context.Context, pass <-chan struct{}) error {
 	select {
 	case <-pass:
 		return p.failed()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// barrier waits until all frames submitted so far are in their files and placed.
+func (p *pipeline) barrier(ctx context.Context) error {
+	pass, err := p.mark(ctx)
+	if err != nil {
+		return err
+	}
+	return p.await(ctx, pass)
 }
 
 // close lets everything that is on its way end and waits for the goroutines. Nothing may be submitted any more.
@@ -181,6 +198,20 @@ func (p *pipeline) close() {
 	p.appender.Wait()
 	close(p.uploads)
 	p.uploaders.Wait()
+}
+
+// lend makes plain, which is n whole blocks, the content of an empty frame.
+func (f *frame) lend(disk int, first, n int64, plain []byte, done func()) {
+	f.plain, f.done, f.blocks = plain, done, int(n)
+	f.runs = append(f.runs, chunk.Run{Disk: disk, First: first, Blocks: n})
+}
+
+// giveBack ends the use of lent memory.
+func (f *frame) giveBack() {
+	if f.done != nil {
+		f.done()
+	}
+	f.plain, f.done = nil, nil
 }
 
 // addHole appends a hole run, joined to the one before where that is possible.
@@ -210,5 +241,7 @@ func (f *frame) addData(disk int, first, n int64, data []byte) {
 	f.runs = append(f.runs, chunk.Run{Disk: disk, First: first, Blocks: n})
 }
 
-// full tells whether not one more block or run fits.
-func (f *frame) full() bool { return f.blocks == chunk.MaxBlocks || len(f.runs) == chunk.MaxRuns }
+// full tells whether not one more block or run fits. Nothing fits behind lent memory.
+func (f *frame) full() bool {
+	return f.done != nil || f.blocks == chunk.MaxBlocks || len(f.runs) == chunk.MaxRuns
+}

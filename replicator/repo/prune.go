@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -155,7 +156,27 @@ func (p *pruning) store(ctx context.Context, e *manifest.Entry) error {
 	if err != nil {
 		return err
 	}
-	return p.r.s.put(ctx, name, raw, false)
+	return p.replace(ctx, name, raw)
+}
+
+// replace overwrites a record that all later readers of the log depend on. One that was damaged on its way is written again: a
+// bit that flips there must not cost the points around it.
+func (p *pruning) replace(ctx context.Context, name string, raw []byte) error {
+	for again := false; ; again = true {
+		if err := p.r.s.put(ctx, name, raw, false); err != nil {
+			return err
+		}
+		got, err := p.r.s.get(ctx, name, manifest.MaxRecord)
+		if err == nil && bytes.Equal(got, raw) {
+			return nil
+		}
+		if err == nil {
+			err = &CorruptError{Machine: p.machine, Object: name, Err: errors.New("it was stored and reads back differently")}
+		}
+		if again || !errors.Is(err, ErrCorrupt) {
+			return err
+		}
+	}
 }
 
 // restorePinned gives back points that were pinned while they were being dropped, or before, when a list was stale.
@@ -296,7 +317,7 @@ func (p *pruning) raiseFloor(ctx context.Context, gen, floor int64) error {
 	if err != nil {
 		return err
 	}
-	if err := p.r.s.put(ctx, name, raw, false); err != nil {
+	if err := p.replace(ctx, name, raw); err != nil {
 		return err
 	}
 	names, err := p.r.s.names(ctx, entriesOf(p.machine, gen), "")

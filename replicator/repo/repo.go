@@ -5,6 +5,7 @@
 package repo
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -121,7 +122,7 @@ type Repository struct {
 }
 
 // Open opens the vault vaultID in b with its data key. A vault.json that is absent is created from file; a reader may pass nil.
-// It returns ErrConflict if vault.json is there and belongs to another vault.
+// It returns ErrConflict if vault.json is there and belongs to another vault, ErrCorrupt if it is there and is not file.
 func Open(ctx context.Context, b *blob.Bucket, vaultID string, k Key, file []byte, opt Options) (*Repository, error) {
 	if !manifest.ValidName(vaultID) {
 		return nil, fmt.Errorf("%w: vault id %q", ErrInvalid, vaultID)
@@ -145,6 +146,7 @@ func Open(ctx context.Context, b *blob.Bucket, vaultID string, k Key, file []byt
 }
 
 func (r *Repository) ensureVaultFile(ctx context.Context, file []byte) error {
+	created := false
 	if file != nil {
 		v, err := parseVaultFile(file)
 		if err != nil {
@@ -153,15 +155,33 @@ func (r *Repository) ensureVaultFile(ctx context.Context, file []byte) error {
 		if v.VaultID != r.vault {
 			return fmt.Errorf("%w: vault file of %s for vault %s", ErrInvalid, v.VaultID, r.vault)
 		}
-		if err := r.s.put(ctx, vaultName, file, true); err != nil && gcerrors.Code(err) != gcerrors.FailedPrecondition {
+		err = r.s.put(ctx, vaultName, file, true)
+		if err != nil && gcerrors.Code(err) != gcerrors.FailedPrecondition {
 			return err
 		}
+		created = err == nil
 	}
+	err := r.checkVaultFile(ctx, file)
+	if errors.Is(err, ErrCorrupt) {
+		err = r.checkVaultFile(ctx, file) // read wrongly, perhaps
+	}
+	if created && errors.Is(err, ErrCorrupt) {
+		// It was damaged on its way and nobody has used it: on the bad day it would be the only way to the data.
+		if err := r.s.put(ctx, vaultName, file, false); err != nil {
+			return err
+		}
+		err = r.checkVaultFile(ctx, file)
+	}
+	return err
+}
+
+// checkVaultFile reads vault.json, which has to be file, unless that is nil.
+func (r *Repository) checkVaultFile(ctx context.Context, file []byte) error {
 	p, err := r.s.get(ctx, vaultName, maxVaultFile)
 	if errors.Is(err, ErrNotFound) && file == nil {
 		return nil
 	}
-	if err != nil {
+	if err != nil || file != nil && bytes.Equal(p, file) {
 		return err
 	}
 	v, err := parseVaultFile(p)
@@ -170,6 +190,9 @@ func (r *Repository) ensureVaultFile(ctx context.Context, file []byte) error {
 	}
 	if v.VaultID != r.vault {
 		return fmt.Errorf("%w: the bucket's vault file is of vault %s, not %s", ErrConflict, v.VaultID, r.vault)
+	}
+	if file != nil {
+		return &CorruptError{Object: vaultName, Err: errors.New("it is not the file that the vault was made with: the recovery key may not open it")}
 	}
 	return nil
 }

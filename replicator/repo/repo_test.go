@@ -73,7 +73,7 @@ func (g *guest) clone() *guest {
 
 // put writes the guest's current bytes of whole blocks to w.
 func put(ctx context.Context, v *vault, w *repo.Writer, g *guest, disk string, extents ...block.Extent) error {
-	key := v.SumKey(g.machine, disk)
+	summer := block.NewSummer(v.SumKey(g.machine, disk))
 	var sums []block.Sum
 	var data []byte
 	for _, e := range extents {
@@ -81,7 +81,7 @@ func put(ctx context.Context, v *vault, w *repo.Writer, g *guest, disk string, e
 		data = append(data, p...)
 		for len(p) > 0 {
 			n := min(len(p), block.Size)
-			sums = append(sums, key.Of(p[:n]))
+			sums = append(sums, summer.Of(p[:n]))
 			p = p[n:]
 		}
 	}
@@ -130,7 +130,7 @@ func requireEqual(t tester, v *vault, ref repo.PointRef, g *guest) {
 
 func requireSums(t tester, v *vault, d *repo.Disk, g *guest, disk string) {
 	t.Helper()
-	key := v.SumKey(g.machine, disk)
+	summer := block.NewSummer(v.SumKey(g.machine, disk))
 	want := g.bytes[disk]
 	sums := make([]block.Sum, block.Count(int64(len(want))))
 	if err := d.Sums(t.Context(), 0, sums); err != nil {
@@ -138,7 +138,7 @@ func requireSums(t tester, v *vault, d *repo.Disk, g *guest, disk string) {
 	}
 	for i, s := range sums {
 		off := i * block.Size
-		if s != key.Of(want[off:min(off+block.Size, len(want))]) {
+		if s != summer.Of(want[off:min(off+block.Size, len(want))]) {
 			t.Fatalf("disk %s block %d has a wrong sum", disk, i)
 		}
 	}

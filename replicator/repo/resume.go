@@ -139,7 +139,7 @@ func (w *Writer) openPack(path string) (*pack, *manifest.PackHeader, *os.File) {
 		_ = f.Close() // nothing was written to it
 		return nil, nil, nil
 	}
-	k := &pack{id: id, ordinal: ordinal, path: path, cipher: w.r.keys.frames(w.machine, id), f: f, uploaded: make(chan struct{}), dirty: true}
+	k := &pack{id: id, ordinal: ordinal, path: path, cipher: w.r.keys.frames(w.machine, id), f: f, uploaded: make(chan struct{})}
 	k.size.Store(n)
 	return k, h, f
 }
@@ -214,10 +214,10 @@ func (w *Writer) recoverFrame(k *pack, h *manifest.PackHeader, head *chunk.Frame
 				d.mem.put(first, n, holeFrame, 0, 0)
 			} else {
 				d.mem.put(first, n, number, uint16(at), int32(len(w.held.sums)))
-				key := w.r.SumKey(w.machine, d.info.ID)
+				summer := block.NewSummer(w.r.SumKey(w.machine, d.info.ID))
 				for i := range n {
 					p := plain[(at+i)*block.Size:]
-					w.held.sums = append(w.held.sums, key.Of(p[:block.Length(first+i, size)]))
+					w.held.sums = append(w.held.sums, summer.Of(p[:block.Length(first+i, size)]))
 				}
 			}
 			bytes := min(size, (first+n)*block.Size) - first*block.Size
@@ -251,7 +251,7 @@ func (w *Writer) growTails(ctx context.Context, base *manifest.Entry) error {
 		if d == nil || b.Size%block.Size == 0 || b.Size >= d.info.Size {
 			continue
 		}
-		key := w.r.SumKey(w.machine, b.ID)
+		summer := block.NewSummer(w.r.SumKey(w.machine, b.ID))
 		tail := b.Size / block.Size
 		old := make([]byte, block.Size)
 		short := old[:block.Length(tail, b.Size)]
@@ -262,12 +262,12 @@ func (w *Writer) growTails(ctx context.Context, base *manifest.Entry) error {
 		if err := w.Sums(ctx, b.ID, tail, sum[:]); err != nil {
 			return err
 		}
-		if sum[0] == (block.Sum{}) || sum[0] != key.Of(short) {
+		if sum[0] == (block.Sum{}) || sum[0] != summer.Of(short) {
 			continue // a hole stays one; anything else was written after the disk grew
 		}
 		whole := old[:block.Length(tail, d.info.Size)]
 		e := block.Extent{Offset: tail * block.Size, Length: int64(len(whole))}
-		if err := w.Put(ctx, b.ID, []block.Extent{e}, []block.Sum{key.Of(whole)}, whole); err != nil {
+		if err := w.Put(ctx, b.ID, []block.Extent{e}, []block.Sum{summer.Of(whole)}, whole); err != nil {
 			return err
 		}
 	}

@@ -13,8 +13,21 @@ import (
 // abandoned. It is half the shortest grace.
 const staleUpload = minGrace / 2
 
-// readSession returns a generation's session record, nil if there is none.
+// readSession returns a generation's session record, nil if there is none. What does not verify is read once more, because an
+// agent would have to ship again what only the record lists.
 func (r *Repository) readSession(ctx context.Context, machine string, gen int64) (*manifest.Session, error) {
+	rec, err := r.readSessionOnce(ctx, machine, gen)
+	if !errors.Is(err, ErrCorrupt) {
+		return rec, err
+	}
+	first := err
+	if rec, err = r.readSessionOnce(ctx, machine, gen); err == nil {
+		r.opt.Logger.Warn("session record verified only when read again", "item", machine, "err", first)
+	}
+	return rec, err
+}
+
+func (r *Repository) readSessionOnce(ctx context.Context, machine string, gen int64) (*manifest.Session, error) {
 	name := sessionName(machine, gen)
 	p, err := r.s.get(ctx, name, manifest.MaxRecord)
 	if errors.Is(err, ErrNotFound) {

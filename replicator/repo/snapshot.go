@@ -137,6 +137,12 @@ func (d *Disk) copySpans(ctx context.Context, spans []span) error {
 func (d *Disk) copyFrame(ctx context.Context, spans []span) error {
 	for i := range spans {
 		s := &spans[i]
+		if s.at == 0 && len(s.p) >= lendable && int64(len(s.p)) == s.run.Blocks*block.Size {
+			if err := d.src.wholeFrame(ctx, &s.run, s.p); err != nil {
+				return err
+			}
+			continue
+		}
 		frame, err := d.src.frame(ctx, &s.run)
 		if err != nil {
 			return err

@@ -50,28 +50,69 @@ func (o *source) Page(ctx context.Context, l *manifest.Layer, tree manifest.Tree
 
 // frame returns the plain bytes of the frame that holds run. They must not be changed.
 func (o *source) frame(ctx context.Context, run *manifest.Run) ([]byte, error) {
-	name := packName(o.machine, run.Pack)
-	v, err := o.cache.get(ctx, cacheKey{object: run.Pack, number: uint32(run.FrameIndex)}, func() (any, int64, error) {
+	v, err := o.cache.get(ctx, frameKey(run), func() (any, int64, error) {
 		buf := storedPool.Get().(*[]byte)
 		defer storedPool.Put(buf)
-		stored := (*buf)[:run.FrameLength]
-		if err := o.read(ctx, name, int64(run.FrameOffset), stored); err != nil {
-			return nil, 0, err
-		}
-		p, err := o.r.keys.frames(o.machine, run.Pack).Open(stored, uint32(run.FrameIndex))
-		if err != nil {
-			return nil, 0, corrupt(o.machine, name, err)
-		}
-		return p, int64(cap(p)) + 64, nil
+		p, err := o.load(ctx, run, *buf, nil)
+		return p, int64(cap(p)) + 64, err
 	})
 	if err != nil {
 		return nil, err
 	}
 	p := v.([]byte)
-	if (int64(run.FrameFirst)+run.Blocks)*block.Size > int64(len(p)) {
-		return nil, corrupt(o.machine, name, fmt.Errorf("frame %d has %d bytes, the map wants more", run.FrameIndex, len(p)))
+	return p, o.holds(p, run)
+}
+
+func frameKey(run *manifest.Run) cacheKey {
+	return cacheKey{object: run.Pack, number: uint32(run.FrameIndex)}
+}
+
+// wholeFrame fills p, which is all of run from its frame's first block on. If that is the frame's whole content it goes straight
+// into p and not through the cache: who reads so much at once reads on, and would drive out what others read again.
+func (o *source) wholeFrame(ctx context.Context, run *manifest.Run, p []byte) error {
+	frame, ok := o.cache.peek(frameKey(run)).([]byte)
+	if !ok {
+		buf := storedPool.Get().(*[]byte)
+		defer storedPool.Put(buf)
+		var err error
+		if frame, err = o.load(ctx, run, *buf, p); err != nil {
+			return err
+		}
+		if len(frame) == len(p) {
+			return nil
+		}
+		o.cache.add(frameKey(run), frame, int64(cap(frame))+64)
 	}
-	return p, nil
+	if err := o.holds(frame, run); err != nil {
+		return err
+	}
+	copy(p, frame)
+	return nil
+}
+
+// load reads a frame into buf and returns its plain bytes: in p if they are as long, else in memory of their own.
+func (o *source) load(ctx context.Context, run *manifest.Run, buf, p []byte) ([]byte, error) {
+	name := packName(o.machine, run.Pack)
+	stored := buf[:run.FrameLength]
+	if err := o.read(ctx, name, int64(run.FrameOffset), stored); err != nil {
+		return nil, err
+	}
+	if n, err := chunk.PlainSize(stored); err != nil || n != len(p) {
+		p = nil
+	}
+	plain, err := o.r.keys.frames(o.machine, run.Pack).OpenInto(p[:0:len(p)], stored, uint32(run.FrameIndex))
+	if err != nil {
+		return nil, corrupt(o.machine, name, err)
+	}
+	return plain, nil
+}
+
+// holds tells whether a frame is as long as the map says.
+func (o *source) holds(frame []byte, run *manifest.Run) error {
+	if (int64(run.FrameFirst)+run.Blocks)*block.Size > int64(len(frame)) {
+		return corrupt(o.machine, packName(o.machine, run.Pack), fmt.Errorf("frame %d has %d bytes, the map wants more", run.FrameIndex, len(frame)))
+	}
+	return nil
 }
 
 // read reads a piece of a pack or map, which has to be there unless the point was pruned while it was being read.

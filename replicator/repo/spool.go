@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -123,10 +124,15 @@ type pack struct {
 	size     atomic.Int64 // bytes in the file
 	inFlight atomic.Int64 // plain bytes of frames not yet in the file
 
-	// Owned by the pipeline's appender until it passed a barrier.
+	// Owned by the pipeline's appender until it passed a barrier; reading the file's bytes out to disk is anybody's.
 	f      *os.File
 	frames [][2]uint32
-	dirty  bool // the file has bytes that were not synced
+
+	syncing sync.Mutex // guards the rest of this group; taken for as long as a sync takes
+	named   bool       // the file's name is durable
+	synced  int64      // bytes of the file that are
+	closed  bool
+	failed  error // the first sync that did not work: the system may say so only once
 
 	uploaded chan struct{} // closed when the uploader is done with it
 	err      error         // of the upload; read after uploaded is closed
@@ -164,7 +170,7 @@ func (s *spool) own(p *pack) (err error) {
 
 // newPack starts a pack file with its header.
 func (s *spool) newPack(id manifest.ID, ordinal int64, header []byte, c *chunk.Cipher) (*pack, error) {
-	p := &pack{id: id, ordinal: ordinal, path: s.packPath(ordinal, id), cipher: c, uploaded: make(chan struct{}), dirty: true}
+	p := &pack{id: id, ordinal: ordinal, path: s.packPath(ordinal, id), cipher: c, uploaded: make(chan struct{})}
 	f, err := os.OpenFile(p.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
@@ -174,7 +180,7 @@ func (s *spool) newPack(id manifest.ID, ordinal int64, header []byte, c *chunk.C
 		return nil, errors.Join(err, f.Close(), os.Remove(p.path))
 	}
 	p.size.Store(int64(len(header)))
-	return p, syncDir(s.dir)
+	return p, nil
 }
 
 // append adds a sealed frame.
@@ -183,22 +189,45 @@ func (p *pack) append(frame []byte) (offset uint32, err error) {
 	if _, err := p.f.Write(frame); err != nil {
 		return 0, err
 	}
-	p.dirty = true
 	p.frames = append(p.frames, [2]uint32{uint32(off), uint32(len(frame))})
 	p.size.Store(off + int64(len(frame)))
 	return uint32(off), nil
 }
 
-// sync makes what was appended durable.
+// sync makes what was appended before the call durable. More may be appended meanwhile.
 func (p *pack) sync() error {
-	if !p.dirty {
+	p.syncing.Lock()
+	defer p.syncing.Unlock()
+	n := p.size.Load()
+	switch {
+	case p.failed != nil:
+		return p.failed
+	case p.synced == n:
+		return nil
+	case p.closed:
+		return &os.PathError{Op: "fdatasync", Path: p.path, Err: os.ErrClosed} // sealing it failed
+	}
+	if !p.named {
+		p.failed = syncDir(filepath.Dir(p.path))
+	}
+	if err := syscall.Fdatasync(int(p.f.Fd())); err != nil && p.failed == nil {
+		p.failed = &os.PathError{Op: "fdatasync", Path: p.path, Err: err}
+	}
+	if p.failed == nil {
+		p.named, p.synced = true, n
+	}
+	return p.failed
+}
+
+// close closes the file, unless that was done.
+func (p *pack) close() error {
+	p.syncing.Lock()
+	defer p.syncing.Unlock()
+	if p.closed {
 		return nil
 	}
-	if err := syscall.Fdatasync(int(p.f.Fd())); err != nil {
-		return &os.PathError{Op: "fdatasync", Path: p.path, Err: err}
-	}
-	p.dirty = false
-	return nil
+	p.closed = true
+	return p.f.Close()
 }
 
 // seal ends the file with index and trailer and closes it.
@@ -211,9 +240,8 @@ func (p *pack) seal(key *manifest.RecordKey, name string) error {
 	x = t.Append(x, chunk.PackTrailer)
 	_, err = p.f.Write(x)
 	p.size.Add(int64(len(x)))
-	p.dirty = true
 	if err == nil {
 		err = p.sync()
 	}
-	return errors.Join(err, p.f.Close())
+	return errors.Join(err, p.close())
 }

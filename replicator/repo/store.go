@@ -203,14 +203,22 @@ func (s store) names(ctx context.Context, root, delimiter string) (names []strin
 	return names, err
 }
 
+// removeAll deletes everything whose name begins with root. It lists until nothing was there twice, because a list may miss what
+// is new, but not for ever, because a list may also show what is gone.
 func (s store) removeAll(ctx context.Context, root string) error {
-	names, err := s.names(ctx, root, "")
-	if err != nil {
-		return err
-	}
-	for _, n := range names {
-		if err := s.remove(ctx, n); err != nil {
+	empty := 0
+	for round := 0; round < 5 && empty < 2; round++ {
+		names, err := s.names(ctx, root, "")
+		if err != nil {
 			return err
+		}
+		if len(names) == 0 {
+			empty++
+		}
+		for _, n := range names {
+			if err := s.remove(ctx, n); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

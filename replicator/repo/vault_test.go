@@ -72,10 +72,13 @@ func TestVaultFileIsCreatedOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range [][]byte{first, second, nil} {
+	for _, f := range [][]byte{first, first, nil} {
 		if _, err := repo.Open(t.Context(), b, "v1", repo.Key{1}, f, repo.Options{}); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if _, err := repo.Open(t.Context(), b, "v1", repo.Key{1}, second, repo.Options{}); !errors.Is(err, repo.ErrCorrupt) {
+		t.Errorf("vault file that the recovery key at hand does not open: got %v, want ErrCorrupt", err)
 	}
 	got, err := repo.VaultFile(t.Context(), b, "v1")
 	if err != nil || string(got) != string(first) {

@@ -33,7 +33,7 @@ func (r *Repository) Verify(ctx context.Context, machine string, ref PointRef) (
 func verifyDisk(ctx context.Context, src *source, d *manifest.Disk) (bytes int64, err error) {
 	view := src.view(d.Layers)
 	sums := src.view(d.Layers)
-	key := src.r.SumKey(src.machine, d.ID)
+	summer := block.NewSummer(src.r.SumKey(src.machine, d.ID))
 	for first, end := int64(0), block.Count(d.Size); first < end; {
 		p, err := view.At(ctx, first, end)
 		if err != nil {
@@ -43,7 +43,7 @@ func verifyDisk(ctx context.Context, src *source, d *manifest.Disk) (bytes int64
 		if p.Hole {
 			continue
 		}
-		if err := verifyPiece(ctx, src, sums, &p.Run, &key, d.Size); err != nil {
+		if err := verifyPiece(ctx, src, sums, &p.Run, summer, d.Size); err != nil {
 			return bytes, blame(err, d.ID, block.Extent{Offset: p.First * block.Size, Length: min(p.Blocks*block.Size, d.Size-p.First*block.Size)})
 		}
 		bytes += p.Blocks * block.Size
@@ -51,7 +51,7 @@ func verifyDisk(ctx context.Context, src *source, d *manifest.Disk) (bytes int64
 	return bytes, nil
 }
 
-func verifyPiece(ctx context.Context, src *source, v *manifest.View, run *manifest.Run, key *block.SumKey, size int64) error {
+func verifyPiece(ctx context.Context, src *source, v *manifest.View, run *manifest.Run, summer *block.Summer, size int64) error {
 	frame, err := src.frame(ctx, run)
 	if err != nil {
 		return err
@@ -62,7 +62,7 @@ func verifyPiece(ctx context.Context, src *source, v *manifest.View, run *manife
 	}
 	for i := range run.Blocks {
 		b := frame[(int64(run.FrameFirst)+i)*block.Size:]
-		if key.Of(b[:block.Length(run.First+i, size)]) != want[i] {
+		if summer.Of(b[:block.Length(run.First+i, size)]) != want[i] {
 			return corrupt(src.machine, packName(src.machine, run.Pack), fmt.Errorf("block %d differs from its compare sum", run.First+i))
 		}
 	}

@@ -57,13 +57,6 @@ type writerDisk struct {
 	base    []manifest.Layer
 }
 
-const (
-	// MaxPut is the most bytes one Put takes.
-	MaxPut = 1 << 20
-
-	zeroAtATime = regionBlocks * 64
-)
-
 // limits bound what a writer holds.
 type limits struct {
 	pack   int64 // bytes of a pack, give or take a frame
@@ -164,119 +157,6 @@ func (w *Writer) sumsOnce(ctx context.Context, disk string, first int64, dst []b
 	return false, nil
 }
 
-// Put writes extents of a disk. They cover whole blocks (the disk's short last block counts as whole); data is their bytes
-// one after another, at most MaxPut; sums has one compare sum a block, made with the disk's SumKey. A zero sum means a block
-// of zeros, which is stored as a hole. Put copies data and returns before it is durable (see Sync). It may checkpoint first
-// when much is held. After ErrInvalid nothing was written; after other errors a part may have been, and the same Put may be
-// tried again.
-func (w *Writer) Put(ctx context.Context, disk string, extents []block.Extent, sums []block.Sum, data []byte) error {
-	if err := w.lock(ctx); err != nil {
-		return err
-	}
-	defer w.unlock()
-	d, err := w.disk(disk)
-	if err != nil {
-		return err
-	}
-	if err := checkPut(d, extents, sums, data); err != nil {
-		return err
-	}
-	if err := w.makeRoom(ctx); err != nil {
-		return err
-	}
-	for _, e := range extents {
-		first, end := e.Blocks()
-		n := end - first
-		if err := w.putExtent(ctx, d, first, sums[:n], data[:e.Length]); err != nil {
-			return err
-		}
-		sums, data = sums[n:], data[e.Length:]
-		w.changed += e.Length
-	}
-	return nil
-}
-
-func checkPut(d *writerDisk, extents []block.Extent, sums []block.Sum, data []byte) error {
-	var bytes, blocks int64
-	if len(data) > MaxPut {
-		return fmt.Errorf("%w: %d bytes in one put", ErrInvalid, len(data))
-	}
-	for _, e := range extents {
-		if !e.AlignedIn(d.info.Size) {
-			return fmt.Errorf("%w: extent %d+%d of disk %s with %d bytes", ErrInvalid, e.Offset, e.Length, d.info.ID, d.info.Size)
-		}
-		first, end := e.Blocks()
-		at := bytes
-		bytes, blocks = bytes+e.Length, blocks+end-first
-		if bytes > int64(len(data)) || blocks > int64(len(sums)) {
-			return fmt.Errorf("%w: extents are longer than data or sums", ErrInvalid)
-		}
-		// A zero sum on other content would lose the block without a trace.
-		for i, s := range sums[blocks-(end-first) : blocks] {
-			if s == (block.Sum{}) {
-				from := at + int64(i)*block.Size
-				if !block.IsZero(data[from:min(from+block.Size, bytes)]) {
-					return fmt.Errorf("%w: block %d of disk %s has a zero sum but is not zero", ErrInvalid, first+int64(i), d.info.ID)
-				}
-			}
-		}
-	}
-	if bytes != int64(len(data)) || blocks != int64(len(sums)) {
-		return fmt.Errorf("%w: %d bytes and %d sums for extents of %d bytes and %d blocks", ErrInvalid, len(data), len(sums), bytes, blocks)
-	}
-	return nil
-}
-
-// putExtent splits an extent into stretches of zeros and of data.
-func (w *Writer) putExtent(ctx context.Context, d *writerDisk, first int64, sums []block.Sum, data []byte) error {
-	for len(sums) > 0 {
-		zero := sums[0] == block.Sum{}
-		n := 1
-		for n < len(sums) && (sums[n] == block.Sum{}) == zero {
-			n++
-		}
-		bytes := min(len(data), n*block.Size)
-		var err error
-		if zero {
-			err = w.addHole(ctx, d, first, int64(n))
-		} else {
-			err = w.addData(ctx, d, first, sums[:n], data[:bytes])
-		}
-		if err != nil {
-			return err
-		}
-		first, sums, data = first+int64(n), sums[n:], data[bytes:]
-	}
-	return nil
-}
-
-// Zero writes zeros over an extent of whole blocks, of any length.
-func (w *Writer) Zero(ctx context.Context, disk string, e block.Extent) error {
-	if err := w.lock(ctx); err != nil {
-		return err
-	}
-	defer w.unlock()
-	d, err := w.disk(disk)
-	if err != nil {
-		return err
-	}
-	if !e.AlignedIn(d.info.Size) {
-		return fmt.Errorf("%w: extent %d+%d of disk %s with %d bytes", ErrInvalid, e.Offset, e.Length, disk, d.info.Size)
-	}
-	for first, end := e.Blocks(); first < end; {
-		n := min(end-first, zeroAtATime)
-		if err := w.makeRoom(ctx); err != nil {
-			return err
-		}
-		if err := w.addHole(ctx, d, first, n); err != nil {
-			return err
-		}
-		first += n
-	}
-	w.changed += e.Length
-	return nil
-}
-
 // broken marks the writer useless: what it has in memory and what is in the spool may differ. The next Writer goes by the
 // spool.
 func (w *Writer) broken(err error) error {
@@ -319,33 +199,6 @@ func (w *Writer) frame(ctx context.Context) (*frame, error) {
 	w.held.frames = append(w.held.frames, f.at)
 	w.cur = f
 	return f, nil
-}
-
-func (w *Writer) addHole(ctx context.Context, d *writerDisk, first, n int64) error {
-	f, err := w.frame(ctx)
-	if err != nil {
-		return err
-	}
-	f.addHole(d.place, first, n)
-	d.mem.put(first, n, holeFrame, 0, 0)
-	return nil
-}
-
-func (w *Writer) addData(ctx context.Context, d *writerDisk, first int64, sums []block.Sum, data []byte) error {
-	for len(sums) > 0 {
-		f, err := w.frame(ctx)
-		if err != nil {
-			return err
-		}
-		n := min(len(sums), chunk.MaxBlocks-f.blocks)
-		bytes := min(len(data), n*block.Size)
-		at := uint16(f.blocks)
-		f.addData(d.place, first, int64(n), data[:bytes])
-		d.mem.put(first, int64(n), f.number, at, int32(len(w.held.sums)))
-		w.held.sums = append(w.held.sums, sums[:n]...)
-		first, sums, data = first+int64(n), sums[n:], data[bytes:]
-	}
-	return nil
 }
 
 // submit sends the current frame on its way, into a new pack when the current one has enough.
@@ -415,26 +268,49 @@ func (w *Writer) flush(ctx context.Context) error {
 	return nil
 }
 
-// Sync returns when everything Put so far survives a crash of this process and of its machine: the next Writer with the same
-// Dir finds it. Without a Dir it does what Checkpoint does.
+// Sync returns when everything Put before it survives a crash of this process and of its machine: the next Writer with the same
+// Dir finds it. Other calls need not wait for it meanwhile. Without a Dir it does what Checkpoint does.
 func (w *Writer) Sync(ctx context.Context) error {
 	if w.spool.temp {
 		return w.Checkpoint(ctx)
 	}
-	if err := w.lock(ctx); err != nil {
+	pass, k, err := w.markSync(ctx)
+	if err != nil {
 		return err
 	}
-	defer w.unlock()
-	if err := w.flush(ctx); err != nil {
+	err = w.pipe.await(ctx, pass)
+	if err != nil && w.pipe.failed() == nil {
 		return err
 	}
-	if w.pack == nil { // sealed packs were synced when they were sealed
+	if err == nil && k != nil {
+		err = k.sync()
+	}
+	if err == nil {
 		return nil
 	}
-	if err := w.pack.sync(); err != nil {
+	select { // what is behind the mark is lost for this writer
+	case w.gate <- struct{}{}:
+		defer w.unlock()
 		return w.broken(err)
+	case <-ctx.Done(): // whoever writes next meets the failure, too
+		return err
 	}
-	return nil
+}
+
+// markSync sends everything Put so far on its way into pack files. All of it is there once pass is closed, and synced but for what
+// is in k: packs before that one were synced when they were sealed.
+func (w *Writer) markSync(ctx context.Context) (pass <-chan struct{}, k *pack, err error) {
+	if err := w.lock(ctx); err != nil {
+		return nil, nil, err
+	}
+	defer w.unlock()
+	if w.cur != nil {
+		if err := w.submit(); err != nil {
+			return nil, nil, err
+		}
+	}
+	pass, err = w.pipe.mark(ctx)
+	return pass, w.pack, err
 }
 
 // Close ends the writer. What was Put and neither synced nor checkpointed is lost; the rest waits in spool and bucket for the
@@ -447,12 +323,13 @@ func (w *Writer) Close() error {
 		defer w.unlock()
 		w.closed = true
 		if w.cur != nil {
+			w.cur.giveBack()
 			w.pipe.release(w.cur)
 			w.cur = nil
 		}
 		w.pipe.close()
-		if w.pack != nil && w.pack.f != nil {
-			err = w.pack.f.Close()
+		if w.pack != nil {
+			err = w.pack.close()
 		}
 		err = errors.Join(err, w.spool.close())
 	})

@@ -82,7 +82,7 @@ func (d *pointDisks) Disk(id string) (Source, error) {
 	if err != nil {
 		return nil, vouch(err)
 	}
-	return &pointDisk{disk: disk, size: disk.Info().Size, key: d.repo.SumKey(d.snapshot.Point().Machine, id)}, nil
+	return &pointDisk{disk: disk, size: disk.Info().Size, summer: block.NewSummer(d.repo.SumKey(d.snapshot.Point().Machine, id))}, nil
 }
 
 func (d *pointDisks) Traffic() (requests, bytes int64) { return d.snapshot.Requests() }
@@ -97,9 +97,9 @@ func (d *pointDisks) Close() error {
 
 // pointDisk is a Summed.
 type pointDisk struct {
-	disk *repo.Disk
-	size int64
-	key  block.SumKey
+	disk   *repo.Disk
+	size   int64
+	summer *block.Summer
 }
 
 var _ Summed = (*pointDisk)(nil)
@@ -119,7 +119,7 @@ func (d *pointDisk) Sums(ctx context.Context, first int64, dst []block.Sum) erro
 	return vouch(d.disk.Sums(ctx, first, dst))
 }
 
-func (d *pointDisk) SumOf(p []byte) block.Sum { return d.key.Of(p) }
+func (d *pointDisk) SumOf(p []byte) block.Sum { return d.summer.Of(p) }
 
 // vouch makes what the repository calls corrupt ErrCorrupt, so that whoever holds a Source can tell it without knowing the
 // repository.

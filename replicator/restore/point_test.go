@@ -42,7 +42,7 @@ func storePoint(t *testing.T, image string) (*repo.Repository, Point) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := r.SumKey(p.Machine, "d")
+	summer := block.NewSummer(r.SumKey(p.Machine, "d"))
 	for off := int64(0); off < src.Size(); off += 1 << 20 {
 		data := make([]byte, min(1<<20, src.Size()-off))
 		if err := src.ReadAt(ctx, data, off); err != nil {
@@ -53,7 +53,7 @@ func storePoint(t *testing.T, image string) (*repo.Repository, Point) {
 		}
 		var sums []block.Sum
 		for i := 0; i < len(data); i += block.Size {
-			sums = append(sums, key.Of(data[i:min(i+block.Size, len(data))]))
+			sums = append(sums, summer.Of(data[i:min(i+block.Size, len(data))]))
 		}
 		if err := w.Put(ctx, "d", []block.Extent{{Offset: off, Length: int64(len(data))}}, sums, data); err != nil {
 			t.Fatal(err)

@@ -218,8 +218,8 @@ func smallFilesystem(t *testing.T, size int64) string {
 // summed is a source that knows its sums and counts what is read from it.
 type summed struct {
 	*FileSource
-	key  block.SumKey
-	read atomic.Int64
+	summer *block.Summer
+	read   atomic.Int64
 }
 
 func (s *summed) ReadAt(ctx context.Context, p []byte, off int64) error {
@@ -227,7 +227,7 @@ func (s *summed) ReadAt(ctx context.Context, p []byte, off int64) error {
 	return s.FileSource.ReadAt(ctx, p, off)
 }
 
-func (s *summed) SumOf(p []byte) block.Sum { return s.key.Of(p) }
+func (s *summed) SumOf(p []byte) block.Sum { return s.summer.Of(p) }
 
 func (s *summed) Sums(ctx context.Context, first int64, dst []block.Sum) error {
 	for i := range dst {
@@ -236,7 +236,7 @@ func (s *summed) Sums(ctx context.Context, first int64, dst []block.Sum) error {
 		if err := s.FileSource.ReadAt(ctx, p, off); err != nil {
 			return err
 		}
-		dst[i] = s.key.Of(p)
+		dst[i] = s.summer.Of(p)
 	}
 	return nil
 }
@@ -275,7 +275,7 @@ func TestWriteBack(t *testing.T) {
 			diff := int64(len(dirty))*block.Size + size%block.Size
 
 			var src Source = point
-			sum := &summed{FileSource: point}
+			sum := &summed{FileSource: point, summer: block.NewSummer(block.SumKey{9})}
 			if bySums {
 				src = sum
 			}

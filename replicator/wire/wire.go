@@ -23,11 +23,13 @@ package wire
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
+	"net"
 	"slices"
 	"sync"
 )
@@ -104,11 +106,18 @@ type Conn struct {
 	mu  sync.Mutex // guards w and scratch, and keeps frames whole
 	w   *bufio.Writer
 	buf []byte
+
+	below *Stream // that rw is TLS on; nil if it is something else
 }
 
-// NewConn returns a Conn on rw. Nothing is read or written yet.
+// NewConn returns a Conn on rw. Nothing is read or written yet. Where rw is TLS on a Stream, each message leaves in as few writes
+// as the Stream's buffer allows.
 func NewConn(rw io.ReadWriter) *Conn {
-	return &Conn{r: bufio.NewReaderSize(rw, 64<<10), w: bufio.NewWriterSize(rw, 128<<10)}
+	c := &Conn{r: bufio.NewReaderSize(rw, 16<<10), w: bufio.NewWriterSize(rw, 16<<10)}
+	if t, ok := rw.(interface{ NetConn() net.Conn }); ok {
+		c.below, _ = t.NetConn().(*Stream)
+	}
+	return c
 }
 
 // SendPreface writes the preface; it goes out with the first message.
@@ -177,6 +186,15 @@ func (c *Conn) send(m Message) error {
 	crc = crc32.Update(crc, castagnoli, head[headerLen:])
 	crc = crc32.Update(crc, castagnoli, tail)
 	binary.BigEndian.PutUint32(head[8:], crc)
+	if c.below == nil {
+		return c.write(head, tail)
+	}
+	c.below.hold()
+	err = c.write(head, tail)
+	return cmp.Or(err, c.below.flush())
+}
+
+func (c *Conn) write(head, tail []byte) error {
 	if _, err := c.w.Write(head); err != nil {
 		return err
 	}

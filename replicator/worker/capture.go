@@ -74,7 +74,7 @@ func (c *capture) disk(ctx context.Context, w *repo.Writer, info repo.DiskInfo, 
 	if src.Size() != info.Size {
 		return fmt.Errorf("disk %s has %d bytes instead of %d: %w", info.ID, src.Size(), info.Size, restore.ErrSize)
 	}
-	key := c.repository.SumKey(c.machine, info.ID)
+	summer := block.NewSummer(c.repository.SumKey(c.machine, info.ID))
 	buf := make([]byte, captureWindow)
 	have := make([]block.Sum, block.Count(captureWindow))
 	data, ok, err := src.Next(ctx, 0)
@@ -94,7 +94,7 @@ func (c *capture) disk(ctx context.Context, w *repo.Writer, info repo.DiskInfo, 
 			clear(p)
 		}
 		if err == nil {
-			err = putDifferent(ctx, w, info.ID, key, window, p, sums)
+			err = putDifferent(ctx, w, info.ID, summer, window, p, sums)
 		}
 		if err != nil {
 			return fmt.Errorf("capture disk %s at %d: %w", info.ID, off, err)
@@ -109,7 +109,7 @@ func (c *capture) disk(ctx context.Context, w *repo.Writer, info repo.DiskInfo, 
 }
 
 // putDifferent puts the blocks of p, the bytes of window, whose sums are not those that the writer has.
-func putDifferent(ctx context.Context, w *repo.Writer, disk string, key block.SumKey, window block.Extent, p []byte, have []block.Sum) error {
+func putDifferent(ctx context.Context, w *repo.Writer, disk string, summer *block.Summer, window block.Extent, p []byte, have []block.Sum) error {
 	var extents []block.Extent
 	var sums []block.Sum
 	var data []byte
@@ -125,7 +125,7 @@ func putDifferent(ctx context.Context, w *repo.Writer, disk string, key block.Su
 	for i := range have {
 		from := int64(i) * block.Size
 		to := min(from+block.Size, window.Length)
-		sum := key.Of(p[from:to])
+		sum := summer.Of(p[from:to])
 		if sum == have[i] {
 			continue
 		}

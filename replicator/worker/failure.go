@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"strings"
@@ -97,18 +98,22 @@ func FailureOf(err error) queue.Failure {
 func corruptFailure(err error) queue.Failure {
 	f := queue.Failure{Code: codeCorrupt, Message: "Stored bytes of the recovery point are damaged.",
 		PossibleCauses: "The bucket's storage lost or changed data.", RecommendedAction: "Choose another recovery point."}
-	if c, ok := errors.AsType[*repo.CorruptError](err); ok {
-		f.Message = fmt.Sprintf("Stored bytes of the recovery point are damaged: object %s, disk %s, bytes %d to %d.", c.Object, c.Disk, c.Extent.Offset, c.Extent.End())
-	} else {
+	c, ok := errors.AsType[*repo.CorruptError](err)
+	if !ok {
 		f.Message = "Stored bytes of the recovery point are damaged: " + err.Error()
+		return f
+	}
+	f.Message = fmt.Sprintf("Stored bytes of machine %s are damaged: object %s.", c.Machine, c.Object)
+	if c.Disk != "" {
+		f.Message = fmt.Sprintf("Stored bytes of machine %s are damaged: object %s, disk %s, bytes %d to %d.", c.Machine, c.Object, c.Disk, c.Extent.Offset, c.Extent.End())
 	}
 	return f
 }
 
 // transient tells whether trying again can help.
 func transient(err error) bool {
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, restore.ErrGone) {
-		return true
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, restore.ErrGone) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return true // the last is a read that a bucket cut short as if that were all
 	}
 	if _, ok := errors.AsType[net.Error](err); ok {
 		return true

@@ -64,6 +64,7 @@ func (t *Tasks) Handlers() map[string]Handler {
 		job.KindRepositoryReport: t.report,
 		job.KindPointExport:      t.export,
 		job.KindWebhookCall:      t.webhookCall,
+		job.KindVaultFileWrite:   t.vaultFileWrite,
 	}
 	if t.Scripts != nil {
 		h[job.KindScriptRun] = t.scriptRun
@@ -78,6 +79,7 @@ func (t *Tasks) Handlers() map[string]Handler {
 		h[job.KindHomeStop] = t.homeStop
 		h[job.KindHomeStart] = t.homeStart
 		h[job.KindHomeWriteback] = t.homeWriteback
+		h[job.KindHomeCapture] = t.homeCapture
 	}
 	return h
 }
@@ -102,6 +104,21 @@ func (t *Tasks) open(ctx context.Context, task *Task, payload any, m *job.Machin
 		return nil, &Fault{Code: codeInvalid, Message: fmt.Sprintf("The payload of %s names no vault or no machine.", task.Kind)}
 	}
 	return t.Vaults.Vault(ctx, m.VaultID)
+}
+
+func (t *Tasks) vaultFileWrite(ctx context.Context, task *Task) (any, error) {
+	var p job.VaultFileWrite
+	if err := task.Decode(&p); err != nil {
+		return nil, err
+	}
+	v, err := t.Vaults.Vault(ctx, p.VaultID)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.Repository.ReplaceVaultFile(ctx, p.File); err != nil {
+		return nil, fmt.Errorf("replace the vault file of vault %s: %w", p.VaultID, err)
+	}
+	return job.Empty{}, nil
 }
 
 func (t *Tasks) generationOpen(ctx context.Context, task *Task) (any, error) {
@@ -158,7 +175,8 @@ func (t *Tasks) pointUnpin(ctx context.Context, task *Task) (any, error) {
 	return job.Empty{}, nil
 }
 
-// pointVerify succeeds with the bad extent in its output: that the bytes are bad is what was asked.
+// pointVerify succeeds with the bad extent in its output: that the bytes are bad is what was asked. A point whose log entry does
+// not verify has no extents, so it is a failure: an output without one says that all is well.
 func (t *Tasks) pointVerify(ctx context.Context, task *Task) (any, error) {
 	var p job.PointVerify
 	v, err := t.open(ctx, task, &p, &p.Machine)
@@ -166,7 +184,7 @@ func (t *Tasks) pointVerify(ctx context.Context, task *Task) (any, error) {
 		return nil, err
 	}
 	bytes, err := v.Repository.Verify(ctx, p.MachineID, ref(p.Point))
-	if bad, ok := errors.AsType[*repo.CorruptError](err); ok {
+	if bad, ok := errors.AsType[*repo.CorruptError](err); ok && bad.Disk != "" {
 		task.Log.Error("recovery point is damaged", "point", p.Point, "disk", bad.Disk, "extent", bad.Extent, "err", err)
 		return job.PointVerified{Bytes: bytes, BadDisk: bad.Disk, BadStart: bad.Extent.Offset, BadBytes: bad.Extent.Length}, nil
 	}
@@ -184,7 +202,7 @@ func (t *Tasks) prune(ctx context.Context, task *Task) (any, error) {
 	}
 	stats, err := v.Repository.Prune(ctx, p.MachineID, retention(p.Retention), p.Now)
 	if err != nil {
-		return nil, fmt.Errorf("prune machine %s: %w", p.MachineID, err)
+		return nil, err
 	}
 	if stats.Pruned > 0 {
 		if err := t.Index.ReportMachine(ctx, v, p.MachineID); err != nil {
@@ -214,7 +232,7 @@ func (t *Tasks) machineDelete(ctx context.Context, task *Task) (any, error) {
 		return nil, err
 	}
 	if err := v.Repository.DeleteMachine(ctx, p.MachineID); err != nil {
-		return nil, fmt.Errorf("delete machine %s: %w", p.MachineID, err)
+		return nil, err
 	}
 	return job.Empty{}, nil
 }

@@ -575,7 +575,7 @@ type ServedVault struct {
 	// ServerName The TLS server name agents ask for; selects this vault.
 	ServerName string `json:"serverName"`
 
-	// VaultFile Content of the bucket's vault.json, created if absent.
+	// VaultFile Content of the bucket's vault.json, created if absent. Empty while another one is being written, when either may be there.
 	VaultFile []byte `json:"vaultFile"`
 	VaultId   string `json:"vaultId"`
 }
@@ -773,12 +773,16 @@ type ClientInterface interface {
 
 	// EnrollWithBody Trade a one-time registration key and a certificate request for a client certificate.
 	//
+	// Answers 429 with Retry-After (seconds) when too many keys from the caller's address were refused.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /fleet/v1/enroll (the `Enroll` operationId).
 	EnrollWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// Enroll Trade a one-time registration key and a certificate request for a client certificate.
+	//
+	// Answers 429 with Retry-After (seconds) when too many keys from the caller's address were refused.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -917,6 +921,8 @@ func (c *Client) SyncAgent(ctx context.Context, params *SyncAgentParams, body Sy
 
 // EnrollWithBody Trade a one-time registration key and a certificate request for a client certificate.
 //
+// Answers 429 with Retry-After (seconds) when too many keys from the caller's address were refused.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /fleet/v1/enroll (the `Enroll` operationId).
@@ -933,6 +939,8 @@ func (c *Client) EnrollWithBody(ctx context.Context, contentType string, body io
 }
 
 // Enroll Trade a one-time registration key and a certificate request for a client certificate.
+//
+// Answers 429 with Retry-After (seconds) when too many keys from the caller's address were refused.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -1680,12 +1688,16 @@ type ClientWithResponsesInterface interface {
 
 	// EnrollWithBodyWithResponse Trade a one-time registration key and a certificate request for a client certificate.
 	//
+	// Answers 429 with Retry-After (seconds) when too many keys from the caller's address were refused.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /fleet/v1/enroll (the `Enroll` operationId).
 	EnrollWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*EnrollResponse, error)
 
 	// EnrollWithResponse Trade a one-time registration key and a certificate request for a client certificate.
+	//
+	// Answers 429 with Retry-After (seconds) when too many keys from the caller's address were refused.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2227,6 +2239,8 @@ func (c *ClientWithResponses) SyncAgentWithResponse(ctx context.Context, params 
 
 // EnrollWithBodyWithResponse Trade a one-time registration key and a certificate request for a client certificate.
 //
+// Answers 429 with Retry-After (seconds) when too many keys from the caller's address were refused.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /fleet/v1/enroll (the `Enroll` operationId).
@@ -2239,6 +2253,8 @@ func (c *ClientWithResponses) EnrollWithBodyWithResponse(ctx context.Context, co
 }
 
 // EnrollWithResponse Trade a one-time registration key and a certificate request for a client certificate.
+//
+// Answers 429 with Retry-After (seconds) when too many keys from the caller's address were refused.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

@@ -10896,6 +10896,12 @@ type VaultsListByResourceGroupParams struct {
 	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
 }
 
+// VaultsReissueRecoveryKeyParams defines parameters for VaultsReissueRecoveryKey.
+type VaultsReissueRecoveryKeyParams struct {
+	// ApiVersion A version of the resource model, such as 2025-01-01. All listed by an error answer are served alike.
+	ApiVersion ApiVersion `form:"api-version" json:"api-version"`
+}
+
 // ReplicationAlertSettingsListParams defines parameters for ReplicationAlertSettingsList.
 type ReplicationAlertSettingsListParams struct {
 	// SkipToken Opaque; taken from nextLink.
@@ -20142,6 +20148,13 @@ type ClientInterface interface {
 	// Corresponds with GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults (the `VaultsListByResourceGroup` operationId).
 	VaultsListByResourceGroup(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, params *VaultsListByResourceGroupParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// VaultsReissueRecoveryKey Make a new recovery key; the one before opens the bucket no more.
+	//
+	// The key is in the header Lifeboat-Recovery-Key of this answer and nowhere else. It opens the bucket when the operation has succeeded; until then, and after a failure, the one before may still be the one that does. An answer that is lost is repaired by asking again. Refused with 409 while another one is being written.
+	//
+	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/reissueRecoveryKey (the `VaultsReissueRecoveryKey` operationId).
+	VaultsReissueRecoveryKey(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params *VaultsReissueRecoveryKeyParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ReplicationAlertSettingsList List the alert settings of a vault: there is one.
 	//
 	// Corresponds with GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationAlertSettings (the `ReplicationAlertSettingsList` operationId).
@@ -21713,7 +21726,7 @@ type ClientInterface interface {
 
 	// VaultsCreateOrUpdateWithBody Create or update a vault.
 	//
-	// Creation also makes the vault's recovery key. It is shown once, in the header Lifeboat-Recovery-Key of this answer, and is needed to read the bucket when everything else is lost.
+	// Creation also makes the vault's recovery key. It is shown once, in the header Lifeboat-Recovery-Key of this answer (reissueRecoveryKey makes another one), and is needed to read the bucket when everything else is lost.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -21722,7 +21735,7 @@ type ClientInterface interface {
 
 	// VaultsCreateOrUpdate Create or update a vault.
 	//
-	// Creation also makes the vault's recovery key. It is shown once, in the header Lifeboat-Recovery-Key of this answer, and is needed to read the bucket when everything else is lost.
+	// Creation also makes the vault's recovery key. It is shown once, in the header Lifeboat-Recovery-Key of this answer (reissueRecoveryKey makes another one), and is needed to read the bucket when everything else is lost.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -21998,6 +22011,23 @@ func (c *Client) OperationsList(ctx context.Context, subscriptionId Subscription
 // Corresponds with GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults (the `VaultsListByResourceGroup` operationId).
 func (c *Client) VaultsListByResourceGroup(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, params *VaultsListByResourceGroupParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewVaultsListByResourceGroupRequest(c.Server, subscriptionId, resourceGroupName, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// VaultsReissueRecoveryKey Make a new recovery key; the one before opens the bucket no more.
+//
+// The key is in the header Lifeboat-Recovery-Key of this answer and nowhere else. It opens the bucket when the operation has succeeded; until then, and after a failure, the one before may still be the one that does. An answer that is lost is repaired by asking again. Refused with 409 while another one is being written.
+//
+// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/reissueRecoveryKey (the `VaultsReissueRecoveryKey` operationId).
+func (c *Client) VaultsReissueRecoveryKey(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params *VaultsReissueRecoveryKeyParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewVaultsReissueRecoveryKeyRequest(c.Server, subscriptionId, resourceGroupName, resourceName, params)
 	if err != nil {
 		return nil, err
 	}
@@ -25929,7 +25959,7 @@ func (c *Client) VaultsUpdate(ctx context.Context, subscriptionId SubscriptionId
 
 // VaultsCreateOrUpdateWithBody Create or update a vault.
 //
-// Creation also makes the vault's recovery key. It is shown once, in the header Lifeboat-Recovery-Key of this answer, and is needed to read the bucket when everything else is lost.
+// Creation also makes the vault's recovery key. It is shown once, in the header Lifeboat-Recovery-Key of this answer (reissueRecoveryKey makes another one), and is needed to read the bucket when everything else is lost.
 //
 // Takes any type of body and a specified content type.
 //
@@ -25948,7 +25978,7 @@ func (c *Client) VaultsCreateOrUpdateWithBody(ctx context.Context, subscriptionI
 
 // VaultsCreateOrUpdate Create or update a vault.
 //
-// Creation also makes the vault's recovery key. It is shown once, in the header Lifeboat-Recovery-Key of this answer, and is needed to read the bucket when everything else is lost.
+// Creation also makes the vault's recovery key. It is shown once, in the header Lifeboat-Recovery-Key of this answer (reissueRecoveryKey makes another one), and is needed to read the bucket when everything else is lost.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -26854,6 +26884,77 @@ func NewVaultsListByResourceGroupRequest(server string, subscriptionId Subscript
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewVaultsReissueRecoveryKeyRequest constructs an http.Request for the VaultsReissueRecoveryKey method
+func NewVaultsReissueRecoveryKeyRequest(server string, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params *VaultsReissueRecoveryKeyParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "subscriptionId", subscriptionId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "resourceGroupName", resourceGroupName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "resourceName", resourceName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/subscriptions/%s/resourceGroups/%s/providers/Microsoft.RecoveryServices/vaults/%s/reissueRecoveryKey", pathParam0, pathParam1, pathParam2)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "api-version", params.ApiVersion, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -43872,6 +43973,15 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults (the `VaultsListByResourceGroup` operationId).
 	VaultsListByResourceGroupWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, params *VaultsListByResourceGroupParams, reqEditors ...RequestEditorFn) (*VaultsListByResourceGroupResponse, error)
 
+	// VaultsReissueRecoveryKeyWithResponse Make a new recovery key; the one before opens the bucket no more.
+	//
+	// The key is in the header Lifeboat-Recovery-Key of this answer and nowhere else. It opens the bucket when the operation has succeeded; until then, and after a failure, the one before may still be the one that does. An answer that is lost is repaired by asking again. Refused with 409 while another one is being written.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/reissueRecoveryKey (the `VaultsReissueRecoveryKey` operationId).
+	VaultsReissueRecoveryKeyWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params *VaultsReissueRecoveryKeyParams, reqEditors ...RequestEditorFn) (*VaultsReissueRecoveryKeyResponse, error)
+
 	// ReplicationAlertSettingsListWithResponse List the alert settings of a vault: there is one.
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -45669,7 +45779,7 @@ type ClientWithResponsesInterface interface {
 
 	// VaultsCreateOrUpdateWithBodyWithResponse Create or update a vault.
 	//
-	// Creation also makes the vault's recovery key. It is shown once, in the header Lifeboat-Recovery-Key of this answer, and is needed to read the bucket when everything else is lost.
+	// Creation also makes the vault's recovery key. It is shown once, in the header Lifeboat-Recovery-Key of this answer (reissueRecoveryKey makes another one), and is needed to read the bucket when everything else is lost.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -45678,7 +45788,7 @@ type ClientWithResponsesInterface interface {
 
 	// VaultsCreateOrUpdateWithResponse Create or update a vault.
 	//
-	// Creation also makes the vault's recovery key. It is shown once, in the header Lifeboat-Recovery-Key of this answer, and is needed to read the bucket when everything else is lost.
+	// Creation also makes the vault's recovery key. It is shown once, in the header Lifeboat-Recovery-Key of this answer (reissueRecoveryKey makes another one), and is needed to read the bucket when everything else is lost.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -46334,6 +46444,72 @@ func (r VaultsListByResourceGroupResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r VaultsListByResourceGroupResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// VaultsReissueRecoveryKeyResponse202Headers the declared response headers of an HTTP 202 response for VaultsReissueRecoveryKey
+type VaultsReissueRecoveryKeyResponse202Headers struct {
+	AzureAsyncOperation string
+	LifeboatRecoveryKey string
+	Location            string
+	RetryAfter          int
+	XMsRequestId        string
+}
+
+// VaultsReissueRecoveryKeyResponseDefaultHeaders the declared response headers of an HTTP default response for VaultsReissueRecoveryKey
+type VaultsReissueRecoveryKeyResponseDefaultHeaders struct {
+	XMsErrorCode string
+}
+
+type VaultsReissueRecoveryKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Vault
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Refused
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *VaultsReissueRecoveryKeyResponse202Headers
+	// HeadersDefault the parsed response headers for an HTTP default response
+	HeadersDefault *VaultsReissueRecoveryKeyResponseDefaultHeaders
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r VaultsReissueRecoveryKeyResponse) GetJSON200() *Vault {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r VaultsReissueRecoveryKeyResponse) GetJSONDefault() *Refused {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r VaultsReissueRecoveryKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r VaultsReissueRecoveryKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r VaultsReissueRecoveryKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r VaultsReissueRecoveryKeyResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -57584,6 +57760,21 @@ func (c *ClientWithResponses) VaultsListByResourceGroupWithResponse(ctx context.
 	return ParseVaultsListByResourceGroupResponse(rsp)
 }
 
+// VaultsReissueRecoveryKeyWithResponse Make a new recovery key; the one before opens the bucket no more.
+//
+// The key is in the header Lifeboat-Recovery-Key of this answer and nowhere else. It opens the bucket when the operation has succeeded; until then, and after a failure, the one before may still be the one that does. An answer that is lost is repaired by asking again. Refused with 409 while another one is being written.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/reissueRecoveryKey (the `VaultsReissueRecoveryKey` operationId).
+func (c *ClientWithResponses) VaultsReissueRecoveryKeyWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, params *VaultsReissueRecoveryKeyParams, reqEditors ...RequestEditorFn) (*VaultsReissueRecoveryKeyResponse, error) {
+	rsp, err := c.VaultsReissueRecoveryKey(ctx, subscriptionId, resourceGroupName, resourceName, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseVaultsReissueRecoveryKeyResponse(rsp)
+}
+
 // ReplicationAlertSettingsListWithResponse List the alert settings of a vault: there is one.
 //
 // Returns a wrapper object for the known response body format(s).
@@ -60791,7 +60982,7 @@ func (c *ClientWithResponses) VaultsUpdateWithResponse(ctx context.Context, subs
 
 // VaultsCreateOrUpdateWithBodyWithResponse Create or update a vault.
 //
-// Creation also makes the vault's recovery key. It is shown once, in the header Lifeboat-Recovery-Key of this answer, and is needed to read the bucket when everything else is lost.
+// Creation also makes the vault's recovery key. It is shown once, in the header Lifeboat-Recovery-Key of this answer (reissueRecoveryKey makes another one), and is needed to read the bucket when everything else is lost.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -60806,7 +60997,7 @@ func (c *ClientWithResponses) VaultsCreateOrUpdateWithBodyWithResponse(ctx conte
 
 // VaultsCreateOrUpdateWithResponse Create or update a vault.
 //
-// Creation also makes the vault's recovery key. It is shown once, in the header Lifeboat-Recovery-Key of this answer, and is needed to read the bucket when everything else is lost.
+// Creation also makes the vault's recovery key. It is shown once, in the header Lifeboat-Recovery-Key of this answer (reissueRecoveryKey makes another one), and is needed to read the bucket when everything else is lost.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -61454,6 +61645,93 @@ func ParseVaultsListByResourceGroupResponse(rsp *http.Response) (*VaultsListByRe
 	switch {
 	case true:
 		var headers VaultsListByResourceGroupResponseDefaultHeaders
+		if values := rsp.Header.Values("x-ms-error-code"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "x-ms-error-code", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XMsErrorCode = value
+		}
+		response.HeadersDefault = &headers
+	}
+
+	return response, nil
+}
+
+// ParseVaultsReissueRecoveryKeyResponse parses an HTTP response from a VaultsReissueRecoveryKeyWithResponse call
+func ParseVaultsReissueRecoveryKeyResponse(rsp *http.Response) (*VaultsReissueRecoveryKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &VaultsReissueRecoveryKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Vault
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case rsp.StatusCode == 202:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Refused
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		var headers VaultsReissueRecoveryKeyResponse202Headers
+		if values := rsp.Header.Values("Azure-AsyncOperation"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Azure-AsyncOperation", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AzureAsyncOperation = value
+		}
+		if values := rsp.Header.Values("Lifeboat-Recovery-Key"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Lifeboat-Recovery-Key", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.LifeboatRecoveryKey = value
+		}
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		if values := rsp.Header.Values("x-ms-request-id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "x-ms-request-id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.XMsRequestId = value
+		}
+		response.Headers202 = &headers
+	case true:
+		var headers VaultsReissueRecoveryKeyResponseDefaultHeaders
 		if values := rsp.Header.Values("x-ms-error-code"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "x-ms-error-code", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {

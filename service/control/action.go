@@ -42,8 +42,8 @@ func (s *Service) act(ctx context.Context, ref Ref, op dr.Operation, plan func(*
 				return err
 			}
 		}
-		if it.State.PendingJob != "" { // only purge comes here
-			if err := cancelPending(tx, it.State.PendingJob); err != nil {
+		if j.Removed {
+			if _, err := SupersedeJobs(tx, &it, j, now); err != nil {
 				return err
 			}
 		}
@@ -79,15 +79,6 @@ func (s *Service) sameRequest(tx store.Tx, it *dr.Item, op dr.Operation, prepare
 		return "", err
 	}
 	return running.ID, nil
-}
-
-func cancelPending(tx store.Tx, id string) error {
-	j, ok, err := LoadOpenJob(tx, id)
-	if err != nil || !ok {
-		return err
-	}
-	j.Cancel = true
-	return SaveJob(tx, &j)
 }
 
 // planFor is the plan of an operation: the driver's where the machine's legs have one, else own.
@@ -289,30 +280,48 @@ func (s *Service) UpdateItem(ctx context.Context, ref Ref, in UpdateInput) (stri
 		if _, refusal := dr.Apply(it.State, dr.Signal{Kind: dr.Requested, Op: dr.OpUpdate, Job: "update", Driven: it.Driven}, now); refusal != nil {
 			return refusal
 		}
+		size := or(jsonField(in.ProviderInput, sizeField), jsonField(in.Properties, "recoveryAzureVMSize"))
+		if refusal := dr.CheckSize(size); refusal != nil {
+			return refusal
+		}
 		it.TargetName = or(or(jsonField(in.ProviderInput, "targetVmName"), jsonField(in.Properties, "recoveryAzureVMName")), it.TargetName)
 		it.TargetNetwork = or(or(jsonField(in.ProviderInput, "targetNetworkId"), jsonField(in.Properties, "selectedRecoveryAzureNetworkId")), it.TargetNetwork)
 		it.TestNetwork = or(or(jsonField(in.ProviderInput, "testNetworkId"), jsonField(in.Properties, "selectedTfoAzureNetworkId")), it.TestNetwork)
-		if it.UpdateInput, err = overlay(it.UpdateInput, in.ProviderInput); err != nil {
+		if it.UpdateInput, err = overlay(it.UpdateInput, in.ProviderInput, size); err != nil {
 			return err
 		}
-		if it.UpdateCommon, err = overlay(it.UpdateCommon, in.Properties); err != nil {
+		if it.UpdateCommon, err = overlay(it.UpdateCommon, in.Properties, ""); err != nil {
 			return err
 		}
 		return SaveItem(tx, &it, now)
 	})
 }
 
-// overlay lays what an update says over what earlier ones said.
-func overlay(old, latest json.RawMessage) (json.RawMessage, error) {
-	if len(latest) == 0 {
-		return old, nil
+// sizeField is where providers' settings have the size of the replica.
+const sizeField = "targetVmSize"
+
+// overlay returns the settings of earlier updates with those of the newest one over them: what an update leaves out stays.
+func overlay(old, newest json.RawMessage, size string) (json.RawMessage, error) {
+	all := map[string]json.RawMessage{}
+	for _, settings := range []json.RawMessage{old, newest} {
+		if len(settings) == 0 {
+			continue
+		}
+		var set map[string]json.RawMessage
+		if err := json.Unmarshal(settings, &set); err != nil {
+			return nil, &dr.Error{Code: dr.CodeInvalid, Message: "providerSpecificDetails is not an object", PossibleCauses: "the body is malformed", RecommendedAction: "send an object with an instanceType", Err: err}
+		}
+		for name, value := range set {
+			if string(value) != "null" {
+				all[name] = value
+			}
+		}
 	}
-	if len(old) == 0 {
-		return latest, nil
+	if size != "" {
+		all[sizeField], _ = json.Marshal(size) // a string
 	}
-	out, err := mergeObjects(old, latest)
-	if err != nil {
-		return nil, &dr.Error{Code: dr.CodeInvalid, Message: "the update is not an object", PossibleCauses: "the body is malformed", RecommendedAction: "send an object with the properties to change", Err: err}
+	if len(all) == 0 {
+		return nil, nil
 	}
-	return out, nil
+	return json.Marshal(all)
 }

@@ -18,14 +18,14 @@ import (
 
 type fixture struct {
 	*control.Service
-	t     *testing.T
+	t     testing.TB
 	store store.Store
 	vault string
 }
 
 var vaultKey = dr.VaultKey{Subscription: "Sub", ResourceGroup: "Group", Name: "Vault"}
 
-func newFixture(t *testing.T) fixture {
+func newFixture(t testing.TB) fixture {
 	t.Helper()
 	st, err := sqlstore.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "lifeboat.db"))
 	if err != nil {
@@ -210,6 +210,7 @@ func TestEnableRefusesWhatCannotBeAndRepeatsWhatWasAsked(t *testing.T) {
 		"an unknown policy":            {PolicyID: "/x/none", ProviderInput: in.ProviderInput},
 		"a policy of another provider": {PolicyID: "classic", ProviderInput: in.ProviderInput},
 		"no machine":                   {PolicyID: "p", ProviderInput: json.RawMessage(`{"instanceType":"InMageRcm"}`)},
+		"a misspelled size":            {PolicyID: "p", ProviderInput: json.RawMessage(strings.Replace(string(in.ProviderInput), "{", `{"targetVmSize":"2cpu-4GB",`, 1))},
 		"an unknown machine":           {PolicyID: "p", ProviderInput: json.RawMessage(`{"instanceType":"InMageRcm","fabricDiscoveryMachineId":"none"}`)},
 	} {
 		_, err := f.Enable(t.Context(), item, bad)

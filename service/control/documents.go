@@ -18,6 +18,7 @@ const (
 	KindVault           store.Kind = "vault"           // subscription/group/name
 	KindVaultName       store.Kind = "vaultName"       // v -> dr.VaultKey
 	KindVaultSecrets    store.Kind = "vaultSecrets"    // v, sealed
+	KindVaultFile       store.Kind = "vaultFile"       // v, once its recovery key was reissued
 	KindVaultSetting    store.Kind = "vaultSetting"    // v/name
 	KindFabric          store.Kind = "fabric"          // v/name
 	KindProvider        store.Kind = "provider"        // v/fabric/name
@@ -355,8 +356,11 @@ func LoadPointByID(tx store.Tx, id dr.ItemID, guid string) (dr.Point, error) {
 // NewestPoint returns the newest point of an item that accept takes (nil: any).
 func NewestPoint(tx store.Tx, id dr.ItemID, accept func(dr.Point) bool) (*dr.Point, error) {
 	var found *dr.Point
-	stop := errors.New("found")
-	err := tx.List(KindPoint, string(id)+"/", "", 0, func(_ string, _ int64, decode func(any) error) error {
+	stop, limit := errors.New("found"), 0
+	if accept == nil {
+		limit = 1
+	}
+	err := tx.List(KindPoint, string(id)+"/", "", limit, func(_ string, _ int64, decode func(any) error) error {
 		var p dr.Point
 		if err := decode(&p); err != nil {
 			return err
@@ -407,13 +411,13 @@ func OpenJobs(tx store.Tx) (ids []string, err error) {
 	return ids, err
 }
 
-// SaveJob writes a job and keeps the index of those that have not ended. An internal job that succeeded vanishes.
+// SaveJob writes a job and keeps the index of those that have not ended. A silent one vanishes.
 func SaveJob(tx store.Tx, j *job.Job) error {
 	if j.State.Ended() {
 		if err := tx.Delete(KindOpenJob, j.ID, -1); err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
-		if j.Internal && j.State == job.Succeeded {
+		if j.Silent() {
 			if err := tx.Delete(KindJob, jobKey(j.Vault, j.ID), -1); err != nil && !errors.Is(err, store.ErrNotFound) {
 				return err
 			}

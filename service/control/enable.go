@@ -61,6 +61,9 @@ func (s *Service) Enable(ctx context.Context, ref Ref, in EnableInput) (string, 
 			it = dr.Item{Meta: dr.Meta{Name: ref.Name}, ID: dr.ItemID(newID()), Vault: ref.Vault, Fabric: container.Fabric, Container: container.Name,
 				InternalID: newID(), CorrelationID: newID(), PlannedFailoverStatus: "None"}
 		}
+		if refusal := dr.CheckSize(jsonField(in.ProviderInput, sizeField)); refusal != nil {
+			return refusal
+		}
 		leg := dr.FirstLeg(policy.Provider)
 		it.Driven = !leg.Driver
 		j := newJob(ctx, ref.Vault, planFor(&it, dr.OpEnable, fixed(job.PlanEnable)), itemTarget(&it), now)

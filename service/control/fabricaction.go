@@ -67,7 +67,7 @@ func (s *Service) ReassociateGateway(ctx context.Context, ref Ref, in Reassociat
 				n = lastSegment(n)
 				return strings.EqualFold(n, it.Name) || strings.EqualFold(n, it.InternalID)
 			})
-			served, err := processServer(tx, &it)
+			served, err := newItemReader(tx).processServer(&it)
 			if err != nil {
 				return err
 			}

@@ -16,7 +16,7 @@ func (s *Service) Item(ctx context.Context, ref Ref) (v ItemView, err error) {
 		if err != nil {
 			return err
 		}
-		v, err = s.itemView(tx, it)
+		v, err = s.itemView(newItemReader(tx), it)
 		return err
 	})
 	return v, err
@@ -54,11 +54,12 @@ func (s *Service) Items(ctx context.Context, ref Ref, f ItemFilter, p Paging) (o
 			return err
 		}
 		out = Page[ItemView]{Items: []ItemView{}, Next: page.Next}
+		r := newItemReader(tx)
 		for _, it := range page.Items {
 			if !f.takes(it) || f.RecoveryPlan != "" && !slices.Contains(of, it.ID) {
 				continue
 			}
-			v, err := s.itemView(tx, it)
+			v, err := s.itemView(r, it)
 			if err != nil {
 				return err
 			}
@@ -100,13 +101,41 @@ func groupOption(it dr.Item) string {
 	return "AutoCreated"
 }
 
-func (s *Service) itemView(tx store.Tx, it dr.Item) (ItemView, error) {
+// itemReader reads what views of items show. What items have in common it reads once.
+type itemReader struct {
+	tx          store.Tx
+	fabrics     map[string]dr.Fabric
+	containers  map[string]dr.Container
+	policies    map[string]dr.Policy
+	replicators *[]dr.Replicator // nil: not read yet
+}
+
+func newItemReader(tx store.Tx) *itemReader {
+	return &itemReader{tx: tx, fabrics: map[string]dr.Fabric{}, containers: map[string]dr.Container{}, policies: map[string]dr.Policy{}}
+}
+
+// once returns what is known under key, reading it the first time.
+func once[T any](known map[string]T, key string, read func() (T, error)) (T, error) {
+	v, ok := known[key]
+	if ok {
+		return v, nil
+	}
+	v, err := read()
+	if err == nil {
+		known[key] = v
+	}
+	return v, err
+}
+
+func (s *Service) itemView(r *itemReader, it dr.Item) (ItemView, error) {
+	tx := r.tx
 	v := ItemView{Item: it, Projection: dr.Project(it.State), FailoverHealth: dr.HealthNormal}
 	var err error
-	if v.Fabric, err = load[dr.Fabric](tx, KindFabric, fold(it.Vault, it.Fabric)); err != nil {
+	fabric, container := fold(it.Vault, it.Fabric), fold(it.Vault, it.Fabric, it.Container)
+	if v.Fabric, err = once(r.fabrics, fabric, func() (dr.Fabric, error) { return load[dr.Fabric](tx, KindFabric, fabric) }); err != nil {
 		return v, err
 	}
-	if v.Container, err = load[dr.Container](tx, KindContainer, fold(it.Vault, it.Fabric, it.Container)); err != nil {
+	if v.Container, err = once(r.containers, container, func() (dr.Container, error) { return load[dr.Container](tx, KindContainer, container) }); err != nil {
 		return v, err
 	}
 	if it.RecoveryContainer != "" {
@@ -117,8 +146,14 @@ func (s *Service) itemView(tx store.Tx, it dr.Item) (ItemView, error) {
 			return v, err
 		}
 	}
-	e, err := EvidenceFor(tx, &it)
-	if err != nil {
+	e := dr.Evidence{Item: &it}
+	if e.Policy, err = once(r.policies, fold(it.Vault, it.PolicyName), func() (dr.Policy, error) { return LoadPolicy(tx, it.Vault, it.PolicyName) }); err != nil {
+		return v, err
+	}
+	if e.Observed, err = LoadObserved(tx, it.ID); err != nil {
+		return v, err
+	}
+	if err := newestPoints(tx, &e); err != nil {
 		return v, err
 	}
 	v.Policy, v.Observed, v.LatestPoint = e.Policy, e.Observed, e.Newest
@@ -126,9 +161,6 @@ func (s *Service) itemView(tx store.Tx, it dr.Item) (ItemView, error) {
 	v.Health, v.HealthErrors = dr.Judge(e, now)
 	v.RPO, v.RPOValid = dr.RPOLag(e, now)
 	v.RPOAt = now
-	if v.Points, err = count(tx, KindPoint, string(it.ID)+"/", 0); err != nil {
-		return v, err
-	}
 	if !it.FailoverPoint.IsZero() {
 		v.FailoverPointID = dr.PointID(it.ID, it.FailoverPoint)
 	}
@@ -156,16 +188,20 @@ func (s *Service) itemView(tx store.Tx, it dr.Item) (ItemView, error) {
 	} else if ok {
 		v.Protectable = &p
 	}
-	v.ProcessServer, err = processServer(tx, &it)
+	v.ProcessServer, err = r.processServer(&it)
 	return v, err
 }
 
 // processServer is the one the user chose, or the first there is.
-func processServer(tx store.Tx, it *dr.Item) (*dr.Replicator, error) {
-	reps, err := LoadReplicators(tx)
-	if err != nil {
-		return nil, err
+func (r *itemReader) processServer(it *dr.Item) (*dr.Replicator, error) {
+	if r.replicators == nil {
+		all, err := LoadReplicators(r.tx)
+		if err != nil {
+			return nil, err
+		}
+		r.replicators = &all
 	}
+	reps := *r.replicators
 	var first *dr.Replicator
 	for i := range reps {
 		if strings.EqualFold(reps[i].ID, it.ProcessServer) {
@@ -188,11 +224,14 @@ func EvidenceFor(tx store.Tx, it *dr.Item) (dr.Evidence, error) {
 	if e.Observed, err = LoadObserved(tx, it.ID); err != nil {
 		return e, err
 	}
-	if e.Newest, err = NewestPoint(tx, it.ID, nil); err != nil {
-		return e, err
+	return e, newestPoints(tx, &e)
+}
+
+// newestPoints finds the points that health is judged on.
+func newestPoints(tx store.Tx, e *dr.Evidence) (err error) {
+	if e.Newest, err = NewestPoint(tx, e.Item.ID, nil); err != nil || e.Policy.AppConsistentEvery <= 0 {
+		return err
 	}
-	if e.Policy.AppConsistentEvery > 0 {
-		e.NewestApp, err = NewestPoint(tx, it.ID, func(p dr.Point) bool { return p.Consistency == dr.ApplicationConsistent })
-	}
-	return e, err
+	e.NewestApp, err = NewestPoint(tx, e.Item.ID, func(p dr.Point) bool { return p.Consistency == dr.ApplicationConsistent })
+	return err
 }

@@ -103,7 +103,7 @@ func saveDone(tx store.Tx, j *job.Job, now time.Time) error {
 
 // jobEvent writes how a job ended; it is nil when the job is about no item, or the item is gone.
 func jobEvent(tx store.Tx, j *job.Job, it *dr.Item, now time.Time) error {
-	if j.Internal && j.State == job.Succeeded {
+	if j.Silent() {
 		return nil
 	}
 	e := &dr.Event{ID: newID(), Vault: j.Vault, Type: "JobStatus", Severity: dr.SeverityOK, ObjectName: j.TargetName, JobID: j.ID, Time: now,
@@ -157,6 +157,9 @@ func EndJob(tx store.Tx, j *job.Job, state job.State, now time.Time) error {
 		default:
 			about = &it
 			if err := endItemJob(tx, j, &it, now); err != nil {
+				return err
+			}
+			if err := release(tx, j, &it, now); err != nil {
 				return err
 			}
 		}
@@ -216,6 +219,20 @@ func endItemJob(tx store.Tx, j *job.Job, it *dr.Item, now time.Time) error {
 		return err
 	}
 	return SaveItem(tx, it, now)
+}
+
+// release starts the job that gives back what an ended one holds.
+func release(tx store.Tx, j *job.Job, it *dr.Item, now time.Time) error {
+	plan := job.PlanByName(j.Plan)
+	if plan.Release == "" || j.Tasks[0].Attempt == 0 {
+		return nil
+	}
+	r, err := NewItemJob(it, plan.Release, "", Request{}, now)
+	if err != nil {
+		return err
+	}
+	r.Internal, r.Work, r.Input = true, j.Work, j.Input
+	return SaveJob(tx, r)
 }
 
 // started tells whether the job got further than its checks.

@@ -283,7 +283,7 @@ func restart(tx store.Tx, j *job.Job, now time.Time) error {
 		}
 	}
 	plan := job.PlanByName(j.Plan)
-	undone := plan.Undo != ""
+	undone := plan.Undo != "" || plan.Release != ""
 	if undone {
 		j.Work = nil
 	}

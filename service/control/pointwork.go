@@ -66,6 +66,9 @@ func (s *Service) beside(ctx context.Context, ref Ref, plan, pointID string, pre
 		if id, err = repeated(ctx, tx, it.Vault, plan, about.path, now); err != nil || id != "" {
 			return err
 		}
+		if err := refuseRemoved(tx, &it); err != nil {
+			return err
+		}
 		j := newJob(ctx, it.Vault, plan, about, now)
 		var r Request
 		if err := prepare(tx, &it, &r); err != nil {

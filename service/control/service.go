@@ -18,8 +18,10 @@ type Sealer interface {
 
 // VaultSecrets are a vault's keys. They are stored sealed and never leave the control plane but to replicators.
 type VaultSecrets struct {
-	DataKey       []byte // 32 bytes
-	VaultFile     []byte // content of the bucket's vault.json: the data key wrapped under the recovery key
+	DataKey []byte // 32 bytes
+	// VaultFile is the content of the bucket's vault.json: the data key wrapped under the recovery key. Nil while another one is
+	// being written, when either may be there.
+	VaultFile     []byte
 	CACertificate string // PEM, signs the vault's agents and replicators' data-plane servers
 	CAKey         string // PEM
 	GrantKey      []byte // Ed25519 seed (32 bytes); signs grants
@@ -33,11 +35,12 @@ type QueueReader interface {
 	Progress(ctx context.Context, taskIDs []string) (map[string]queue.Progress, error)
 }
 
-// Config wires a Service. All fields but Log and Progress are required.
+// Config wires a Service. All fields but Log, Progress and WrapKey are required.
 type Config struct {
 	Store     store.Store
 	Sealer    Sealer
 	MakeVault VaultMaker
+	WrapKey   WrapKey // nil: recovery keys cannot be reissued
 	// BucketURL tells where the vault's objects live, a gocloud.dev URL.
 	BucketURL func(vaultID string) string
 	Progress  QueueReader // nil: job views carry no live progress
@@ -52,6 +55,7 @@ type Service struct {
 	store     store.Store
 	sealer    Sealer
 	makeVault VaultMaker
+	wrapKey   WrapKey
 	bucketURL func(string) string
 	progress  QueueReader
 	drivers   []dr.ProviderType
@@ -65,7 +69,7 @@ func New(c Config) *Service {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Service{store: outages{c.Store}, sealer: c.Sealer, makeVault: c.MakeVault, bucketURL: c.BucketURL, progress: c.Progress, drivers: c.Drivers, log: log,
+	return &Service{store: outages{c.Store}, sealer: c.Sealer, makeVault: c.MakeVault, wrapKey: c.WrapKey, bucketURL: c.BucketURL, progress: c.Progress, drivers: c.Drivers, log: log,
 		now: func() time.Time { return time.Now().UTC() }}
 }
 

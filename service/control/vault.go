@@ -198,8 +198,10 @@ func (s *Service) DeleteVaultIf(ctx context.Context, key dr.VaultKey, want Preco
 			return err
 		}
 		// The bucket's objects stay: with the recovery key they can still be read. The sealed keys go with the vault.
-		if err := tx.Delete(KindVaultSecrets, v.ID, -1); err != nil && !errors.Is(err, store.ErrNotFound) {
-			return err
+		for _, k := range []store.Kind{KindVaultSecrets, KindVaultFile} {
+			if err := tx.Delete(k, v.ID, -1); err != nil && !errors.Is(err, store.ErrNotFound) {
+				return err
+			}
 		}
 		return tx.Delete(KindVault, vaultKey(key), v.Version)
 	})
@@ -278,11 +280,16 @@ func (s *Service) AllVaults(ctx context.Context) (vs []dr.Vault, err error) {
 // VaultSecrets opens a vault's keys.
 func (s *Service) VaultSecrets(ctx context.Context, vaultID string) (VaultSecrets, error) {
 	var sealed []byte
+	var file vaultFile
 	err := s.store.View(ctx, func(tx store.Tx) error {
 		_, err := tx.Get(KindVaultSecrets, vaultID, &sealed)
 		if errors.Is(err, store.ErrNotFound) {
 			return notFound(KindVaultSecrets, vaultID)
 		}
+		if err != nil {
+			return err
+		}
+		file, err = loadVaultFile(tx, vaultID)
 		return err
 	})
 	if err != nil {
@@ -293,8 +300,16 @@ func (s *Service) VaultSecrets(ctx context.Context, vaultID string) (VaultSecret
 		return VaultSecrets{}, fmt.Errorf("open keys of vault %s: %w", vaultID, err)
 	}
 	var out VaultSecrets
-	err = json.Unmarshal(plain, &out)
-	return out, err
+	if err := json.Unmarshal(plain, &out); err != nil {
+		return VaultSecrets{}, err
+	}
+	switch {
+	case file.Next != nil:
+		out.VaultFile = nil
+	case file.File != nil:
+		out.VaultFile = file.File
+	}
+	return out, nil
 }
 
 // VaultSettings serves replicationVaultSettings.

@@ -74,7 +74,6 @@ type ItemView struct {
 	Agent           *dr.Agent
 	Protectable     *dr.ProtectableItem
 	LatestPoint     *dr.Point
-	Points          int
 	// RPO is now minus the capture time of the newest point; Valid only when there is a point and the leg replicates.
 	RPO      time.Duration
 	RPOValid bool

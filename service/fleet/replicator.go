@@ -28,7 +28,7 @@ type ReplicatorDesired struct {
 type ServedVault struct {
 	ID                string
 	BucketURL         string
-	VaultFile         []byte
+	VaultFile         []byte // empty while another one is being written
 	DataKey           []byte
 	CACertificate     string
 	ServerName        string
@@ -82,7 +82,11 @@ func (s *Service) servedVault(ctx context.Context, replicatorID string, v dr.Vau
 	if err != nil {
 		return ServedVault{}, err
 	}
-	return ServedVault{ID: v.ID, BucketURL: v.BucketURL, VaultFile: secrets.VaultFile, DataKey: secrets.DataKey, CACertificate: secrets.CACertificate,
+	file := secrets.VaultFile
+	if file == nil {
+		file = []byte{} // it is being replaced: nobody compares it now
+	}
+	return ServedVault{ID: v.ID, BucketURL: v.BucketURL, VaultFile: file, DataKey: secrets.DataKey, CACertificate: secrets.CACertificate,
 		ServerName: name, ServerCertificate: certificate, ServerKey: key, GrantPublicKey: GrantPublicKey(secrets.GrantKey)}, nil
 }
 

@@ -56,6 +56,8 @@ type Job struct {
 	Idempotency string
 	// SettledEarly tells pollers that the operation counts as succeeded although the job waits for a person.
 	SettledEarly bool
+	// Superseded is the job that removes the item this one is about: what is left to do is pointless, and it ends Cancelled.
+	Superseded string
 	// UndoOf is the job whose failure this one undoes.
 	UndoOf string
 	// RecoveryPlan is the name of the recovery plan that the job is an operation of; empty for other jobs.
@@ -64,11 +66,20 @@ type Job struct {
 	// the parent opens the gate (empty: it does not wait).
 	Parent string
 	Gate   string
-	// Internal jobs are housekeeping: they are not listed and vanish when they succeed.
+	// Internal jobs are housekeeping: they are not listed and vanish unless they fail.
 	Internal bool
 	Indexed  State `json:",omitempty"` // under which the job can be found; service/control keeps it
 	Version  int64 `json:"-"`          // of the stored document
 }
+
+// Silent tells whether nobody needs to hear that the job has ended: housekeeping that met no trouble.
+func (j *Job) Silent() bool {
+	return j.Internal && (j.State == Succeeded || j.State == Cancelled)
+}
+
+// Cancelling tells whether the job is to stop where it is. What a person asks for does not stop one whose operation has taken
+// effect.
+func (j *Job) Cancelling() bool { return j.Superseded != "" || j.Cancel && !j.SettledEarly }
 
 // Task returns the task with the id, or nil.
 func (j *Job) Task(id string) *Task {

@@ -29,12 +29,14 @@ const (
 	KindInstanceDestroy  = "instance.destroy"  // InstanceDestroy -> Empty: process, overlays and directory are gone
 	KindInstanceCapture  = "instance.capture"  // InstanceCapture -> Captured: read the stopped instance's disks into a point
 	KindHomeStop         = "home.stop"         // HomeMachine -> Empty: shut the production VM down
+	KindHomeCapture      = "home.capture"      // HomeCapture -> Captured: read the stopped production VM's disks into a point
 	KindHomeWriteback    = "home.writeback"    // HomeWriteback -> WrittenBack: compare, then write what differs
 	KindHomeStart        = "home.start"        // HomeMachine -> InstanceStarted: start the production VM from its own disks
 	KindPointExport      = "point.export"      // PointExport -> Exported
 	KindScriptRun        = "script.run"        // ScriptRun -> ScriptRan. May run twice when the runner is killed.
 	KindWebhookCall      = "webhook.call"      // WebhookCall -> WebhookCalled. May be called twice.
 	KindRepositoryReport = "repository.report" // RepositoryReport -> Empty: report all points of a machine to the index
+	KindVaultFileWrite   = "vaultFile.write"   // VaultFileWrite -> Empty: replace the bucket's vault.json. Idempotent.
 )
 
 // Empty is the output of tasks that have nothing to tell.
@@ -50,6 +52,12 @@ type PointRef struct {
 type Machine struct {
 	VaultID   string `json:"vaultId"`
 	MachineID string `json:"machineId"`
+}
+
+// VaultFileWrite replaces a vault's vault.json: its data key, wrapped under another recovery key.
+type VaultFileWrite struct {
+	VaultID string `json:"vaultId"`
+	File    []byte `json:"file"`
 }
 
 // GenerationOpen opens a generation of the point log on top of Base (nil for the first).
@@ -204,6 +212,21 @@ type HomeMachine struct {
 	// is not in the bucket.
 	Force bool  `json:"force,omitempty"`
 	Probe Probe `json:"probe"`
+}
+
+// HomeCapture reads the disks of the production VM, which must be off, and commits what differs from the newest point of
+// Generation as a point of it.
+type HomeCapture struct {
+	HomeMachine
+	Generation int64      `json:"generation"`
+	Disks      []HomeDisk `json:"disks"`
+}
+
+// HomeDisk is a protected disk of the production VM.
+type HomeDisk struct {
+	ID        string `json:"id"`
+	SizeBytes int64  `json:"sizeBytes"`
+	OS        bool   `json:"os,omitempty"`
 }
 
 // HomeWriteback makes the home disks equal to a point, writing only what differs. The VM must be off.

@@ -19,6 +19,9 @@ type Plan struct {
 	// Ready and Boot are the steps that a recovery plan holds a machine before, so that all machines are stopped before the
 	// first is prepared, and all are prepared before the first is started; empty: the plan does not divide there.
 	Ready, Boot string
+	// Release is the plan of the internal job that gives back what a job of this plan holds, however that one ended; empty: it
+	// holds nothing.
+	Release string
 }
 
 // Names of plans. Scenario names and tasks are those the field's clients know (ref 10.2) where it has any.
@@ -44,6 +47,8 @@ const (
 	PlanCapture           = "captureNow"
 	PlanVerifyPoint       = "verifyPoint"
 	PlanExportPoint       = "exportPoint"
+	PlanReleasePoint      = "releasePoint"
+	PlanReissueKey        = "reissueRecoveryKey"
 
 	PlanRecoveryTestFailover      = "recoveryPlanTestFailover"
 	PlanRecoveryTestCleanup       = "recoveryPlanTestFailoverCleanup"
@@ -100,6 +105,7 @@ const (
 	StepBootTest        = "BootTestProtectedEntitiesTask"
 	StepEndTest         = "EndTestFailoverTask"
 	StepCleanupTest     = "CleanupTestProtectedEntitiesTask"
+	StepSyncSource      = "SynchronizeSourceTask"
 	StepShutdownSource  = "ShutdownSourceTask"
 	StepFence           = "FenceSourceTask"
 	StepChoosePoint     = "PrepareForFailoverTask"
@@ -124,6 +130,7 @@ const (
 	StepVerify          = "VerifyRecoveryPointTask"
 	StepVerdict         = "VerificationVerdictTask"
 	StepExport          = "ExportRecoveryPointTask"
+	StepWriteVaultFile  = "WriteVaultFileTask"
 )
 
 func step(id, name, friendly, kind string) Step { return Step{id, name, friendly, kind} }
@@ -152,7 +159,9 @@ var Plans = append([]Plan{
 	}},
 	{Name: PlanUnplannedFailover, Scenario: "UnplannedFailover", FriendlyName: "Failover", Undo: PlanUndoUnplanned, Ready: StepFence, Boot: StepStartReplica, Steps: []Step{
 		step("UnplannedFailoverPreflightChecksTask", "VmUfoPrerequisitesCheck", "Prerequisites check for failover", ""),
+		step(StepSyncSource, "VmFoSynchronizeSource", "Synchronizing the latest changes of the source", ""),
 		step(StepShutdownSource, "VmFoShutdownSource", "Shutting down the source virtual machine", KindHomeStop),
+		step(StepCapture, "VmFoFinalCapture", "Capturing the stopped disks", KindHomeCapture),
 		step(StepFence, "VmFoFenceSource", "Fencing the source", KindGenerationClose),
 		step(StepChoosePoint, "VmPrepareForFailover", "Choosing the recovery point", ""),
 		step(StepPin, "VmFoHoldPoint", "Holding the recovery point", KindPointPin),
@@ -229,6 +238,7 @@ var Plans = append([]Plan{
 		step(StepPreflight, "VmDisablePrerequisitesCheck", "Prerequisites check for disabling replication", ""),
 		step(StepFence, "VmDisableStopReplication", "Stopping replication", KindGenerationClose),
 		step(StepEndTest, "VmDisableDeleteTestVm", "Deleting the test virtual machine", KindInstanceDestroy),
+		step(StepDestroyReplica, "VmDisableDeleteReplica", "Deleting a replica that was left behind", KindInstanceDestroy),
 		step(StepWaitHydrated, "VmDisableWaitForHydration", "Filling the replica's disks", ""),
 		step(StepDeleteData, "VmDisableDeleteData", "Deleting recovery points", KindMachineDelete),
 		step(StepFinish, "VmDisableFinish", "Removing the protected item", ""),
@@ -237,6 +247,7 @@ var Plans = append([]Plan{
 		step(StepFinish, "VmPurge", "Removing the protected item", ""),
 		step(StepFence, "VmDisableStopReplication", "Stopping replication", KindGenerationClose),
 		step(StepEndTest, "VmDisableDeleteTestVm", "Deleting the test virtual machine", KindInstanceDestroy),
+		step(StepDestroyReplica, "VmDisableDeleteReplica", "Deleting a replica that was left behind", KindInstanceDestroy),
 		step(StepDeleteData, "VmDisableDeleteData", "Deleting recovery points", KindMachineDelete),
 	}},
 	{Name: PlanPrune, Scenario: "PruneRecoveryPoints", FriendlyName: "Prune recovery points", Steps: []Step{
@@ -249,12 +260,20 @@ var Plans = append([]Plan{
 	{Name: PlanCapture, Scenario: "CaptureRecoveryPoint", FriendlyName: "Capture a recovery point", Steps: []Step{
 		step(StepCaptureNow, "VmCaptureRecoveryPoint", "Capturing a recovery point", ""),
 	}},
-	{Name: PlanVerifyPoint, Scenario: "VerifyRecoveryPoint", FriendlyName: "Verify a recovery point", Steps: []Step{
+	{Name: PlanVerifyPoint, Scenario: "VerifyRecoveryPoint", FriendlyName: "Verify a recovery point", Release: PlanReleasePoint, Steps: []Step{
+		step(StepPin, "VmHoldRecoveryPoint", "Holding the recovery point", KindPointPin),
 		step(StepVerify, "VmVerifyRecoveryPoint", "Reading every byte of the recovery point", KindPointVerify),
 		step(StepVerdict, "VmVerificationVerdict", "Judging what was read", ""),
 	}},
-	{Name: PlanExportPoint, Scenario: "ExportRecoveryPoint", FriendlyName: "Export a recovery point", Steps: []Step{
+	{Name: PlanExportPoint, Scenario: "ExportRecoveryPoint", FriendlyName: "Export a recovery point", Release: PlanReleasePoint, Steps: []Step{
+		step(StepPin, "VmHoldRecoveryPoint", "Holding the recovery point", KindPointPin),
 		step(StepExport, "VmExportRecoveryPoint", "Writing disk images", KindPointExport),
+	}},
+	{Name: PlanReleasePoint, Scenario: "ReleaseRecoveryPoint", FriendlyName: "Release a recovery point", Steps: []Step{
+		step(StepUnpin, "VmReleaseRecoveryPoint", "Releasing the recovery point", KindPointUnpin),
+	}},
+	{Name: PlanReissueKey, Scenario: "ReissueRecoveryKey", FriendlyName: "Reissue the recovery key", Steps: []Step{
+		step(StepWriteVaultFile, "WriteVaultFile", "Writing the vault's file to the bucket", KindVaultFileWrite),
 	}},
 
 	// Operations on a whole recovery plan: what follows the checks is made from the plan.

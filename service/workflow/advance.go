@@ -13,8 +13,8 @@ import (
 	"github.com/lifeboat-dr/lifeboat/service/store"
 )
 
-// itemGone is why a job on a purged item fails.
-var itemGone = job.Error{Code: string(dr.CodeNotFound), Message: "the protected item is gone", PossibleCauses: "it was purged while the job ran", RecommendedAction: "nothing needs to be done"}
+// itemGone is why a job fails whose item vanished without a job that says so.
+var itemGone = job.Error{Code: string(dr.CodeNotFound), Message: "the protected item is gone", PossibleCauses: "it was removed while the job ran", RecommendedAction: "nothing needs to be done"}
 
 // next tells what is to be done after a transaction.
 type next struct {
@@ -132,20 +132,19 @@ func (e *Engine) move(r *run) (next, error) {
 		return next{}, nil
 	case r.task == nil:
 		return next{}, r.finish()
-	case r.itemless():
-		return next{}, r.fail(itemGone)
+	case r.job.Cancelling():
+		if r.task.State == job.InProgress && r.task.Kind != "" && r.task.RetryAt.IsZero() {
+			return next{cancel: control.TaskID(r.job.ID, r.task.ID)}, nil
+		}
+		return next{}, r.cancelled()
+	case r.itemMissing():
+		return next{}, r.itemGone()
 	}
 	s, ok := r.step()
 	if !ok {
 		return next{}, r.fail(job.Error{Code: string(dr.CodeInternal), Message: fmt.Sprintf("there is no code for task %s of plan %s", r.task.ID, r.job.Plan)})
 	}
 	running := r.task.State == job.InProgress
-	if r.job.Cancel && !r.job.SettledEarly {
-		if running && r.task.Kind != "" && r.task.RetryAt.IsZero() {
-			return next{cancel: control.TaskID(r.job.ID, r.task.ID)}, nil
-		}
-		return next{}, r.cancelled()
-	}
 	if r.job.Gate == r.task.ID && r.task.State == job.NotStarted {
 		return next{}, nil // until the job of the recovery plan opens the gate
 	}
@@ -225,7 +224,7 @@ func (e *Engine) message(r *run, s step, payload any) (*queue.Message, error) {
 // succeed marks the running task.
 func (r *run) succeed(skipped bool) {
 	r.task.State, r.task.Ended, r.task.RetryAt, r.task.Skipped = job.Succeeded, r.now, time.Time{}, skipped
-	if skipped {
+	if skipped && r.task.Description == "" {
 		r.task.Description = "Skipped"
 	}
 }
@@ -262,12 +261,30 @@ func (r *run) finish() error {
 	return r.end(job.Succeeded)
 }
 
+// inform says something about the running task that did not go as wished and need not stop it.
+func (r *run) inform(message, causes, action string) {
+	r.task.Description = "CompletedWithInformation"
+	r.job.Errors = append(r.job.Errors, job.Error{TaskID: r.task.ID, Code: string(dr.CodeUnavailable), Message: message, PossibleCauses: causes, RecommendedAction: action,
+		Level: dr.LevelWarning, Created: r.now})
+}
+
 func (r *run) cancelled() error {
 	r.task.State, r.task.Ended = job.Cancelled, r.now
 	if err := r.dropMachines(); err != nil {
 		return err
 	}
 	return r.end(job.Cancelled)
+}
+
+// itemMissing tells whether the item that the job is about is no longer there.
+func (r *run) itemMissing() bool { return r.item == nil && r.job.Item != "" }
+
+// itemGone ends a job whose item is no longer there. Housekeeping has no point then.
+func (r *run) itemGone() error {
+	if r.job.Cancelling() || r.job.Internal {
+		return r.cancelled()
+	}
+	return r.fail(itemGone)
 }
 
 func jobError(e *dr.Error) job.Error {
@@ -288,8 +305,8 @@ func (e *Engine) saveResult(ctx context.Context, res queue.Result) error {
 		if r.task.State != job.InProgress || !r.task.RetryAt.IsZero() || res.Token <= r.task.Token || res.Token>>attemptShift != r.task.Attempt {
 			return nil
 		}
-		if r.itemless() {
-			return r.fail(itemGone)
+		if r.itemMissing() {
+			return r.itemGone()
 		}
 		r.task.Token = res.Token
 		s, _ := r.step()
@@ -313,10 +330,11 @@ const attemptShift = 20
 // failure decides what a worker's failure means: retry, excuse, cancelled or failed.
 func (e *Engine) failure(r *run, s step, f *queue.Failure) error {
 	je := job.Error{Code: f.Code, Message: f.Message, PossibleCauses: f.PossibleCauses, RecommendedAction: f.RecommendedAction}
-	if r.job.Cancel && !r.job.SettledEarly {
+	if r.job.Cancelling() {
 		return r.cancelled()
 	}
-	if dr.Retryable(&dr.Error{Code: dr.Code(f.Code)}) && r.task.Retries < e.opt.Retries {
+	late := s.patience != nil && r.waited() > s.patience(e.opt)
+	if dr.Retryable(&dr.Error{Code: dr.Code(f.Code)}) && !late && (r.task.Retries < e.opt.Retries || r.job.Plan == job.PlanReleasePoint) { // a pin left behind would stay for ever
 		wait := min(e.opt.RetryMost, e.opt.RetryFirst<<min(r.task.Retries, 16))
 		r.task.Retries++
 		r.task.RetryAt = r.now.Add(wait)

@@ -25,8 +25,12 @@ type Options struct {
 	ProbeTimeout time.Duration // how long a started machine may take to come up; 10 min (software emulation is slow)
 	StopTimeout  time.Duration // how long a guest may take to shut down; 3 min
 	AgentTimeout time.Duration // how long a job waits for an agent; 15 min
-	// ShutdownWait bounds the attempt to shut the source down before an unplanned failover; 2 min.
+	// ShutdownWait bounds each of the attempts before an unplanned failover to get the source's latest changes and to shut it
+	// down; 2 min.
 	ShutdownWait time.Duration
+	// AnswerWait is how long an agent may take to be heard of after it was asked for something in a hurry. Its long poll ends as
+	// soon as it is asked; 20 s.
+	AnswerWait time.Duration
 	// CaptureWait bounds the wait for the last delta of a running machine; what it misses the stopped disks give; 5 min.
 	CaptureWait time.Duration
 }
@@ -36,7 +40,7 @@ func (o Options) withDefaults() Options {
 		v   *time.Duration
 		def time.Duration
 	}{{&o.Lease, 4 * time.Second}, {&o.Tick, time.Second}, {&o.Housekeeping, 10 * time.Second}, {&o.PruneEvery, 15 * time.Minute}, {&o.RetryFirst, time.Second}, {&o.RetryMost, 30 * time.Second},
-		{&o.ProbeTimeout, 10 * time.Minute}, {&o.StopTimeout, 3 * time.Minute}, {&o.AgentTimeout, 15 * time.Minute}, {&o.ShutdownWait, 2 * time.Minute}, {&o.CaptureWait, 5 * time.Minute}} {
+		{&o.ProbeTimeout, 10 * time.Minute}, {&o.StopTimeout, 3 * time.Minute}, {&o.AgentTimeout, 15 * time.Minute}, {&o.ShutdownWait, 2 * time.Minute}, {&o.AnswerWait, 20 * time.Second}, {&o.CaptureWait, 5 * time.Minute}} {
 		if *d.v <= 0 {
 			*d.v = d.def
 		}

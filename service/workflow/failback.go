@@ -132,12 +132,10 @@ func lastDelta(r *run) (outcome, error) {
 		if r.now.Sub(o.LastHeartbeat) > dr.HeartbeatLimit {
 			return skipped, nil // the stopped disks give everything
 		}
-		r.work.CaptureID = newID()
-		r.item.CaptureID = r.work.CaptureID
-		r.change()
+		r.askCapture()
 		return waiting, nil
 	}
-	if o.LastCaptureID == r.work.CaptureID {
+	if r.captured(o) {
 		return done, nil
 	}
 	if r.waited() > r.opt.CaptureWait {

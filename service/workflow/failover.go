@@ -12,6 +12,7 @@ import (
 
 func init() {
 	register(job.PlanUnplannedFailover, "UnplannedFailoverPreflightChecksTask", step{control: failoverPreflight})
+	register(job.PlanUnplannedFailover, job.StepSyncSource, step{control: syncSource})
 	register(job.PlanUnplannedFailover, job.StepShutdownSource, step{payload: shutdownSource, route: homeRoute,
 		patience: func(o Options) time.Duration { return o.ShutdownWait },
 		apply: func(r *run, _ json.RawMessage) error {
@@ -22,6 +23,13 @@ func init() {
 		excuse: func(r *run, f job.Error) {
 			r.item.SourceShutdownNote = "The source virtual machine was not shut down: " + f.Message
 			r.change()
+			r.inform(r.item.SourceShutdownNote, "it or its host does not answer, or its guest ignores the request", "make sure that nobody uses it any more")
+		}})
+	register(job.PlanUnplannedFailover, job.StepCapture, step{payload: captureStopped, route: homeRoute,
+		patience: func(o Options) time.Duration { return o.ShutdownWait },
+		excuse: func(r *run, f job.Error) {
+			r.inform("What was written between the last recovery point and the shutdown was not captured: "+f.Message, or(f.PossibleCauses, "the disks are too large for the time there is, or cannot be read from outside"),
+				"compare the recovery point's time with the time of the shutdown")
 		}})
 	register(job.PlanUnplannedFailover, job.StepFence, fence("unplanned failover"))
 	register(job.PlanUnplannedFailover, job.StepChoosePoint, step{control: failoverChoose})
@@ -79,6 +87,39 @@ func failoverPreflight(r *run) (outcome, error) {
 	return done, nil
 }
 
+// syncSource asks a source that answers for what was written since its newest point, so that a shutdown loses nothing that could
+// have been kept. The failover goes on without when there is no answer: the source may be lost.
+func syncSource(r *run) (outcome, error) {
+	if !r.req.Shutdown {
+		return skipped, nil
+	}
+	o, err := control.LoadObserved(r.tx, r.item.ID)
+	if err != nil {
+		return done, err
+	}
+	var trouble string
+	switch {
+	case r.item.Fenced:
+		trouble = "its recovery point log is closed"
+	case r.work.CaptureID == "" && r.now.Sub(o.LastHeartbeat) <= dr.HeartbeatLimit:
+		r.askCapture()
+		return waiting, nil
+	case r.work.CaptureID == "":
+		trouble = "its agent was last heard of at " + o.LastHeartbeat.Format(time.DateTime)
+	case r.captured(o):
+		return done, nil
+	case r.waited() > r.opt.AnswerWait && o.LastHeartbeat.Before(r.task.Started):
+		trouble = fmt.Sprintf("its agent did not answer within %s", r.opt.AnswerWait)
+	case r.waited() > r.opt.ShutdownWait:
+		trouble = fmt.Sprintf("its agent completed no recovery point within %s", r.opt.ShutdownWait)
+	default:
+		return waiting, nil
+	}
+	r.inform(fmt.Sprintf("The latest changes of %s were not synchronized: %s. The failover goes on with what was sent before.", r.item.FriendlyName, trouble),
+		"the source is lost, cut off, or too busy", "compare the recovery point's time with the last change you know of")
+	return done, nil
+}
+
 // shutdownSource shuts the production machine down if it was asked for and somebody sees it. Whatever comes of it, the failover
 // goes on: the source is presumed lost.
 func shutdownSource(r *run) (any, error) {
@@ -95,6 +136,29 @@ func shutdownSource(r *run) (any, error) {
 		return nil, nil
 	}
 	return job.HomeMachine{Machine: r.machine(), UUID: vm.UUID, Datastore: vm.Datastore, Timeout: r.opt.ShutdownWait / 2}, nil
+}
+
+// captureStopped takes what was written between the last capture and the shutdown, when the source was shut down.
+func captureStopped(r *run) (any, error) {
+	if stopped := r.job.Task(job.StepShutdownSource); stopped == nil || stopped.Skipped || r.item.Fenced {
+		return nil, nil
+	}
+	_, vm, err := r.homeMachine()
+	if err != nil || vm.UUID == "" {
+		return nil, err // nobody sees it any more
+	}
+	p := job.HomeCapture{HomeMachine: job.HomeMachine{Machine: r.machine(), UUID: vm.UUID, Datastore: vm.Datastore}, Generation: r.item.Generation}
+	for _, d := range r.item.Disks {
+		p.Disks = append(p.Disks, job.HomeDisk{ID: d.ID, SizeBytes: d.SizeBytes, OS: d.IsOSDisk})
+	}
+	return p, nil
+}
+
+func or(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
 }
 
 // fence closes the running generation: from then on no late writer can add a point.

@@ -281,8 +281,8 @@ func TestMachinesOfAGroupStartFromTheirCommonPoint(t *testing.T) {
 	in.ProviderInput = []json.RawMessage{json.RawMessage(`{"instanceType":"InMageRcm","recoveryPointType":"Latest","useMultiVmSyncPoint":"true"}`)}
 	for _, r := range w.refs() {
 		w.waitFor("three points of "+r.Name, func() bool {
-			v, err := w.control.Item(w.ctx, r)
-			return err == nil && v.Points == 3
+			points, err := w.control.Points(w.ctx, r, control.Paging{})
+			return err == nil && len(points.Items) == 3
 		})
 	}
 	w.quiet(true) // what agents report next would overwrite the points

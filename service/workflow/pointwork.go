@@ -11,6 +11,10 @@ import (
 
 func init() {
 	register(job.PlanCapture, job.StepCaptureNow, step{control: captureNow})
+	for _, plan := range []string{job.PlanVerifyPoint, job.PlanExportPoint} {
+		register(plan, job.StepPin, step{payload: holdPoint})
+	}
+	register(job.PlanReleasePoint, job.StepUnpin, step{payload: func(r *run) (any, error) { return r.pin(), nil }})
 	register(job.PlanVerifyPoint, job.StepVerify, step{payload: func(r *run) (any, error) {
 		return job.PointVerify{Machine: r.machine(), Point: ref(r.req.Point)}, nil
 	}})
@@ -20,8 +24,31 @@ func init() {
 	}})
 }
 
-// turn is how long a capture waits for one that was asked for before it: the agent answers only the last request it sees.
-const turn = time.Minute
+// holdPoint keeps the point while it is read, so that no prune drops it meanwhile. The owner is new each time the job runs: the
+// release of the run before may still be under way.
+func holdPoint(r *run) (any, error) {
+	if r.work.Pin == "" {
+		r.work.Pin = newID()
+	}
+	return r.pin(), nil
+}
+
+func (r *run) pin() job.PointPin {
+	return job.PointPin{Machine: r.machine(), Point: ref(r.req.Point), Owner: r.work.Pin}
+}
+
+// askCapture asks the agent for a capture. Whoever asked before is answered by it, too.
+func (r *run) askCapture() {
+	r.work.CaptureID = newID()
+	r.item.CaptureID = r.work.CaptureID
+	r.change()
+}
+
+// captured tells whether the capture that was asked for is durable. The agent answers only the last request it sees; a capture
+// that was asked for later holds all that ours would.
+func (r *run) captured(o dr.Observed) bool {
+	return o.LastCaptureID != "" && (o.LastCaptureID == r.work.CaptureID || o.LastCaptureID == r.item.CaptureID)
+}
 
 // captureNow asks the agent for a capture and waits until its point is in the index.
 func captureNow(r *run) (outcome, error) {
@@ -33,9 +60,6 @@ func captureNow(r *run) (outcome, error) {
 		return done, err
 	}
 	if r.work.CaptureID == "" {
-		if r.item.CaptureID != "" && r.item.CaptureID != o.LastCaptureID && r.waited() < turn {
-			return waiting, nil
-		}
 		newest, err := control.NewestPoint(r.tx, r.item.ID, nil)
 		if err != nil {
 			return done, err
@@ -43,13 +67,10 @@ func captureNow(r *run) (outcome, error) {
 		if newest != nil {
 			r.work.Point = newest.Ref()
 		}
-		r.work.CaptureID = newID()
-		r.item.CaptureID = r.work.CaptureID
-		r.change()
+		r.askCapture()
 		return waiting, nil
 	}
-	// Whoever asked after us was answered by a later capture, which is as good.
-	if o.LastCaptureID == r.work.CaptureID || o.LastCaptureID != "" && o.LastCaptureID == r.item.CaptureID {
+	if r.captured(o) {
 		newest, err := control.NewestPoint(r.tx, r.item.ID, nil)
 		if err != nil {
 			return done, err
@@ -58,7 +79,7 @@ func captureNow(r *run) (outcome, error) {
 			return done, nil
 		}
 	}
-	if r.waited() > r.opt.CaptureWait+turn {
+	if r.waited() > r.opt.CaptureWait {
 		return failed(dr.CodeUnavailable, fmt.Sprintf("the agent of %s made no recovery point within %s", r.item.FriendlyName, r.waited().Round(time.Second)),
 			"the machine is down, its agent cannot reach its process server, or the capture was refused", "look at the item's health errors and at the agent's log, then ask again"), nil
 	}

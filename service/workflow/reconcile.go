@@ -117,10 +117,10 @@ func (e *Engine) reconsider(tx store.Tx, id string, was runningTask, known bool)
 	switch {
 	case known:
 		return finding{}, nil
-	case r.job.Cancel && !r.job.SettledEarly:
+	case r.job.Cancelling():
 		return finding{}, r.cancelled()
-	case r.itemless():
-		return finding{}, r.fail(itemGone)
+	case r.itemMissing():
+		return finding{}, r.itemGone()
 	}
 	p, err := s.payload(r)
 	if err != nil {

@@ -14,10 +14,18 @@ func init() {
 
 	register(job.PlanRemove, job.StepPreflight, step{control: func(r *run) (outcome, error) {
 		r.work.Old = r.item.FailoverInstance
-		return done, nil
+		// Data is deleted only when nobody reads or holds it for another job.
+		running, err := control.SupersedeJobs(r.tx, r.item, r.job, r.now)
+		if running > 0 {
+			return waiting, err
+		}
+		return done, err
 	}})
 	register(job.PlanRemove, job.StepFence, fence("protection disabled"))
 	register(job.PlanRemove, job.StepEndTest, endTest)
+	destroyLeft := destroyOld()
+	destroyLeft.payload = destroyPayload((*run).leftBehind)
+	register(job.PlanRemove, job.StepDestroyReplica, destroyLeft)
 	register(job.PlanRemove, job.StepWaitHydrated, step{control: waitHydrated})
 	register(job.PlanRemove, job.StepDeleteData, step{payload: deleteData})
 	register(job.PlanRemove, job.StepFinish, step{control: func(r *run) (outcome, error) {
@@ -27,6 +35,7 @@ func init() {
 	register(job.PlanPurge, job.StepFinish, step{control: purge})
 	register(job.PlanPurge, job.StepFence, fence("purged"))
 	register(job.PlanPurge, job.StepEndTest, endTest)
+	register(job.PlanPurge, job.StepDestroyReplica, destroyOld())
 	register(job.PlanPurge, job.StepDeleteData, step{payload: func(r *run) (any, error) {
 		hydrated, err := r.hydrated(r.item.FailoverInstance)
 		if err != nil || !hydrated {
@@ -60,19 +69,32 @@ func (r *run) forget() error {
 	if err := control.Settle(r.tx, r.job, r.item, r.now); err != nil {
 		return err
 	}
+	if _, err := control.SupersedeJobs(r.tx, r.item, r.job, r.now); err != nil {
+		return err
+	}
 	r.dirtyItem = false
 	return control.DeleteItem(r.tx, r.item, r.now)
 }
 
+// leftBehind is the replica of a machine that runs at home again; nil when there is none. It was stopped for good, and the job
+// that would have destroyed it goes with the item.
+func (r *run) leftBehind() *dr.Instance {
+	if s := r.item.State; s.Leg == dr.LegInMageRcmFailback && dr.FailedOver(s.Phase) {
+		return r.item.FailoverInstance
+	}
+	return nil
+}
+
 // purge removes the item at once; what is left in the bucket and on hosts is cleaned up behind, as far as they can be reached.
 func purge(r *run) (outcome, error) {
+	r.work.Old = r.leftBehind()
 	if i := r.item.FailoverInstance; i != nil && i.Started.IsZero() {
 		r.item.TestInstance = i // it was being started when the purge came: it goes too
 		r.item.FailoverInstance = nil
 	}
 	if hydrated, err := r.hydrated(r.item.FailoverInstance); err != nil {
 		return done, err
-	} else if !hydrated {
+	} else if !hydrated && r.work.Old == nil {
 		if err := r.note("PurgeKeptData", dr.SeverityWarning, "The recovery points of "+r.item.FriendlyName+" stay in the bucket: its replica still reads its disks from them"); err != nil {
 			return done, err
 		}

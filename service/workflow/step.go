@@ -21,6 +21,7 @@ type work struct {
 	Generation int64           // to be opened
 	Active     string          // SMBIOS UUID that was active before
 	CaptureID  string          // the last delta asked for
+	Pin        string          // owner of the pin that holds the request's point
 	Tried      map[string]bool // steps whose task was put into the queue at least once
 	Item       *dr.Item        // the item as it was, for a job that outlives it
 }
@@ -103,9 +104,6 @@ func (r *run) step() (step, bool) {
 	s, ok := steps[stepKey{r.job.Plan, r.task.ID}]
 	return s, ok
 }
-
-// itemless tells whether the job lost the item that it works on. A recovery plan's job has none: its machines have their own jobs.
-func (r *run) itemless() bool { return r.item == nil && r.job.RecoveryPlan == "" }
 
 // change marks the item for saving.
 func (r *run) change() { r.dirtyItem = true }

@@ -100,6 +100,19 @@ func (w *world) do(m queue.Message) (any, *queue.Failure) {
 		}
 		w.pins[p.Owner] = p.Point
 		return job.Empty{}, nil
+	case job.KindPointVerify, job.KindPointExport:
+		p := read[job.PointVerify](w, m)
+		held := false
+		for _, point := range w.pins {
+			held = held || point == p.Point
+		}
+		if !held {
+			w.t.Errorf("%s: point %+v may be pruned beneath it", m.Kind, p.Point)
+		}
+		return job.Empty{}, nil
+	case job.KindVaultFileWrite:
+		w.vaultFile = string(read[job.VaultFileWrite](w, m).File)
+		return job.Empty{}, nil
 	case job.KindPointUnpin:
 		delete(w.pins, read[job.PointPin](w, m).Owner)
 		return job.Empty{}, nil
@@ -137,6 +150,14 @@ func (w *world) do(m queue.Message) (any, *queue.Failure) {
 		p := read[job.WebhookCall](w, m)
 		w.trace = append(w.trace, "webhook "+p.URL)
 		return job.WebhookCalled{Status: 200, Output: "thanks", Tries: 1}, nil
+	case job.KindHomeCapture:
+		p := read[job.HomeCapture](w, m)
+		g := w.gens[p.MachineID][p.Generation]
+		if w.home.running || g == nil || g.closed || p.UUID != homeUUID || p.Datastore != homeStore || len(p.Disks) != 2 || !p.Disks[0].OS {
+			return nil, refuse(dr.CodeConflict, "home machine cannot be captured: %+v", p)
+		}
+		g.points++
+		return job.Captured{Point: job.PointRef{Generation: p.Generation, Sequence: g.points}, Time: time.Now()}, nil
 	case job.KindHomeWriteback:
 		p := read[job.HomeWriteback](w, m)
 		if h := w.homeOf(p.UUID); h.running || h.uuid != p.UUID || p.Datastore != homeStore {

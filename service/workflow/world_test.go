@@ -47,6 +47,7 @@ type world struct {
 	ref      control.Ref // of the item
 	agentID  string
 	flush    func() error // the queue loses everything
+	wraps    int          // recovery keys made; the test's goroutine
 
 	mu        sync.Mutex // guards what follows
 	gens      map[string]map[int64]*generation
@@ -59,8 +60,12 @@ type world struct {
 	homePoint job.PointRef // what the home disks hold, after a write-back
 	failures  map[string][]queue.Failure
 	done      map[string]int
-	silent    bool // agents say nothing
-	deaf      bool // the master target takes no tasks
+	silent    bool            // agents say nothing
+	deaf      bool            // the master target takes no tasks
+	dry       bool            // replicas' disks do not fill
+	vaultFile string          // that the bucket holds, once one was written
+	lame      bool            // agents report and capture nothing
+	answered  map[string]bool // captures that were asked for and made
 }
 
 type generation struct {
@@ -135,14 +140,18 @@ func makeWorld(ctx context.Context, t *testing.T, q bothSides, round time.Durati
 	}
 	w := &world{t: t, ctx: ctx, store: st, queue: q, round: round, patience: patience, options: opt,
 		gens: map[string]map[int64]*generation{}, pins: map[string]job.PointRef{}, instances: map[string]*instance{}, home: machine{homeUUID, true},
-		failures: map[string][]queue.Failure{}, done: map[string]int{}}
+		failures: map[string][]queue.Failure{}, done: map[string]int{}, answered: map[string]bool{}}
 	sealer, err := control.NewKeySealer([32]byte{1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.control = control.New(control.Config{Store: st, Sealer: sealer, BucketURL: func(id string) string { return "mem://" + id }, Progress: w.queue,
 		MakeVault: func(string) (control.VaultSecrets, string, error) {
-			return control.VaultSecrets{DataKey: make([]byte, 32)}, "recovery-key", nil
+			return control.VaultSecrets{DataKey: make([]byte, 32), VaultFile: []byte("first")}, "recovery-key", nil
+		},
+		WrapKey: func(string, []byte) ([]byte, string, error) {
+			w.wraps++
+			return fmt.Appendf(nil, "file %d", w.wraps), fmt.Sprintf("key %d", w.wraps), nil
 		}})
 	w.build()
 	var wg sync.WaitGroup
@@ -255,7 +264,11 @@ func (w *world) report() error {
 		if i.running {
 			state = "running"
 		}
-		main.Instances = append(main.Instances, dr.InstanceReport{ID: id, State: state, HydratedPercent: 100})
+		hydrated := 100
+		if w.dry {
+			hydrated = 10
+		}
+		main.Instances = append(main.Instances, dr.InstanceReport{ID: id, State: state, HydratedPercent: hydrated})
 	}
 	home := dr.Replicator{ID: homeRep, Hostname: "home", Site: dr.SiteHome, Roles: []string{dr.RoleMasterTarget}, Capabilities: []string{job.CapabilityWriteback},
 		Datastores: []dr.Datastore{{Name: homeStore}}, VMs: []dr.VM{{UUID: homeUUID, Name: "vm1", Datastore: homeStore}}}
@@ -316,7 +329,7 @@ func (w *world) agent(id, name, uuid string) error {
 		o := dr.Observed{Item: it.Item.ID, Generation: it.Item.Generation, Phase: "fenced"}
 		if it.Item.MayShip(uuid) {
 			o.Phase, o.ProgressPercent = "delta", 100
-			if p, ok := w.ship(string(it.Item.ID), it.Item.Generation); ok {
+			if p, ok := w.ship(it.Item); ok {
 				if err := w.control.RecordPoints(w.ctx, w.vault, it.Item.ID, []dr.Point{p}, false); err != nil {
 					return err
 				}
@@ -328,12 +341,20 @@ func (w *world) agent(id, name, uuid string) error {
 	return w.control.AgentSeen(w.ctx, id, "1", w.machineNamed(name, uuid), observed)
 }
 
-// ship adds a point to an open generation, at most a few.
-func (w *world) ship(machine string, gen int64) (dr.Point, bool) {
+// ship adds a point to the item's generation if that is open: a few, and one for each capture that is asked for.
+func (w *world) ship(it dr.Item) (dr.Point, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	machine, gen := string(it.ID), it.Generation
 	g := w.gens[machine][gen]
-	if g == nil || g.closed || g.points >= 3 {
+	if w.lame {
+		return dr.Point{}, false
+	}
+	asked := it.CaptureID != "" && !w.answered[it.CaptureID]
+	if g != nil && !g.closed {
+		w.answered[it.CaptureID] = true
+	}
+	if g == nil || g.closed || g.points >= 3 && !asked {
 		return dr.Point{Generation: gen, Sequence: 1, Time: time.Now().UTC(), Consistency: dr.CrashConsistent}, g != nil && g.points > 0
 	}
 	g.points++

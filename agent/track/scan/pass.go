@@ -59,7 +59,7 @@ type Scanner struct {
 	disk   Reader
 	sums   *Sums
 	prints *Prints
-	key    block.SumKey
+	summer *block.Summer
 	w      [workers]worker
 }
 
@@ -72,7 +72,7 @@ type worker struct {
 
 // NewScanner allocates all memory that passes need. The prints are those of the sums, or of nothing.
 func NewScanner(disk Reader, sums *Sums, prints *Prints, key block.SumKey) *Scanner {
-	s := &Scanner{disk: disk, sums: sums, prints: prints, key: key}
+	s := &Scanner{disk: disk, sums: sums, prints: prints, summer: block.NewSummer(key)}
 	for i := range s.w {
 		s.w[i].buf = disk.Buffer(WindowSize)
 		s.w[i].c.Index = make([]uint8, 0, WindowBlocks)
@@ -226,7 +226,7 @@ func (s *Scanner) window(w *worker, e block.Extent, learn bool, sink func(*Chang
 			if same(now, w.seen[i], w.known[i]) {
 				continue
 			}
-			sum = s.key.Of(b)
+			sum = s.summer.Of(b)
 		}
 		news = news || now != w.seen[i]
 		w.seen[i] = now
@@ -241,7 +241,10 @@ func (s *Scanner) window(w *worker, e block.Extent, learn bool, sink func(*Chang
 			continue
 		}
 		c.Extents, c.content = appendExtent(c.Extents, at), append(c.content, sum)
-		kept += copy(buf[kept:], buf[off:off+n])
+		if int64(kept) != off { // else it lies there already, as all of a first copy does
+			copy(buf[kept:], buf[off:off+n])
+		}
+		kept += int(n)
 	}
 	c.Data = buf[:kept]
 	if len(c.Index) > 0 {

@@ -46,7 +46,10 @@ func TestTracker(t *testing.T) {
 	})
 }
 
-var key = block.SumKey{4, 2}
+var (
+	key    = block.SumKey{4, 2}
+	summer = block.NewSummer(key)
+)
 
 func identity(size int64) scan.Identity {
 	return scan.Identity{Machine: "m", Disk: "d", Size: size, Key: key}
@@ -85,7 +88,7 @@ func (r *replica) apply(t *testing.T, c *scan.Change) error {
 	for _, e := range c.Extents {
 		copy(r.b[e.Offset:e.End()], data[:e.Length])
 		for off := int64(0); off < e.Length; off += block.Size {
-			if sums[0] != key.Of(data[off:min(off+block.Size, e.Length)]) {
+			if sums[0] != summer.Of(data[off:min(off+block.Size, e.Length)]) {
 				t.Errorf("the sum of the block at %d is not its own", e.Offset+off)
 			}
 			sums = sums[1:]
@@ -128,7 +131,7 @@ func TestPassesAgainstAModel(t *testing.T) {
 				page := make([]block.Sum, scan.WindowBlocks)
 				for i := range page {
 					if off := w*scan.WindowSize + int64(i)*block.Size; off < size {
-						page[i] = key.Of(r.b[off:min(off+block.Size, size)])
+						page[i] = summer.Of(r.b[off:min(off+block.Size, size)])
 					}
 				}
 				if err := s.Adopt(w, page); err != nil {
@@ -217,7 +220,7 @@ func TestKnownSumsAreTrustedOnlyWhenSettled(t *testing.T) {
 	t.Parallel()
 	const size = 8 << 20
 	page := make([]block.Sum, scan.WindowBlocks)
-	page[7] = key.Of([]byte("x"))
+	page[7] = summer.Of([]byte("x"))
 	at := scan.PointRef{Generation: 2, Sequence: 9}
 	settled := func(t *testing.T) string {
 		path := filepath.Join(t.TempDir(), "s")

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
+	"gocloud.dev/blob"
 
 	"github.com/lifeboat-dr/lifeboat/replicator/localbucket"
 	"github.com/lifeboat-dr/lifeboat/replicator/repo"
@@ -78,7 +80,10 @@ func rebuildCommand() *cobra.Command {
 		Long: `Reads machines and recovery points back from nothing but a bucket and the vault's recovery key.
 
 With --data-dir a directory for lifeboatd is made, in which the vault, its machines and their points are there again and can be
-failed over: start lifeboatd with it and with the same --bucket.`,
+failed over: start lifeboatd with it and with the same --bucket.
+
+A machine whose log cannot be read is listed with the reason and left out of the data directory; the command then ends with an
+error, but does all the rest. Points whose log entry does not verify are told on standard error.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if bucket == "" {
@@ -96,7 +101,8 @@ failed over: start lifeboatd with it and with the same --bucket.`,
 			if key == "" {
 				return errors.New("the vault's recovery key is required (--recovery-key-file, - for standard input)")
 			}
-			c, err := readCatalogue(cmd.Context(), bucket, key)
+			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil)) // tells what of a log does not verify
+			c, err := readCatalogue(cmd.Context(), bucket, key, log)
 			if err != nil {
 				return err
 			}
@@ -108,9 +114,11 @@ failed over: start lifeboatd with it and with the same --bucket.`,
 			if output == "json" {
 				e := json.NewEncoder(cmd.OutOrStdout())
 				e.SetIndent("", "  ")
-				return e.Encode(c)
+				err = e.Encode(c)
+			} else {
+				err = c.table(cmd.OutOrStdout())
 			}
-			return c.table(cmd.OutOrStdout())
+			return errors.Join(err, c.problems())
 		},
 	}
 	f := cmd.Flags()
@@ -122,14 +130,35 @@ failed over: start lifeboatd with it and with the same --bucket.`,
 	return cmd
 }
 
-// readCatalogue reads the vaults of a bucket that the recovery key opens; at least one, else ErrRecoveryKey. A machine whose
-// log cannot be read does not hide the others.
-func readCatalogue(ctx context.Context, url, recoveryKey string) (c catalogue, err error) {
+// problems names the machines that could not be read.
+func (c catalogue) problems() error {
+	var errs []error
+	for _, v := range c.Vaults {
+		for _, m := range v.Machines {
+			if m.Problem != "" {
+				errs = append(errs, fmt.Errorf("machine %s of vault %s is not recovered: %s", m.ID, v.ID, m.Problem))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// readCatalogue is catalogueOf for the bucket of a URL.
+func readCatalogue(ctx context.Context, url, recoveryKey string, log *slog.Logger) (c catalogue, err error) {
 	b, err := localbucket.OpenURL(ctx, url)
 	if err != nil {
 		return catalogue{}, fmt.Errorf("open bucket: %w", err)
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
+	if c, err = catalogueOf(ctx, b, recoveryKey, log); err != nil {
+		return catalogue{}, fmt.Errorf("bucket %s: %w", url, err)
+	}
+	return c, nil
+}
+
+// catalogueOf reads the vaults of a bucket that the recovery key opens; at least one, else ErrRecoveryKey. A machine whose log
+// cannot be read does not hide the others.
+func catalogueOf(ctx context.Context, b *blob.Bucket, recoveryKey string, log *slog.Logger) (c catalogue, err error) {
 	ids, err := repo.Vaults(ctx, b)
 	if err != nil {
 		return catalogue{}, fmt.Errorf("list vaults: %w", err)
@@ -144,7 +173,7 @@ func readCatalogue(ctx context.Context, url, recoveryKey string) (c catalogue, e
 			others = errors.Join(others, fmt.Errorf("vault %s: %w", id, err))
 			continue // another vault in the same bucket
 		}
-		r, err := repo.Open(ctx, b, id, v.key, nil, repo.Options{})
+		r, err := repo.Open(ctx, b, id, v.key, nil, repo.Options{Logger: log})
 		if err != nil {
 			return catalogue{}, fmt.Errorf("open vault %s: %w", id, err)
 		}
@@ -159,9 +188,9 @@ func readCatalogue(ctx context.Context, url, recoveryKey string) (c catalogue, e
 	}
 	if len(c.Vaults) == 0 {
 		if others == nil {
-			return catalogue{}, fmt.Errorf("bucket %s holds no vault", url)
+			return catalogue{}, errors.New("it holds no vault")
 		}
-		return catalogue{}, fmt.Errorf("the recovery key opens no vault of bucket %s: %w", url, others)
+		return catalogue{}, fmt.Errorf("the recovery key opens no vault: %w", others)
 	}
 	return c, nil
 }

@@ -73,7 +73,7 @@ func importOf(v catalogueVault, bucket string) (control.VaultImport, error) {
 		Secrets: control.VaultSecrets{DataKey: v.key[:], VaultFile: v.file, CACertificate: certificate, CAKey: key, GrantKey: grant},
 	}
 	for _, m := range v.Machines {
-		if len(m.Points) > 0 {
+		if len(m.Points) > 0 && m.Problem == "" { // half of a log would pass for the whole
 			in.Machines = append(in.Machines, machineOf(m))
 		}
 	}

@@ -2,6 +2,7 @@ package computetest
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -52,7 +53,7 @@ func hydrate(t *testing.T, h Harness) {
 	defer destroy(t, h, d, spec.ID)
 	start(t, d, spec)
 	var last int64
-	for deadline := time.Now().Add(Timeout); ; time.Sleep(20 * time.Millisecond) {
+	Until(t, func() (bool, string) {
 		p, err := d.Hydrate(t.Context(), spec.ID)
 		if err != nil || p.Err != nil {
 			t.Fatal(err, p.Err)
@@ -60,13 +61,9 @@ func hydrate(t *testing.T, h Harness) {
 		if p.Done < last || p.Done > p.Total || p.Complete && p.Done != p.Total {
 			t.Errorf("progress %d of %d after %d", p.Done, p.Total, last)
 		}
-		if last = p.Done; p.Complete {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("hydration stuck at %d of %d", p.Done, p.Total)
-		}
-	}
+		last = p.Done
+		return p.Complete, fmt.Sprintf("hydration stuck at %d of %d", p.Done, p.Total)
+	})
 	if !wantState(t, d, spec.ID, compute.StateRunning).Hydrated {
 		t.Error("instance is not hydrated")
 	}
@@ -224,7 +221,7 @@ func hydrateCorrupt(t *testing.T, h Harness) {
 	d := h.Open(t)
 	defer destroy(t, h, d, spec.ID)
 	start(t, d, spec)
-	for deadline := time.Now().Add(Timeout); ; time.Sleep(20 * time.Millisecond) {
+	Until(t, func() (bool, string) {
 		p, err := d.Hydrate(t.Context(), spec.ID)
 		if err != nil {
 			t.Fatal(err)
@@ -232,16 +229,11 @@ func hydrateCorrupt(t *testing.T, h Harness) {
 		if p.Complete {
 			t.Fatal("complete in spite of a bad extent")
 		}
-		if p.Err != nil {
-			if !errors.Is(p.Err, restore.ErrCorrupt) || !strings.Contains(p.Err.Error(), "data-disk") {
-				t.Errorf("got %v, want ErrCorrupt that names the disk", p.Err)
-			}
-			break
+		if p.Err != nil && (!errors.Is(p.Err, restore.ErrCorrupt) || !strings.Contains(p.Err.Error(), "data-disk")) {
+			t.Errorf("got %v, want ErrCorrupt that names the disk", p.Err)
 		}
-		if time.Now().After(deadline) {
-			t.Fatal("hydration met no error")
-		}
-	}
+		return p.Err != nil, "hydration met no error"
+	})
 	inst := wantState(t, d, spec.ID, compute.StateRunning)
 	if inst.Hydrated || len(inst.DiskErrors) == 0 {
 		t.Errorf("instance: %+v", inst)

@@ -182,9 +182,26 @@ func console(t *testing.T, d compute.Driver, id string) string {
 // await waits until the console says s for the nth time.
 func await(t *testing.T, d compute.Driver, id, s string, n int) {
 	t.Helper()
-	for deadline := time.Now().Add(Timeout); strings.Count(console(t, d, id), s) < n; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("no %q on the console:\n%s", s, console(t, d, id))
+	Until(t, func() (bool, string) {
+		c := console(t, d, id)
+		return strings.Count(c, s) >= n, fmt.Sprintf("no %q on the console:\n%s", s, c)
+	})
+}
+
+// Until waits for what nobody announces, at most Timeout: until ready returns true. Its text says how things stand otherwise.
+func Until(t *testing.T, ready func() (bool, string)) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.After(Timeout); ; {
+		ok, now := ready()
+		if ok {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-end:
+			t.Fatalf("waited %s: %s", Timeout, now)
 		}
 	}
 }

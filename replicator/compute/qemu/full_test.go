@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -63,21 +62,16 @@ func TestFullDiskOfTheHostPausesTheGuestUntilThereIsRoom(t *testing.T) {
 		return strings.Count(string(b), "GUEST record=")
 	}
 	// The guest writes on until it needs a new piece of its overlay.
-	for deadline := time.Now().Add(computetest.Timeout); ; time.Sleep(20 * time.Millisecond) {
+	computetest.Until(t, func() (bool, string) {
 		inst, err := d.Inspect(t.Context(), spec.ID)
 		if err != nil || inst.State != compute.StateRunning {
 			t.Fatalf("%s, %v", inst.State, err)
 		}
-		if len(inst.DiskErrors) > 0 {
-			if !strings.Contains(inst.DiskErrors[0], "make room") {
-				t.Errorf("disk errors %q", inst.DiskErrors)
-			}
-			break
+		if len(inst.DiskErrors) > 0 && !strings.Contains(inst.DiskErrors[0], "make room") {
+			t.Errorf("disk errors %q", inst.DiskErrors)
 		}
-		if time.Now().After(deadline) {
-			t.Fatal("the guest was not paused")
-		}
-	}
+		return len(inst.DiskErrors) > 0, "the guest was not paused"
+	})
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}
@@ -88,11 +82,7 @@ func TestFullDiskOfTheHostPausesTheGuestUntilThereIsRoom(t *testing.T) {
 	if s, err := d.Start(t.Context(), spec); err != nil || !s.Adopted {
 		t.Fatalf("%+v, %v", s, err)
 	}
-	for deadline := time.Now().Add(computetest.Timeout); log() < before+3; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the guest did not go on")
-		}
-	}
+	computetest.Until(t, func() (bool, string) { return log() >= before+3, "the guest did not go on" })
 }
 
 func TestCopyToAFullDiskIsACleanError(t *testing.T) {

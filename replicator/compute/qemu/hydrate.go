@@ -16,19 +16,11 @@ func hydrateJob(n int) string { return fmt.Sprintf("hydrate-%d", n) }
 // Hydrate implements compute.Driver. QEMU fills the overlays by itself (a block job a disk, which lives and dies with QEMU);
 // this looks after the jobs and records what they finished.
 func (d *Driver) Hydrate(ctx context.Context, id string) (compute.Hydration, error) {
-	i, err := d.instance(id)
-	if err != nil {
-		return compute.Hydration{}, err
-	}
-	l, err := d.lock(ctx, id)
+	i, r, l, err := d.open(ctx, id)
 	if err != nil {
 		return compute.Hydration{}, err
 	}
 	defer l.unlock()
-	r, err := i.load()
-	if err != nil {
-		return compute.Hydration{}, err
-	}
 	h, err := d.hydrate(ctx, i, r)
 	if err != nil {
 		return h, fmt.Errorf("hydrate instance %s: %w", id, err)

@@ -247,19 +247,11 @@ func (d *Driver) update(ctx context.Context, i instance, change func(*record) bo
 
 // Stop implements compute.Driver.
 func (d *Driver) Stop(ctx context.Context, id string, timeout time.Duration, force bool) error {
-	i, err := d.instance(id)
-	if err != nil {
-		return err
-	}
-	l, err := d.lock(ctx, id)
+	i, r, l, err := d.open(ctx, id)
 	if err != nil {
 		return err
 	}
 	defer l.unlock()
-	r, err := i.load()
-	if err != nil {
-		return err
-	}
 	p, err := i.power(ctx)
 	if err != nil {
 		return err

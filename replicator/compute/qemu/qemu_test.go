@@ -64,7 +64,7 @@ func kill(t *testing.T, dir, name string) {
 	if err != nil || !p.Running() {
 		t.Fatalf("find %s: %v %v", name, p, err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := p.Kill(ctx); err != nil {
 		t.Fatal(err)

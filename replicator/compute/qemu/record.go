@@ -73,6 +73,24 @@ func (i instance) load() (*record, error) {
 
 func (i instance) save(r *record) error { return writeRecord(filepath.Join(i.dir, recordFile), r) }
 
+// open locks an instance that is there and reads its record. The caller unlocks.
+func (d *Driver) open(ctx context.Context, id string) (instance, *record, *fileLock, error) {
+	i, err := d.instance(id)
+	if err != nil {
+		return i, nil, nil, err
+	}
+	l, err := d.lock(ctx, id)
+	if err != nil {
+		return i, nil, nil, err
+	}
+	r, err := i.load()
+	if err != nil {
+		l.unlock()
+		return i, nil, nil, err
+	}
+	return i, r, l, nil
+}
+
 func (d *Driver) lock(ctx context.Context, id string) (*fileLock, error) {
 	return lockFile(ctx, filepath.Join(d.cfg.Dir, locksDir, id))
 }

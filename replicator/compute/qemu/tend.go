@@ -15,19 +15,11 @@ import (
 // of a disk server that died waits, and goes on when the next one answers. Nothing happens to an instance that is off or
 // stands alone.
 func (d *Driver) Revive(ctx context.Context, id string, server json.RawMessage) error {
-	i, err := d.instance(id)
-	if err != nil {
-		return err
-	}
-	l, err := d.lock(ctx, id)
+	i, r, l, err := d.open(ctx, id)
 	if err != nil {
 		return err
 	}
 	defer l.unlock()
-	r, err := i.load()
-	if err != nil {
-		return err
-	}
 	p, err := i.power(ctx)
 	if err != nil {
 		return err

@@ -97,7 +97,7 @@ func serve(t *testing.T, exports map[string]Source, opt Options) string {
 			if err != nil {
 				t.Errorf("serve: %v", err)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Error("server did not end")
 		}
 	})
@@ -301,7 +301,7 @@ func TestServerRefusesWhatIsNoProtocol(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(5 * time.Second))
+			conn.SetDeadline(time.Now().Add(time.Minute))
 			_, _ = conn.Write(sent)
 			if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Error("the connection was kept open")
@@ -326,7 +326,7 @@ func TestServerRefusesWhatIsNoProtocol(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(5 * time.Second))
+			conn.SetDeadline(time.Now().Add(time.Minute))
 			_, _ = conn.Write(tc.sent)
 			b := make([]byte, 18+10+16)
 			if _, err := io.ReadFull(conn, b); err != nil {

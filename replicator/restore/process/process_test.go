@@ -30,15 +30,30 @@ func start(t *testing.T, dir, script string) *Child {
 	return c
 }
 
+// startSaying starts a script and waits for what it writes to descriptor 3 until it closes that.
+func startSaying(t *testing.T, dir, script string) (*Child, string) {
+	t.Helper()
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := start(t, dir, "exec 3> "+fifo+"; "+script)
+	b, err := os.ReadFile(fifo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, string(b)
+}
+
 func bounded(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
 
 func TestLifeOfAProcess(t *testing.T) {
 	ctx, dir := bounded(t), t.TempDir()
-	c := start(t, dir, "echo said; sleep 2 & exec sleep 60")
+	c, _ := startSaying(t, dir, "echo said; exec 3>&-; sleep 2 & exec sleep 60")
 	if sid, err := unix.Getsid(c.PID); err != nil || sid != c.PID {
 		t.Errorf("session %d of process %d: %v", sid, c.PID, err)
 	}
@@ -85,19 +100,18 @@ func TestLifeOfAProcess(t *testing.T) {
 
 func TestTerminate(t *testing.T) {
 	ctx := bounded(t)
-	end := func(trap string) *Child {
-		dir := t.TempDir()
-		c := start(t, dir, "trap '"+trap+"' TERM; echo ready; while :; do sleep 0.01; done")
-		for LogTail(filepath.Join(dir, "p.log"), 10) != "ready" && ctx.Err() == nil {
-			time.Sleep(time.Millisecond)
+	end := func(trap string, patience time.Duration) *Child {
+		c, says := startSaying(t, t.TempDir(), "trap '"+trap+"' TERM; echo ready >&3; exec 3>&-; while :; do sleep 0.01; done")
+		if says != "ready\n" {
+			t.Fatalf("got %q, want ready", says)
 		}
-		if err := c.Terminate(ctx, 500*time.Millisecond); err != nil {
+		if err := c.Terminate(ctx, patience); err != nil {
 			t.Fatal(err)
 		}
 		<-c.Done()
 		return c
 	}
-	polite, stubborn := end("exit 0"), end("")
+	polite, stubborn := end("exit 0", time.Minute), end("", 100*time.Millisecond)
 	if polite.Err() != nil {
 		t.Errorf("the polite one ended with %v", polite.Err())
 	}

@@ -40,7 +40,7 @@ func (a *app) failoverCommand() *cobra.Command {
 		}
 		return c.UnplannedFailover(ctx, i, in)
 	})
-	unplanned.Flags().BoolVar(&in.Shutdown, "shutdown", false, "ask the source to shut down first, in case it lives")
+	unplanned.Flags().BoolVar(&in.Shutdown, "shutdown", false, "ask the source for its latest changes and to shut down first, in case it lives")
 	for _, c := range []*cobra.Command{test, unplanned} {
 		c.Flags().StringVar(&point, "point", sdk.PointLatest, pointHelp)
 	}

@@ -85,12 +85,16 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func until(ts *testscript.TestScript, _ bool, args []string) {
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+	tick := time.NewTicker(50 * time.Millisecond) // a process a round
+	defer tick.Stop()
+	for end := time.After(2 * time.Minute); ; {
 		err := ts.Exec(args[1], args[2:]...)
 		if err == nil && strings.Contains(ts.ReadFile("stdout"), args[0]) {
 			return
 		}
-		if time.Now().After(deadline) {
+		select {
+		case <-tick.C:
+		case <-end:
 			ts.Fatalf("%s did not come up in the output: %v", args[0], fmt.Sprint(err))
 		}
 	}

@@ -69,7 +69,8 @@ func serve(t *testing.T, dir string) (st *stage, end func(), err error) {
 		st.control = control.New(control.Config{Store: db, Sealer: sealer, Progress: st.queue, BucketURL: func(id string) string { return "mem://" + id },
 			MakeVault: func(string) (control.VaultSecrets, string, error) {
 				return control.VaultSecrets{DataKey: make([]byte, 32), GrantKey: make([]byte, 32)}, "RECOVERY-KEY", nil
-			}})
+			},
+			WrapKey: func(string, []byte) ([]byte, string, error) { return []byte("{}"), "ANOTHER-KEY", nil }})
 		var h http.Handler
 		h, err = api.New(api.Config{Control: st.control, PageSize: 2, Tokens: api.NewTokens(api.Token{Name: "script", Role: api.RoleContributor, Hash: api.HashToken(token)})})
 		st.web = httptest.NewTLSServer(h)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -37,7 +38,7 @@ func (a *app) vaultCommand() *cobra.Command {
 			return err
 		}
 		if key == "" {
-			fmt.Fprintf(a.err, "Vault %s was there already; its recovery key is not shown again.\n", v.Name)
+			fmt.Fprintf(a.err, "Vault %s was there already; its recovery key is not shown again. If it is lost: lifeboat vault reissue-recovery-key %s\n", v.Name, v.Name)
 		} else {
 			fmt.Fprintln(a.err, "Keep the recovery key away from this machine. It is not shown again, and reads the bucket when everything else is lost.")
 		}
@@ -78,6 +79,7 @@ func (a *app) vaultCommand() *cobra.Command {
 		}
 		return c.WithVault(args[0]).DeleteVault(ctx)
 	})
+	reissue := a.reissueCommand()
 	health := verb("health", "Show what is wrong in the vault, and what to do about it", func(ctx context.Context, _ []string) error {
 		c, err := a.client(ctx)
 		if err != nil {
@@ -89,7 +91,41 @@ func (a *app) vaultCommand() *cobra.Command {
 		}
 		return a.showHealth(h)
 	})
-	return group("vault", "Vaults, the top of everything", create, list, show, remove, health)
+	return group("vault", "Vaults, the top of everything", create, list, show, remove, reissue, health)
+}
+
+// reissued is a recovery key with the job that makes it the one that counts.
+type reissued struct {
+	RecoveryKey string `json:"recoveryKey"`
+	Job         string `json:"job"`
+	State       string `json:"state"`
+}
+
+// reissueCommand shows the key before it waits, so that a wait that is cut short does not take it along.
+func (a *app) reissueCommand() *cobra.Command {
+	var timeout time.Duration
+	cmd := verb("reissue-recovery-key NAME", "Make a new recovery key and print it, once; the one before opens the bucket no more", func(ctx context.Context, args []string) error {
+		c, err := a.server()
+		if err != nil {
+			return err
+		}
+		key, op, err := c.WithVault(args[0]).ReissueRecoveryKey(ctx)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(a.err, "Keep the recovery key away from this machine. Keep the one before, too, until this command has succeeded.")
+		columns := []column[reissued]{{"recovery key", func(r reissued) string { return r.RecoveryKey }}, {"job", func(r reissued) string { return r.Job }}}
+		if err := showOne(a, reissued{key, op.JobID, "InProgress"}, columns); err != nil {
+			return err
+		}
+		if _, err := a.await(ctx, timeout, op); err != nil {
+			return err
+		}
+		fmt.Fprintln(a.err, "The bucket knows the new recovery key; the one before opens it no more.")
+		return nil
+	})
+	cmd.Flags().DurationVar(&timeout, "timeout", 0, "stop waiting after this time; the operation goes on (0: never)")
+	return cmd
 }
 
 func (a *app) showHealth(h sdk.Health) error {

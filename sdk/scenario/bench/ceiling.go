@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/klauspost/compress/s2"
 	"github.com/klauspost/compress/zstd"
@@ -18,9 +19,24 @@ import (
 const ceilingChunk = 1 << 20
 
 // Ceiling is the least that a first copy can cost: one process, two workers, no network and no format. It reads image, skips
-// chunks of zeros, compresses 1 MiB chunks with codec ("zstd" at its fastest level, or "s2"), encrypts them with AES-256-GCM
-// and appends them to target, which it syncs.
-func Ceiling(image, target, codec string) (stored int64, err error) {
+// chunks of zeros, compresses 1 MiB chunks with codec ("zstd" at its fastest level, or "s2") with the settings that Lifeboat
+// has, encrypts them with AES-256-GCM and appends them to target, which it syncs.
+func Ceiling(image, target, codec string) (c Cost, err error) {
+	before, err := selfCPU()
+	if err != nil {
+		return c, err
+	}
+	start := time.Now()
+	if c.Stored, err = ceiling(image, target, codec); err != nil {
+		return c, err
+	}
+	c.Wall = time.Since(start)
+	after, err := selfCPU()
+	c.CPU = after - before
+	return c, err
+}
+
+func ceiling(image, target, codec string) (stored int64, err error) {
 	in, err := os.Open(image)
 	if err != nil {
 		return 0, err
@@ -47,7 +63,8 @@ func Ceiling(image, target, codec string) (stored int64, err error) {
 	var next, at int64
 	var failed error
 	work := func() error {
-		encoder, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1))
+		encoder, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false),
+			zstd.WithSingleSegment(true), zstd.WithWindowSize(ceilingChunk), zstd.WithEncoderConcurrency(1))
 		if err != nil {
 			return err
 		}

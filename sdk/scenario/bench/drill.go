@@ -34,31 +34,43 @@ func NewDrills(ctx context.Context, bin, dir string, sizes map[string]int64) (*D
 		return nil, err
 	}
 	d := &Drills{rig: r, byName: map[string]*rig.Item{}}
-	plane, err := r.StartEmbedded(ctx)
-	if err != nil {
-		return nil, errors.Join(err, r.Close())
-	}
-	vault, err := plane.CreateVault(ctx, "bench", rig.Policies{CrashConsistentMinutes: 60})
-	if err != nil {
-		return nil, errors.Join(err, r.Close())
-	}
-	for name, size := range sizes {
-		if err := d.protect(ctx, plane, vault, name, size); err != nil {
-			return nil, errors.Join(fmt.Errorf("%s: %w\n%s", name, err, r.Logs(20)), r.Close())
-		}
+	if err := d.prepare(ctx, sizes); err != nil {
+		return nil, errors.Join(fmt.Errorf("%w\n%s", err, r.Logs(20)), r.Close())
 	}
 	return d, nil
 }
 
-func (d *Drills) protect(ctx context.Context, plane *rig.Plane, vault *rig.Vault, name string, size int64) error {
+func (d *Drills) prepare(ctx context.Context, sizes map[string]int64) (err error) {
+	ctx, watch := newWatch(ctx)
+	defer func() { err = watch.end(err) }()
+	plane, err := d.rig.StartEmbedded(ctx)
+	if err != nil {
+		return err
+	}
+	watch.process(d.rig.Process("lifeboatd"))
+	vault, err := plane.CreateVault(ctx, "bench", rig.Policies{CrashConsistentMinutes: 60})
+	if err != nil {
+		return err
+	}
+	for name, size := range sizes {
+		if err := d.protect(ctx, watch, plane, vault, name, size); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (d *Drills) protect(ctx context.Context, watch *watch, plane *rig.Plane, vault *rig.Vault, name string, size int64) error {
 	image := d.rig.Path(name + ".raw")
 	if err := guest.Build(ctx, image, guest.Spec{DiskBytes: size, Hostname: name}); err != nil {
 		return err
 	}
 	uuid := fmt.Sprintf("0a1b2c3d-0000-4000-8000-%012x", size)
-	if _, err := d.rig.StartAgent(ctx, plane, vault, rig.AgentSpec{Hostname: name, UUID: uuid, Disk: "disk0", Image: image, Stopped: true}); err != nil {
+	agent, err := d.rig.StartAgent(ctx, plane, vault, rig.AgentSpec{Hostname: name, UUID: uuid, Disk: "disk0", Image: image, Stopped: true})
+	if err != nil {
 		return err
 	}
+	watch.process(agent)
 	protectable, err := vault.WaitProtectable(ctx, name)
 	if err != nil {
 		return err
@@ -73,6 +85,11 @@ func (d *Drills) protect(ctx context.Context, plane *rig.Plane, vault *rig.Vault
 
 // Run drills one machine and cleans up after it.
 func (d *Drills) Run(ctx context.Context, name string) (out Drill, err error) {
+	ctx, watch := newWatch(ctx)
+	defer func() { err = watch.end(err) }()
+	for _, p := range d.rig.Lifeboat() {
+		watch.process(p)
+	}
 	item := d.byName[name]
 	before, err := d.serials()
 	if err != nil {

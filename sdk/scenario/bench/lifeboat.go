@@ -12,7 +12,7 @@ import (
 
 // Copy is one first copy and one restore by Lifeboat.
 type Copy struct {
-	First, Restore      Cost // PeakRSS is lifeboatd's
+	First, Restore      Cost // PeakRSS is lifeboatd's; so is Restore.CPU
 	AgentPeak           int64
 	AgentCPU, DaemonCPU time.Duration
 }
@@ -30,10 +30,14 @@ func FirstCopy(ctx context.Context, bin, dir, image, codec string) (c Copy, err 
 			err = closeErr
 		}
 	}()
+	ctx, watch := newWatch(ctx)
+	defer func() { err = watch.end(err) }()
 	plane, err := r.StartEmbedded(ctx, "--compression", codec)
 	if err != nil {
 		return c, err
 	}
+	daemon := r.Process("lifeboatd")
+	watch.process(daemon)
 	vault, err := plane.CreateVault(ctx, "bench", rig.Policies{CrashConsistentMinutes: 60})
 	if err != nil {
 		return c, err
@@ -42,6 +46,7 @@ func FirstCopy(ctx context.Context, bin, dir, image, codec string) (c Copy, err 
 	if err != nil {
 		return c, err
 	}
+	watch.process(agent)
 	protectable, err := vault.WaitProtectable(ctx, "bench")
 	if err != nil {
 		return c, err
@@ -71,11 +76,10 @@ func FirstCopy(ctx context.Context, bin, dir, image, codec string) (c Copy, err 
 	if c.AgentCPU, err = cpuTime(agent.Pid()); err != nil {
 		return c, err
 	}
-	daemon := r.Process("lifeboatd").Pid()
-	if c.DaemonCPU, err = cpuTime(daemon); err != nil {
+	if c.DaemonCPU, err = cpuTime(daemon.Pid()); err != nil {
 		return c, err
 	}
-	if c.First.PeakRSS, err = PeakRSS(daemon); err != nil {
+	if c.First.PeakRSS, err = PeakRSS(daemon.Pid()); err != nil {
 		return c, err
 	}
 	c.First.CPU = c.AgentCPU + c.DaemonCPU
@@ -83,11 +87,20 @@ func FirstCopy(ctx context.Context, bin, dir, image, codec string) (c Copy, err 
 	if err := os.Mkdir(target, 0o755); err != nil {
 		return c, err
 	}
+	before, err := cpuTime(daemon.Pid())
+	if err != nil {
+		return c, err
+	}
 	start = time.Now()
 	if err := item.Export(ctx, point, "raw", target); err != nil {
 		return c, err
 	}
 	c.Restore.Wall = time.Since(start)
-	c.Restore.PeakRSS, err = PeakRSS(daemon)
+	after, err := cpuTime(daemon.Pid())
+	if err != nil {
+		return c, err
+	}
+	c.Restore.CPU = after - before
+	c.Restore.PeakRSS, err = PeakRSS(daemon.Pid())
 	return c, err
 }

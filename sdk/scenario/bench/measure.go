@@ -55,18 +55,28 @@ func PeakRSS(pid int) (int64, error) {
 // Spread is the minimum, median and maximum of some runs' wall times.
 type Spread struct{ Min, Median, Max time.Duration }
 
-// SpreadOf needs at least one cost.
+// SpreadOf needs at least one cost. The median of an even number is the mean of the middle two.
 func SpreadOf(costs []Cost) Spread {
 	walls := make([]time.Duration, len(costs))
 	for i, c := range costs {
 		walls[i] = c.Wall
 	}
 	slices.Sort(walls)
-	return Spread{Min: walls[0], Median: walls[len(walls)/2], Max: walls[len(walls)-1]}
+	n := len(walls)
+	return Spread{Min: walls[0], Median: (walls[(n-1)/2] + walls[n/2]) / 2, Max: walls[n-1]}
 }
 
 func (s Spread) String() string {
 	return fmt.Sprintf("%.2f s (%.2f to %.2f)", s.Median.Seconds(), s.Min.Seconds(), s.Max.Seconds())
+}
+
+// selfCPU is how much processor time this process has used.
+func selfCPU() (time.Duration, error) {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0, fmt.Errorf("ask for the processor time used: %w", err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), nil
 }
 
 // cpuTime reads how much processor time a running process has used, from fields 14 and 15 of its stat line (proc(5)).

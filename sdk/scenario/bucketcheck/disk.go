@@ -2,6 +2,8 @@ package bucketcheck
 
 import (
 	"container/list"
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -108,7 +110,10 @@ func (v *Vault) WriteDisk(e Entry, disk string, w io.WriterAt) (written int64, e
 			return 0, err
 		}
 		frames := &frameReader{v: v, machine: e.Machine, recent: list.New()}
-		compare := v.derive("lifeboat sum v1", e.Machine, disk)
+		compare, err := sums(v.derive("lifeboat sum v1", e.Machine, disk))
+		if err != nil {
+			return 0, err
+		}
 		for _, r := range img.runs {
 			frame, err := frames.frame(r)
 			if err != nil {
@@ -120,8 +125,7 @@ func (v *Vault) WriteDisk(e Entry, disk string, w io.WriterAt) (written int64, e
 			}
 			length := min(BlockSize, d.Size-r.first*BlockSize)
 			data := frame[at : at+int(length)]
-			full := sha256.Sum256(append(append([]byte(nil), compare...), data...))
-			if sum(full[:16]) != img.sums[r.first] {
+			if compare(data) != img.sums[r.first] {
 				return written, broken("disk %s, block %d: its compare sum is another's", disk, r.first)
 			}
 			if _, err := w.WriteAt(data, r.first*BlockSize); err != nil {
@@ -318,4 +322,20 @@ func (r *frameReader) load(at run) ([]byte, error) {
 		return nil, broken("%s: frame %d: %d plain bytes, want %d: %w", name, index, len(out), plain, err)
 	}
 	return out, nil
+}
+
+// sums makes compare sums under a disk's key: AES of the GMAC of a block.
+func sums(key []byte) (func(data []byte) sum, error) {
+	b, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	mac, err := cipher.NewGCM(b)
+	if err != nil {
+		return nil, err
+	}
+	return func(data []byte) (s sum) {
+		b.Encrypt(s[:], mac.Seal(nil, make([]byte, mac.NonceSize()), nil, data))
+		return s
+	}, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -230,6 +231,14 @@ func (m *machine) machines() []int {
 		}
 	}
 	return list
+}
+
+// outlive waits until the machine's first recovery point was pruned.
+func (m *machine) outlive(ctx context.Context) error {
+	return rig.Until(ctx, "the first recovery point of "+m.name+" is pruned", func() (bool, error) {
+		points, err := m.item.Points(ctx)
+		return err == nil && !slices.ContainsFunc(points, func(p rig.Point) bool { return p.Generation == 1 && p.Sequence == 1 }), err
+	})
 }
 
 // keepSnapshots bounds what the snapshots of a long run take.

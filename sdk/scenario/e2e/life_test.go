@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -43,8 +44,8 @@ func TestLifeInOneProcess(t *testing.T) {
 	t.Logf("%+v", res)
 }
 
-// lifeboatd, Redis and two replicators as processes. One replicator is killed while the first copy travels and stays dead; Redis
-// loses everything in the middle of the failover; then every Lifeboat process is restarted.
+// lifeboatd, Redis and two replicators as processes. The replicator that takes in the first copy is killed and stays dead: the other
+// takes over the session. Redis loses everything in the middle of the failover; then every Lifeboat process is restarted.
 func TestLifeInSeparateProcesses(t *testing.T) {
 	t.Parallel()
 	ctx := deadline(t, 10*time.Minute)
@@ -58,7 +59,7 @@ func TestLifeInSeparateProcesses(t *testing.T) {
 		Disturb: func(ctx context.Context, moment string) error {
 			switch moment {
 			case life.DuringInitialReplication:
-				return r.Process("replicator-2").Kill()
+				return killHolder(ctx, t, r)
 			case life.DuringFailover:
 				return r.FlushRedis(ctx)
 			case life.AfterCommit:
@@ -71,6 +72,44 @@ func TestLifeInSeparateProcesses(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("%+v", res)
+}
+
+// killHolder kills the replicator that holds the agent's session, and waits until the other one does.
+func killHolder(ctx context.Context, t *testing.T, r *rig.Rig) error {
+	t.Helper()
+	var victim *rig.Process
+	if err := rig.Until(ctx, "a replicator holds the agent's session", func() (bool, error) {
+		victim = holder(r)
+		return victim != nil, nil
+	}); err != nil {
+		return err
+	}
+	if err := victim.Kill(); err != nil {
+		return err
+	}
+	var heir *rig.Process
+	if err := rig.Until(ctx, "another replicator holds the agent's session", func() (bool, error) {
+		heir = holder(r)
+		return heir != nil, nil
+	}); err != nil {
+		return err
+	}
+	t.Logf("killed %s; the session went over to %s", victim.Name, heir.Name)
+	return nil
+}
+
+// holder returns the replicator that runs and whose log tells of a session that has not ended; nil when there is none.
+func holder(r *rig.Rig) *rig.Process {
+	for _, p := range r.Processes() {
+		if !strings.HasPrefix(p.Name, "replicator-") || !p.Running() {
+			continue
+		}
+		log := p.Tail(1000)
+		if opened := strings.LastIndex(log, "replication session opened"); opened > strings.LastIndex(log, "replication session ended") {
+			return p
+		}
+	}
+	return nil
 }
 
 // restartAll kills every Lifeboat process that runs, all at once, and starts them again.

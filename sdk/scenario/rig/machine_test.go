@@ -105,7 +105,7 @@ func TestGuestKeepsItsRecordsOverPowerCutAndShutdown(t *testing.T) {
 	}); err != nil {
 		t.Error(err)
 	}
-	off, cancelOff := context.WithTimeout(ctx, 20*time.Second)
+	off, cancelOff := context.WithTimeout(ctx, time.Minute)
 	defer cancelOff()
 	if err := m.PowerDown(off); err != nil {
 		t.Fatal(err)

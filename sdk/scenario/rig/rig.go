@@ -110,20 +110,22 @@ func (r *Rig) Close() error {
 
 // killStrays ends every process that names the rig's directory in its command line, and waits until they are gone.
 func (r *Rig) killStrays() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
 	var left []int
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+	err := Until(ctx, "strays of "+r.Dir+" are gone", func() (bool, error) {
 		left = r.Strays()
-		if len(left) == 0 {
-			return nil
-		}
 		for _, pid := range left {
 			if p, err := os.FindProcess(pid); err == nil {
 				_ = p.Kill()
 			}
 		}
-		time.Sleep(20 * time.Millisecond)
+		return len(left) == 0, nil
+	})
+	if err != nil {
+		return fmt.Errorf("processes %v would not end: %w", left, err)
 	}
-	return fmt.Errorf("processes %v of %s would not end", left, r.Dir)
+	return nil
 }
 
 // FreePort returns a TCP port of 127.0.0.1 that nothing listens on. Ports of processes that run are never returned; one

@@ -1,12 +1,25 @@
 package volume
 
 import (
+	"context"
 	"os/exec"
 	"testing"
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/sdk/scenario/guest"
+	"github.com/lifeboat-dr/lifeboat/sdk/scenario/rig"
 )
+
+// writes waits until the writer has done n more operations.
+func writes(t *testing.T, v *Volume, n int64) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	want := v.Operations.Load() + n
+	if err := rig.Until(ctx, "the writer went on", func() (bool, error) { return v.Operations.Load() >= want, nil }); err != nil {
+		t.Fatal(err)
+	}
+}
 
 // A snapshot taken between the scripts is a clean filesystem, and the image does not change between them.
 func TestSnapshotsAreCleanAndOfOneInstant(t *testing.T) {
@@ -23,9 +36,7 @@ func TestSnapshotsAreCleanAndOfOneInstant(t *testing.T) {
 	}()
 	v.Write(16 << 20)
 	for i := range 5 {
-		for want := v.Operations.Load() + 10; v.Operations.Load() < want; {
-			time.Sleep(time.Millisecond)
-		}
+		writes(t, v, 10)
 		if out, err := exec.Command(v.Pre).CombinedOutput(); err != nil {
 			t.Fatalf("pre script: %v: %s", err, out)
 		}

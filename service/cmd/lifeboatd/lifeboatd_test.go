@@ -72,12 +72,12 @@ func start(t *testing.T, dir string, args ...string) *daemon {
 			if err != nil {
 				t.Errorf("run: %v", err)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Error("lifeboatd did not stop")
 		}
 	}
 	t.Cleanup(d.stop)
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	until(t, "answer of lifeboatd", func() bool {
 		if pem, err := os.ReadFile(filepath.Join(dir, "ca.pem")); err == nil {
 			roots := x509.NewCertPool()
 			roots.AppendCertsFromPEM(pem)
@@ -85,7 +85,7 @@ func start(t *testing.T, dir string, args ...string) *daemon {
 			if resp, err := d.client.Get("https://" + d.address + "/healthz"); err == nil {
 				_ = resp.Body.Close()
 				if resp.StatusCode == http.StatusOK {
-					return d
+					return true
 				}
 			}
 		}
@@ -95,8 +95,21 @@ func start(t *testing.T, dir string, args ...string) *daemon {
 			t.Fatalf("lifeboatd ended: %v", err)
 		default:
 		}
-		if time.Now().After(end) {
-			t.Fatal("lifeboatd does not answer")
+		return false
+	})
+	return d
+}
+
+// until waits for what nobody announces.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.After(time.Minute); !ok(); {
+		select {
+		case <-tick.C:
+		case <-end:
+			t.Fatalf("no %s within a minute", what)
 		}
 	}
 }
@@ -153,15 +166,10 @@ func TestACompleteMachineWithNoConfiguration(t *testing.T) {
 		t.Fatalf("PUT vault: got %d %s", status, answer)
 	}
 	// The embedded replicator hears of the vault over the fleet protocol and lays it out in the bucket.
-	laidOut := func() bool {
+	until(t, "vault in the bucket", func() bool {
 		files, err := filepath.Glob(filepath.Join(dir, "bucket", "vaults", "*", "vault.json"))
 		return err == nil && len(files) == 1
-	}
-	for end := time.Now().Add(15 * time.Second); !laidOut(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the vault did not reach the bucket")
-		}
-	}
+	})
 	if status, answer := d.call("GET", "/metrics", "", ""); status != http.StatusOK || !strings.Contains(answer, "lifeboat_request_seconds") {
 		t.Errorf("/metrics: got %d", status)
 	}
@@ -179,6 +187,18 @@ func TestACompleteMachineWithNoConfiguration(t *testing.T) {
 	var list struct{ Value []struct{ Name string } }
 	if err := json.Unmarshal([]byte(answer), &list); err != nil || status != http.StatusOK || len(list.Value) != 1 || list.Value[0].Name != "v1" {
 		t.Fatalf("after a restart: got %d %s, want the vault", status, answer)
+	}
+}
+
+func TestAStopDuringTheStartIsNoError(t *testing.T) {
+	c, err := parse(t, "--data-dir", t.TempDir(), "--listen", freeAddress(t), "--replication-listen", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := run(ctx, c); err != nil {
+		t.Errorf("run: %v", err)
 	}
 }
 

@@ -38,7 +38,13 @@ const stopTimeout = 10 * time.Second
 func run(ctx context.Context, c config) (err error) {
 	log := program.Logger(c.Log, c.Verbose)
 	var stops closers
-	defer func() { err = errors.Join(err, stops.close()) }()
+	defer func() {
+		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+			log.Info("lifeboatd stops before it is up", "err", err)
+			err = nil
+		}
+		err = errors.Join(err, stops.close())
+	}()
 
 	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
 		return fmt.Errorf("make data directory: %w", err)
@@ -59,7 +65,7 @@ func run(ctx context.Context, c config) (err error) {
 	}
 	tasks := redisqueue.New(rdb, redisqueue.Options{})
 
-	ctl := control.New(control.Config{Store: db, Sealer: seal, MakeVault: makeVault, BucketURL: func(string) string { return c.Bucket }, Progress: tasks, Log: log})
+	ctl := control.New(control.Config{Store: db, Sealer: seal, MakeVault: makeVault, WrapKey: wrapKey, BucketURL: func(string) string { return c.Bucket }, Progress: tasks, Log: log})
 	if err := ctl.IndexJobs(ctx); err != nil {
 		return fmt.Errorf("index jobs: %w", err)
 	}

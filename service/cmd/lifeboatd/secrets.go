@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"time"
@@ -28,6 +29,18 @@ func makeVault(vaultID string) (control.VaultSecrets, string, error) {
 		return control.VaultSecrets{}, "", err
 	}
 	return control.VaultSecrets{DataKey: data[:], VaultFile: file, CACertificate: certificate, CAKey: key, GrantKey: grant}, recovery, nil
+}
+
+// wrapKey wraps a vault's data key under a new recovery key.
+func wrapKey(vaultID string, dataKey []byte) (file []byte, recovery string, err error) {
+	var data repo.Key
+	if len(dataKey) != len(data) {
+		return nil, "", fmt.Errorf("data key has %d bytes", len(dataKey))
+	}
+	copy(data[:], dataKey)
+	recovery = repo.NewRecoveryKey()
+	file, err = repo.NewVaultFile(vaultID, data, recovery)
+	return file, recovery, err
 }
 
 // writeFile replaces a file so that a crash leaves the old or the new one whole.

@@ -33,7 +33,7 @@ func TestSuiteOnRedis(t *testing.T) {
 
 func TestCancelIsPublished(t *testing.T) {
 	q, _ := open(t, redisqueue.Options{})
-	ctx, stop := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	heard, err := q.Cancels(ctx)
 	if err != nil {

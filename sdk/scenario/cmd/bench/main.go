@@ -64,12 +64,11 @@ func copies(ctx context.Context, bin, out, work string, rounds int, seed uint64)
 			if err := warm(image); err != nil {
 				return err
 			}
-			start := time.Now()
-			stored, err := bench.Ceiling(image, filepath.Join(work, "ceiling"), codec)
+			cost, err := bench.Ceiling(image, filepath.Join(work, "ceiling"), codec)
 			if err != nil {
 				return err
 			}
-			add(w, firsts, round, "ceiling "+codec, bench.Cost{Wall: time.Since(start), Stored: stored})
+			add(w, firsts, round, "ceiling "+codec, cost)
 		}
 		dir := filepath.Join(work, "restic")
 		if err := os.RemoveAll(dir); err != nil {

@@ -22,14 +22,14 @@ import (
 
 // daemon is a lifeboatd in this process.
 type daemon struct {
-	t       *testing.T
+	t       testing.TB
 	dir     string
 	address string
 	client  *http.Client
 	stop    func()
 }
 
-func freeAddress(t *testing.T) string {
+func freeAddress(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -39,7 +39,7 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-func parse(t *testing.T, args ...string) (config, error) {
+func parse(t testing.TB, args ...string) (config, error) {
 	t.Helper()
 	var c config
 	cmd := &cobra.Command{RunE: func(cmd *cobra.Command, _ []string) error { return c.load(cmd) }, SilenceErrors: true, SilenceUsage: true}
@@ -49,7 +49,7 @@ func parse(t *testing.T, args ...string) (config, error) {
 }
 
 // start runs lifeboatd on dir until stop, and returns once it answers.
-func start(t *testing.T, dir string, args ...string) *daemon {
+func start(t testing.TB, dir string, args ...string) *daemon {
 	t.Helper()
 	d := &daemon{t: t, dir: dir, address: freeAddress(t)}
 	c, err := parse(t, append([]string{"--data-dir", dir, "--listen", d.address, "--replication-listen", "127.0.0.1:0"}, args...)...)
@@ -101,7 +101,7 @@ func start(t *testing.T, dir string, args ...string) *daemon {
 }
 
 // until waits for what nobody announces.
-func until(t *testing.T, what string, ok func() bool) {
+func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

@@ -25,17 +25,21 @@ func main() {
 	rounds := flag.Int("rounds", 3, "how often each contender runs; they take turns")
 	seed := flag.Uint64("seed", 1, "of the incompressible part of the image")
 	work := flag.String("work", filepath.Join(os.TempDir(), "lifeboat-bench"), "working directory; needs 20 GB")
-	only := flag.String("only", "", "copy or drill; empty: both")
+	only := flag.String("only", "", "copy, drill or api; empty: all")
 	pairs := flag.Int("pairs", 10, "of drills")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := errors.Join(os.MkdirAll(*work, 0o755), os.MkdirAll(*out, 0o755))
-	if err == nil && *only != "drill" {
+	asked := func(part string) bool { return err == nil && (*only == "" || *only == part) }
+	if asked("copy") {
 		err = copies(ctx, *bin, *out, *work, *rounds, *seed)
 	}
-	if err == nil && *only != "copy" {
+	if asked("drill") {
 		err = drills(ctx, *bin, *out, *work, *pairs)
+	}
+	if asked("api") {
+		err = requests(ctx, *out)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

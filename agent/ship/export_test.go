@@ -7,3 +7,6 @@ func (p *Protector) OnWindow(f func()) { p.inWindow = f }
 
 // Hurry has a refused capture tried again at once.
 func (p *Protector) Hurry() { p.patience = 100 * time.Millisecond }
+
+// Print has prints made, whether this processor is quick without them or not.
+func (p *Protector) Print() { p.printed = true }

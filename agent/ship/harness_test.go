@@ -201,6 +201,7 @@ func (s *site) run(cfg ship.Config, want fleet.Protection, before func(*ship.Pro
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	p.Print()
 	p.Hurry()
 	if before != nil {
 		before(p)

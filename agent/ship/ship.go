@@ -85,6 +85,7 @@ type Protector struct {
 
 	inWindow func()                   // called at the end of the last pass, while all stands; for tests
 	patience time.Duration            // refusedWait, and less in tests
+	printed  bool                     // scan.PrintsPay, or true in tests
 	trackers map[string]track.Tracker // by disk; Run's goroutine
 	prints   map[string]*scan.Prints  // by disk; Run's goroutine
 	replica  int                      // index of the replicator to try next
@@ -105,7 +106,7 @@ func New(cfg Config, want fleet.Protection) (*Protector, error) {
 	p := &Protector{
 		cfg: cfg, log: cfg.Log.With("item", want.MachineId), machine: want.MachineId, want: want,
 		guard: quiesce.NewGuard(cfg.Log, cfg.Deadman...), notify: make(chan struct{}, 1), trackers: map[string]track.Tracker{}, prints: map[string]*scan.Prints{},
-		patience: refusedWait,
+		patience: refusedWait, printed: scan.PrintsPay(),
 	}
 	var err error
 	if p.memo, err = readMemo(p.path("protection.json")); err != nil {
@@ -310,8 +311,11 @@ func (p *Protector) tracker(d source.Disk) track.Tracker {
 	return t
 }
 
-// printsOf returns the disk's prints, which live as long as the protector and its known sums do.
+// printsOf returns the disk's prints, which live as long as the protector and its known sums do; nil where they do not pay.
 func (p *Protector) printsOf(d *disk) (*scan.Prints, error) {
+	if !p.printed {
+		return nil, nil
+	}
 	old := p.prints[d.src.Id]
 	if old != nil && !old.Broken() && d.sums.Ours() {
 		return old, nil

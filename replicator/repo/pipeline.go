@@ -10,7 +10,7 @@ import (
 )
 
 // pipeline turns plain frames into pack files: workers compress and encrypt, one appender writes in the order of submission,
-// uploaders put sealed packs into the bucket. At most workers+2 frames and uploadQueue sealed packs wait; then submit blocks.
+// uploaders sync sealed packs and put them into the bucket. At most workers+2 frames and uploadQueue sealed packs wait; then submit blocks.
 //
 //	submit -> work -> workers -> (done)
 //	submit -> order ---------------------> appender -> uploads -> uploaders

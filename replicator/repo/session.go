@@ -80,11 +80,15 @@ func (w *Writer) spooled() (n int64) {
 	return n
 }
 
-// uploadPack is what the pipeline's uploaders do.
+// uploadPack is what the pipeline's uploaders do. It is they who wait for the disk, so that frames can go on into the next pack.
 func (w *Writer) uploadPack(ctx context.Context, k *pack) {
+	defer close(k.uploaded)
+	if k.err = k.finish(); k.err != nil {
+		w.pipe.fail(k.err)
+		return
+	}
 	k.err = w.r.s.upload(ctx, packName(w.machine, k.id), k.path)
 	k.at = w.r.opt.Now()
-	close(k.uploaded)
 }
 
 // uploadAll seals the current pack and returns when all packs are in the bucket.

@@ -230,7 +230,7 @@ func (p *pack) close() error {
 	return p.f.Close()
 }
 
-// seal ends the file with index and trailer and closes it.
+// seal ends the file with index and trailer. What it holds is as durable as before; see finish.
 func (p *pack) seal(key *manifest.RecordKey, name string) error {
 	x, err := key.Seal(name, &manifest.PackIndex{Frames: p.frames})
 	if err != nil {
@@ -240,8 +240,11 @@ func (p *pack) seal(key *manifest.RecordKey, name string) error {
 	x = t.Append(x, chunk.PackTrailer)
 	_, err = p.f.Write(x)
 	p.size.Add(int64(len(x)))
-	if err == nil {
-		err = p.sync()
+	if err != nil {
+		return errors.Join(err, p.close())
 	}
-	return errors.Join(err, p.close())
+	return nil
 }
+
+// finish makes a sealed file durable and closes it.
+func (p *pack) finish() error { return errors.Join(p.sync(), p.close()) }

@@ -274,7 +274,7 @@ func (w *Writer) Sync(ctx context.Context) error {
 	if w.spool.temp {
 		return w.Checkpoint(ctx)
 	}
-	pass, k, err := w.markSync(ctx)
+	pass, packs, err := w.markSync(ctx)
 	if err != nil {
 		return err
 	}
@@ -282,8 +282,10 @@ func (w *Writer) Sync(ctx context.Context) error {
 	if err != nil && w.pipe.failed() == nil {
 		return err
 	}
-	if err == nil && k != nil {
-		err = k.sync()
+	for _, k := range packs {
+		if err == nil {
+			err = k.sync()
+		}
 	}
 	if err == nil {
 		return nil
@@ -297,9 +299,9 @@ func (w *Writer) Sync(ctx context.Context) error {
 	}
 }
 
-// markSync sends everything Put so far on its way into pack files. All of it is there once pass is closed, and synced but for what
-// is in k: packs before that one were synced when they were sealed.
-func (w *Writer) markSync(ctx context.Context) (pass <-chan struct{}, k *pack, err error) {
+// markSync sends everything Put so far on its way into pack files. All of it is in packs, or was checkpointed, once pass is closed;
+// a sealed one may not be durable yet, as its uploader is still about it.
+func (w *Writer) markSync(ctx context.Context) (pass <-chan struct{}, packs []*pack, err error) {
 	if err := w.lock(ctx); err != nil {
 		return nil, nil, err
 	}
@@ -309,8 +311,12 @@ func (w *Writer) markSync(ctx context.Context) (pass <-chan struct{}, k *pack, e
 			return nil, nil, err
 		}
 	}
+	packs = slices.Clone(w.packs)
+	if w.pack != nil {
+		packs = append(packs, w.pack)
+	}
 	pass, err = w.pipe.mark(ctx)
-	return pass, w.pack, err
+	return pass, packs, err
 }
 
 // Close ends the writer. What was Put and neither synced nor checkpointed is lost; the rest waits in spool and bucket for the

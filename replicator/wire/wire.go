@@ -42,6 +42,9 @@ const (
 	prefaceLen = 12
 	headerLen  = 12
 
+	// checkedAtOnce is how much of a payload is read before the checksum takes it: what the processor's cache still holds.
+	checkedAtOnce = 128 << 10
+
 	// MaxData is the most disk bytes one Data message carries.
 	MaxData = 1 << 20
 	// MaxExtents is the most extents one Data or Zero message carries.
@@ -234,13 +237,17 @@ func (c *Conn) Receive() (Message, error) {
 }
 
 func (c *Conn) receive(h [headerLen]byte, t Type, b *Buffer) (Message, error) {
-	if _, err := io.ReadFull(c.r, b.data); err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
+	crc := crc32.Update(0, castagnoli, h[:8])
+	for rest := b.data; len(rest) > 0; {
+		piece := rest[:min(len(rest), checkedAtOnce)]
+		if _, err := io.ReadFull(c.r, piece); err != nil {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return nil, fmt.Errorf("read frame: %w", err)
 		}
-		return nil, fmt.Errorf("read frame: %w", err)
+		crc, rest = crc32.Update(crc, castagnoli, piece), rest[len(piece):]
 	}
-	crc := crc32.Update(crc32.Update(0, castagnoli, h[:8]), castagnoli, b.data)
 	if crc != binary.BigEndian.Uint32(h[8:]) {
 		return nil, violated("checksum of a message of type %d is wrong", t)
 	}

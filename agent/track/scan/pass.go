@@ -70,7 +70,7 @@ type worker struct {
 	c     Change
 }
 
-// NewScanner allocates all memory that passes need. The prints are those of the sums, or of nothing.
+// NewScanner allocates all memory that passes need. The prints are those of the sums, or of nothing, or nil.
 func NewScanner(disk Reader, sums *Sums, prints *Prints, key block.SumKey) *Scanner {
 	s := &Scanner{disk: disk, sums: sums, prints: prints, summer: block.NewSummer(key)}
 	for i := range s.w {
@@ -93,7 +93,7 @@ func (s *Scanner) Adopt(window int64, sums []block.Sum) error {
 	if err != nil && !errors.Is(err, ErrDamaged) {
 		return err
 	}
-	if perr := s.prints.read(window, bytesOf(w.seen[:])); perr != nil {
+	if perr := s.prints.load(window, w.seen[:]); perr != nil {
 		return perr
 	}
 	for i := range sums {
@@ -110,7 +110,7 @@ func (s *Scanner) Learn(c *Change) error {
 	if err := s.sums.Read(c.Window, w.known[:]); err != nil {
 		return err
 	}
-	if err := s.prints.read(c.Window, bytesOf(w.seen[:])); err != nil {
+	if err := s.prints.load(c.Window, w.seen[:]); err != nil {
 		return err
 	}
 	for i, at := range c.Index {
@@ -124,10 +124,10 @@ func (s *Scanner) Learn(c *Change) error {
 func (s *Scanner) write(w *worker, window int64) error {
 	err := s.sums.Write(window, w.known[:])
 	if err == nil {
-		err = s.prints.write(window, bytesOf(w.seen[:]))
+		err = s.prints.store(window, w.seen[:])
 	}
 	if err != nil {
-		s.prints.broken.Store(true)
+		s.prints.spoil()
 	}
 	return err
 }
@@ -206,7 +206,7 @@ func (s *Scanner) window(w *worker, e block.Extent, learn bool, sink func(*Chang
 	if hole && block.IsZero(bytesOf(w.known[:])) {
 		return 0, nil
 	}
-	if err := s.prints.read(c.Window, bytesOf(w.seen[:])); err != nil {
+	if err := s.prints.load(c.Window, w.seen[:]); err != nil {
 		return 0, err
 	}
 	if !hole {
@@ -222,9 +222,11 @@ func (s *Scanner) window(w *worker, e block.Extent, learn bool, sink func(*Chang
 		var sum block.Sum
 		if !hole {
 			b := buf[off : off+n]
-			now = s.prints.of(b)
-			if same(now, w.seen[i], w.known[i]) {
-				continue
+			if s.prints != nil {
+				now = s.prints.of(b)
+				if same(now, w.seen[i], w.known[i]) {
+					continue
+				}
 			}
 			sum = s.summer.Of(b)
 		}
@@ -259,7 +261,7 @@ func (s *Scanner) window(w *worker, e block.Extent, learn bool, sink func(*Chang
 		return c.Bytes(), s.write(w, c.Window)
 	}
 	if news {
-		return 0, s.prints.write(c.Window, bytesOf(w.seen[:]))
+		return 0, s.prints.store(c.Window, w.seen[:])
 	}
 	return 0, nil
 }

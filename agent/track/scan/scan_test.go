@@ -108,7 +108,20 @@ func (r *replica) apply(t *testing.T, c *scan.Change) error {
 // and what was handed out to what changed.
 func TestPassesAgainstAModel(t *testing.T) {
 	t.Parallel()
-	const size = 5<<20 + 3*block.Size + 512
+	t.Run("with prints", func(t *testing.T) {
+		t.Parallel()
+		passesAgainstAModel(t, newPrints(t, modelSize))
+	})
+	t.Run("with sums alone", func(t *testing.T) {
+		t.Parallel()
+		passesAgainstAModel(t, nil)
+	})
+}
+
+const modelSize = 5<<20 + 3*block.Size + 512
+
+func passesAgainstAModel(t *testing.T, prints *scan.Prints) {
+	const size = modelSize
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
@@ -117,7 +130,6 @@ func TestPassesAgainstAModel(t *testing.T) {
 	if err := sums.Reset(); err != nil {
 		t.Fatal(err)
 	}
-	prints := newPrints(t, size)
 	s := scan.NewScanner(d, sums, prints, key)
 	r := &replica{b: make([]byte, size)}
 	for round := range 60 {

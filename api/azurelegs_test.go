@@ -277,6 +277,9 @@ func (l *azureLife) ask(op string, in any) {
 	case "applyRecoveryPoint":
 		points := all(t, l.f.NewRecoveryPointsClient().NewListByReplicationProtectedItemsPager("rg", "v1", fabricName, l.container, itemName, nil))[0].Value
 		oldest := points[len(points)-1]
+		if rcm, ok := in.(*asr.InMageRcmApplyRecoveryPointInput); ok {
+			rcm.RecoveryPointID = oldest.ID
+		}
 		got := done[asr.ReplicationProtectedItemsClientApplyRecoveryPointResponse](t)(items.BeginApplyRecoveryPoint(ctx, "rg", "v1", fabricName, l.container, itemName, asr.ApplyRecoveryPointInput{
 			Properties: &asr.ApplyRecoveryPointInputProperties{RecoveryPointID: oldest.ID, ProviderSpecificDetails: in.(asr.ApplyRecoveryPointProviderSpecificInputClassification)}}, nil))
 		if !strings.EqualFold(*got.Properties.FailoverRecoveryPointID, *oldest.ID) {
@@ -284,6 +287,8 @@ func (l *azureLife) ask(op string, in any) {
 		}
 	case "failoverCommit":
 		done[asr.ReplicationProtectedItemsClientFailoverCommitResponse](t)(items.BeginFailoverCommit(ctx, "rg", "v1", fabricName, l.container, itemName, nil))
+	case "failoverCancel":
+		done[asr.ReplicationProtectedItemsClientFailoverCancelResponse](t)(items.BeginFailoverCancel(ctx, "rg", "v1", fabricName, l.container, itemName, nil))
 	case "repairReplication":
 		done[asr.ReplicationProtectedItemsClientRepairReplicationResponse](t)(items.BeginRepairReplication(ctx, "rg", "v1", fabricName, l.container, itemName, nil))
 	case "reProtect":

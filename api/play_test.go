@@ -32,6 +32,7 @@ type stage struct {
 	agent     string
 	captured  string // the last capture that was asked for and made
 	spacious  bool   // nothing is full any more
+	pace      string // phase that agents' first copies stay in; empty: they end at once
 	more      []*other
 }
 
@@ -176,6 +177,7 @@ func (st *stage) report(ctx context.Context, agent string, m dr.Machine) error {
 			continue
 		}
 		o := dr.Observed{Item: i.ID, Generation: i.Generation, Phase: "delta", ProgressPercent: 100, LastCaptureID: i.CaptureID}
+		st.linger(&o)
 		if p, ok := st.ship(string(i.ID), i.Generation, i.CaptureID); ok {
 			if err := st.site.control.RecordPoints(ctx, i.Vault, i.ID, []dr.Point{p}, false); err != nil {
 				return err
@@ -191,12 +193,31 @@ func (st *stage) ship(machine string, gen int64, capture string) (dr.Point, bool
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	n, open := st.points[machine][gen]
-	if !open || st.closed[machine][gen] || n >= 3 && capture == st.captured {
+	if !open || st.pace != "" || st.closed[machine][gen] || n >= 3 && capture == st.captured {
 		return dr.Point{}, false
 	}
 	st.captured = capture
 	st.points[machine][gen] = n + 1
 	return dr.Point{Generation: gen, Sequence: n + 1, Time: time.Now().UTC(), Consistency: dr.CrashConsistent, ChangedBytes: 4096, StoredBytes: 1024}, true
+}
+
+// hold keeps the copies that begin from now on in a phase, before their first point, or lets all of them end.
+func (st *stage) hold(phase string) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.pace = phase
+}
+
+// linger makes a report one of a copy that is held.
+func (st *stage) linger(o *dr.Observed) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.pace != "" {
+		o.Phase = st.pace
+	}
+	if o.Phase == copying {
+		o.ProgressPercent = 40
+	}
 }
 
 // work answers tasks until ctx ends.

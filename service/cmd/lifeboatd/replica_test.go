@@ -25,8 +25,12 @@ import (
 const asProgram = "LIFEBOATD_TEST_PROGRAM"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asProgram) != "" {
+	switch {
+	case os.Getenv(asProgram) != "":
 		main()
+		return
+	case os.Getenv(asHorde) != "":
+		beHorde()
 		return
 	}
 	os.Exit(m.Run())

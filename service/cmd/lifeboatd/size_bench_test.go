@@ -39,6 +39,12 @@ const (
 // turns, and then races lifeboatd against a bare chi handler that returns the same bytes. It prints a report; make bench keeps it.
 func BenchmarkAPI(b *testing.B) {
 	w := os.Stdout // testing cuts what is longer than ten lines
+	log := os.Stderr
+	defer func() { os.Stderr = log }()
+	var err error
+	if os.Stderr, err = os.OpenFile(os.DevNull, os.O_WRONLY, 0); err != nil { // go test mixes the two
+		b.Fatal(err)
+	}
 	small, large := crowd(b, aPage), crowd(b, manyMachines)
 	runtime.GC()
 	debug.FreeOSMemory()

@@ -14,6 +14,7 @@ func Diagram() string {
 	b.WriteString("A state is (leg, phase, test failover, pending job). A leg is a provider type and a direction; reprotect moves a machine to another leg.\n")
 	b.WriteString("While a job runs the phase stays (but for enable), no other operation but purge is accepted, and `allowedOperations` is empty.\n")
 	b.WriteString("While a test failover is open only its cleanup, update, repair and purge are accepted. Remove (from every phase) and purge end in `removed` and are not drawn.\n")
+	b.WriteString("A repair is accepted wherever it is drawn, and listed in `allowedOperations` only where the tables below have it: clients are told to repair when it is needed, administrators may at any time.\n")
 	b.WriteString("A leg without a driver refuses every operation with `unimplemented`.\n")
 	for i := range Legs {
 		l := &Legs[i]

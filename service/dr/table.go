@@ -13,7 +13,7 @@ type Rule struct {
 	Leg   LegName // empty: the same leg
 	// Word is the operation's name in allowedOperations; empty: not listed.
 	Word string
-	// OnResync lists the operation only while the item needs it.
+	// OnResync lists the operation only while the item needs it; it is accepted all the same.
 	OnResync bool
 }
 
@@ -89,7 +89,9 @@ func ending() []Rule {
 	}
 }
 
-// repair is listed while the item needs it; always lists it whenever the item is protected, too.
+// repair is accepted whenever the item replicates: an administrator who doubts a copy may have it compared, and one whose point
+// log a failed undo left closed has no other way. It is listed, which is what clients act on, while the item needs it; always lists
+// it whenever the item is protected, too (ref 6.4, 6.7, 6.10).
 func repair(always bool) []Rule {
 	if !always {
 		return []Rule{{Op: OpRepair, From: replicating, Word: wordRepair, OnResync: true}}

@@ -16,7 +16,7 @@ import (
 
 // drills compares drills of the same guest on a small and on a large disk, in pairs that change their order, and writes the
 // report bench-drill.txt.
-func drills(ctx context.Context, bin, out, work string, pairs int) (err error) {
+func drills(ctx context.Context, tree, bin, out, work string, pairs int) (err error) {
 	report, err := os.Create(filepath.Join(out, "bench-drill.txt"))
 	if err != nil {
 		return err
@@ -24,7 +24,7 @@ func drills(ctx context.Context, bin, out, work string, pairs int) (err error) {
 	defer func() { err = errors.Join(err, report.Close()) }()
 	w := io.MultiWriter(os.Stdout, report)
 	fmt.Fprintf(w, "Drill of the same guest on a 1 GiB and on a 64 GiB disk, %d interleaved pairs.\nFrom the API call to the first line of the guest's userspace; bucket traffic until the machine counts as up.\n", pairs)
-	fmt.Fprintf(w, "%s\nmachine: %s\ncommit: %s\n\n", time.Now().UTC().Format(time.RFC3339), bench.Machine(), commit(ctx))
+	fmt.Fprintf(w, "%s\nmachine: %s\ncommit: %s\n\n", time.Now().UTC().Format(time.RFC3339), bench.Machine(), tree)
 	dir := filepath.Join(work, "drills")
 	if err := os.RemoveAll(dir); err != nil {
 		return err

@@ -30,16 +30,17 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	tree := commit(ctx) // before a report is written, which git may keep
 	err := errors.Join(os.MkdirAll(*work, 0o755), os.MkdirAll(*out, 0o755))
 	asked := func(part string) bool { return err == nil && (*only == "" || *only == part) }
 	if asked("copy") {
-		err = copies(ctx, *bin, *out, *work, *rounds, *seed)
+		err = copies(ctx, tree, *bin, *out, *work, *rounds, *seed)
 	}
 	if asked("drill") {
-		err = drills(ctx, *bin, *out, *work, *pairs)
+		err = drills(ctx, tree, *bin, *out, *work, *pairs)
 	}
 	if asked("api") {
-		err = requests(ctx, *out)
+		err = requests(ctx, tree, *out)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -48,7 +49,7 @@ func main() {
 }
 
 // copies compares first copies and restores and writes the report bench-first-copy.txt.
-func copies(ctx context.Context, bin, out, work string, rounds int, seed uint64) (err error) {
+func copies(ctx context.Context, tree, bin, out, work string, rounds int, seed uint64) (err error) {
 	report, err := os.Create(filepath.Join(out, "bench-first-copy.txt"))
 	if err != nil {
 		return err
@@ -60,7 +61,7 @@ func copies(ctx context.Context, bin, out, work string, rounds int, seed uint64)
 		return fmt.Errorf("make the image: %w", err)
 	}
 	fmt.Fprintf(w, "First copy and restore of a 4 GiB image (60 %% files, 10 %% incompressible, seed %d), %d rounds, contenders take turns.\n", seed, rounds)
-	fmt.Fprintf(w, "%s\nmachine: %s\ncommit: %s\n\n", time.Now().UTC().Format(time.RFC3339), bench.Machine(), commit(ctx))
+	fmt.Fprintf(w, "%s\nmachine: %s\ncommit: %s\n\n", time.Now().UTC().Format(time.RFC3339), bench.Machine(), tree)
 	firsts := map[string][]bench.Cost{}
 	restores := map[string][]bench.Cost{}
 	for round := range rounds {

@@ -92,10 +92,11 @@ func FirstCopy(ctx context.Context, bin, dir, image, codec string) (c Copy, err 
 		return c, err
 	}
 	start = time.Now()
-	if err := item.Export(ctx, point, "raw", target); err != nil {
+	export, err := item.Export(ctx, point, "raw", target)
+	if err != nil {
 		return c, err
 	}
-	c.Restore.Wall = time.Since(start)
+	c.Restore.Wall = export.Ended.Sub(start) // clients look at jobs once a second only
 	after, err := cpuTime(daemon.Pid())
 	if err != nil {
 		return c, err

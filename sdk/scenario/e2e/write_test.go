@@ -117,7 +117,7 @@ func TestEveryPointEqualsASnapshotOfItsInstant(t *testing.T) {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := item.Export(ctx, p, "raw", dir); err != nil {
+		if _, err := item.Export(ctx, p, "raw", dir); err != nil {
 			t.Fatal(err)
 		}
 		restored, err := filepath.Glob(filepath.Join(dir, "*"))

@@ -222,6 +222,10 @@ func (it *Item) Remove(ctx context.Context) error {
 }
 
 // Export writes disk images of a point into a directory on the replicator's host.
-func (it *Item) Export(ctx context.Context, point Point, format, directory string) error {
-	return it.Vault.settle(ctx)(it.Vault.Client.ExportPoint(ctx, it.ref, point.Name, format, directory))
+func (it *Item) Export(ctx context.Context, point Point, format, directory string) (Job, error) {
+	o, err := it.Vault.Client.ExportPoint(ctx, it.ref, point.Name, format, directory)
+	if err != nil {
+		return Job{}, err
+	}
+	return it.Vault.Wait(ctx, o.JobID)
 }

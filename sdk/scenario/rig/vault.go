@@ -114,6 +114,7 @@ type Job struct {
 	Scenario string
 	State    string
 	Errors   string
+	Ended    time.Time // by the server's clock; zero while it runs
 	told     map[string]string
 }
 
@@ -121,7 +122,7 @@ type Job struct {
 func (j Job) Told(name string) string { return j.told[name] }
 
 func jobOf(j sdk.Job) Job {
-	out := Job{Name: j.Name, Scenario: j.Properties.ScenarioName, State: j.Properties.State}
+	out := Job{Name: j.Name, Scenario: j.Properties.ScenarioName, State: j.Properties.State, Ended: j.Properties.EndTime}
 	for _, e := range j.Properties.Errors {
 		out.Errors += fmt.Sprintf("%s: %s %s; ", e.TaskId, e.ServiceErrorDetails.Code, e.ServiceErrorDetails.Message)
 	}

@@ -8118,7 +8118,7 @@ type RemoveProtectionContainerMappingInputProperties struct {
 	ProviderSpecificInput ReplicationProviderContainerUnmappingInput `json:"providerSpecificInput,omitempty,omitzero"`
 }
 
-// RenewCertificateInput Renews a certificate of the site.
+// RenewCertificateInput Asks for a certificate of the site to be renewed, which its parts do by themselves.
 type RenewCertificateInput struct {
 	// Properties Which certificate.
 	Properties RenewCertificateInputProperties `json:"properties,omitempty,omitzero"`

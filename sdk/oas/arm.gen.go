@@ -8122,7 +8122,7 @@ type RemoveProtectionContainerMappingInputProperties struct {
 	ProviderSpecificInput ReplicationProviderContainerUnmappingInput `json:"providerSpecificInput,omitempty,omitzero"`
 }
 
-// RenewCertificateInput Renews a certificate of the site.
+// RenewCertificateInput Asks for a certificate of the site to be renewed, which its parts do by themselves.
 type RenewCertificateInput struct {
 	// Properties Which certificate.
 	Properties RenewCertificateInputProperties `json:"properties,omitempty,omitzero"`
@@ -20288,7 +20288,7 @@ type ClientInterface interface {
 
 	// ReplicationFabricsRenewCertificateWithBody Renew the certificates of a fabric.
 	//
-	// Agents and replicators renew their certificates by themselves; this asks them to do so now.
+	// Agents and replicators renew their certificates by themselves before they end; the job succeeds and changes nothing.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -20297,7 +20297,7 @@ type ClientInterface interface {
 
 	// ReplicationFabricsRenewCertificate Renew the certificates of a fabric.
 	//
-	// Agents and replicators renew their certificates by themselves; this asks them to do so now.
+	// Agents and replicators renew their certificates by themselves before they end; the job succeeds and changes nothing.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -22381,7 +22381,7 @@ func (c *Client) ReplicationFabricsRemoveInfra(ctx context.Context, subscription
 
 // ReplicationFabricsRenewCertificateWithBody Renew the certificates of a fabric.
 //
-// Agents and replicators renew their certificates by themselves; this asks them to do so now.
+// Agents and replicators renew their certificates by themselves before they end; the job succeeds and changes nothing.
 //
 // Takes any type of body and a specified content type.
 //
@@ -22400,7 +22400,7 @@ func (c *Client) ReplicationFabricsRenewCertificateWithBody(ctx context.Context,
 
 // ReplicationFabricsRenewCertificate Renew the certificates of a fabric.
 //
-// Agents and replicators renew their certificates by themselves; this asks them to do so now.
+// Agents and replicators renew their certificates by themselves before they end; the job succeeds and changes nothing.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -44141,7 +44141,7 @@ type ClientWithResponsesInterface interface {
 
 	// ReplicationFabricsRenewCertificateWithBodyWithResponse Renew the certificates of a fabric.
 	//
-	// Agents and replicators renew their certificates by themselves; this asks them to do so now.
+	// Agents and replicators renew their certificates by themselves before they end; the job succeeds and changes nothing.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -44150,7 +44150,7 @@ type ClientWithResponsesInterface interface {
 
 	// ReplicationFabricsRenewCertificateWithResponse Renew the certificates of a fabric.
 	//
-	// Agents and replicators renew their certificates by themselves; this asks them to do so now.
+	// Agents and replicators renew their certificates by themselves before they end; the job succeeds and changes nothing.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -58060,7 +58060,7 @@ func (c *ClientWithResponses) ReplicationFabricsRemoveInfraWithResponse(ctx cont
 
 // ReplicationFabricsRenewCertificateWithBodyWithResponse Renew the certificates of a fabric.
 //
-// Agents and replicators renew their certificates by themselves; this asks them to do so now.
+// Agents and replicators renew their certificates by themselves before they end; the job succeeds and changes nothing.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -58075,7 +58075,7 @@ func (c *ClientWithResponses) ReplicationFabricsRenewCertificateWithBodyWithResp
 
 // ReplicationFabricsRenewCertificateWithResponse Renew the certificates of a fabric.
 //
-// Agents and replicators renew their certificates by themselves; this asks them to do so now.
+// Agents and replicators renew their certificates by themselves before they end; the job succeeds and changes nothing.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

@@ -43,7 +43,7 @@ func image(d *disk) bool  { return d.src.File && !d.src.Stopped } // by scripts,
 
 // capture makes one recovery point: passes over the running machine until little differs, then a last one at one instant of all
 // disks, then everything to the replicator and its word that the point is durable. A *refusal leaves the session usable.
-func (s *session) capture(ctx context.Context, want fleet.Protection) error {
+func (s *session) capture(ctx context.Context, want fleet.Protection) (err error) {
 	app := want.AppConsistentSeconds > 0 && s.p.cfg.Scripts.Any() &&
 		time.Since(s.p.memo.AppTime) >= time.Duration(want.AppConsistentSeconds)*time.Second
 	limit := defaultFreeze
@@ -74,18 +74,22 @@ func (s *session) capture(ctx context.Context, want fleet.Protection) error {
 			return &refusal{err}
 		}
 	}
+	meet := s.join(ctx, want)
+	defer func() { meet.done(s.head(), err) }()
 	var warn error // a point was made, but not all was as it should be
 	for try := 1; ; try++ {
 		var instant time.Time
 		var epochs []int64
 		var err error
-		instant, epochs, warn, err = s.window(ctx, mem, app, limit, took)
+		instant, epochs, warn, err = s.window(ctx, mem, meet, app, limit, took)
 		if err == nil {
-			if app = app && warn == nil; app {
-				return s.deliver(ctx, want, mem, instant, epochs, string(fleet.ApplicationConsistent), nil)
+			consistency := fleet.CrashConsistent
+			if app && warn == nil {
+				consistency = fleet.ApplicationConsistent
 			}
-			return s.deliver(ctx, want, mem, instant, epochs, string(fleet.CrashConsistent), warn)
+			return s.deliver(ctx, want, mem, epochs, &wire.Seal{Time: instant, Consistency: string(consistency), GroupID: meet.group()}, warn)
 		}
+		meet.done(wire.PointRef{}, err)
 		if rerr := s.retry(ctx, err, try); rerr != nil {
 			return rerr
 		}
@@ -149,7 +153,7 @@ func (s *session) retry(ctx context.Context, err error, try int) error {
 
 // window takes one instant of all disks. What the last pass over frozen disks finds is in mem afterwards. warn is set when the
 // point is good but its applications were not quiesced as asked. A pass over all disks is expected to take as long as the last one.
-func (s *session) window(ctx context.Context, mem *spool, app bool, limit, pass time.Duration) (instant time.Time, epochs []int64, warn, err error) {
+func (s *session) window(ctx context.Context, mem *spool, meet *meeting, app bool, limit, pass time.Duration) (instant time.Time, epochs []int64, warn, err error) {
 	label := fleet.CrashConsistent
 	if app {
 		label = fleet.ApplicationConsistent
@@ -217,7 +221,7 @@ func (s *session) window(ctx context.Context, mem *spool, app bool, limit, pass 
 		}
 		return instant, nil, nil, &refusal{err}
 	}
-	instant, epochs, err = s.frozen(ctx, mem, limit)
+	instant, epochs, err = s.frozen(ctx, mem, meet, limit)
 	held, terr := w.Thaw()
 	if errors.Is(terr, quiesce.ErrLost) {
 		terr = &refusal{terr}
@@ -250,9 +254,10 @@ func (s *session) restless(passes int) bool {
 }
 
 // frozen is the last pass, while the filesystems stand. Nothing here may write, log, start a program or outlast limit.
-func (s *session) frozen(ctx context.Context, mem *spool, limit time.Duration) (instant time.Time, epochs []int64, err error) {
+func (s *session) frozen(ctx context.Context, mem *spool, meet *meeting, limit time.Duration) (instant time.Time, epochs []int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	meet.frozen(ctx)
 	instant = time.Now().UTC()
 	before := make([]source.Writes, len(s.disks))
 	for i, d := range s.disks {
@@ -275,6 +280,7 @@ func (s *session) frozen(ctx context.Context, mem *spool, limit time.Duration) (
 		}
 		epochs = append(epochs, epoch)
 	}
+	meet.sealed(ctx)
 	if s.p.inWindow != nil {
 		s.p.inWindow()
 	}
@@ -291,7 +297,7 @@ func (s *session) frozen(ctx context.Context, mem *spool, limit time.Duration) (
 }
 
 // deliver ships what the window found and has the point made.
-func (s *session) deliver(ctx context.Context, want fleet.Protection, mem *spool, instant time.Time, epochs []int64, consistency string, warn error) error {
+func (s *session) deliver(ctx context.Context, want fleet.Protection, mem *spool, epochs []int64, seal *wire.Seal, warn error) error {
 	for _, d := range s.disks {
 		d.quiet = 0
 	}
@@ -308,14 +314,15 @@ func (s *session) deliver(ctx context.Context, want fleet.Protection, mem *spool
 		d.owed = nil
 	}
 	start := time.Now()
-	durable, err := s.link.seal(ctx, &wire.Seal{Time: instant, Consistency: consistency, Hardware: s.p.hardware()})
+	seal.Hardware = s.p.hardware()
+	durable, err := s.link.seal(ctx, seal)
 	if err != nil {
 		return err
 	}
 	m := memo{CaptureID: want.CaptureId, ResyncID: want.ResyncId, Generation: durable.Point.Generation, Sequence: durable.Point.Sequence,
 		PointTime: durable.Time, AppTime: s.p.memo.AppTime}
-	if consistency == string(fleet.ApplicationConsistent) {
-		m.AppTime = instant
+	if seal.Consistency == string(fleet.ApplicationConsistent) {
+		m.AppTime = seal.Time
 	}
 	if err := s.settle(durable, epochs, m); err != nil {
 		return err

@@ -170,6 +170,9 @@ func (s *session) interval() time.Duration {
 	if w.AppConsistentSeconds > 0 && s.p.cfg.Scripts.Any() {
 		every = min(every, time.Duration(w.AppConsistentSeconds)*time.Second)
 	}
+	if b := s.p.cfg.Barrier; b != nil && b.Leads(w) {
+		every *= 2
+	}
 	return every
 }
 
@@ -180,13 +183,16 @@ func (s *session) wait(ctx context.Context, next, notBefore time.Time) error {
 	ready := time.NewTimer(time.Until(notBefore))
 	defer ready.Stop()
 	waited := false
+	var calls chan struct{} // none before waited
 	for {
 		if w := s.desired(); waited && (w.CaptureId != s.p.memo.CaptureID || w.ResyncId != s.p.memo.ResyncID) {
 			return nil
 		}
 		select {
 		case <-ready.C:
-			waited = true
+			waited, calls = true, s.p.calls
+		case <-calls:
+			return nil
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-s.link.done:

@@ -43,6 +43,8 @@ type Config struct {
 	Log      *slog.Logger
 	// Changed is called when the status changed in a way lifeboatd should hear of at once. It must not block. May be nil.
 	Changed func()
+	// Barrier makes captures of this machine those of a group. May be nil.
+	Barrier Barrier
 	// SpoolBytes bounds the memory that holds what the last pass finds in the freeze window. 0 means 64 MiB.
 	SpoolBytes int64
 }
@@ -75,6 +77,7 @@ type Protector struct {
 	status  status
 	memo    memo
 	notify  chan struct{} // holds one token when want changed
+	calls   chan struct{} // holds one token when a capture is called for
 
 	// Since the newest point, over sessions: bytes of the disks that differed, a block as often as a pass found it changed, and
 	// those of them with content, before compression.
@@ -105,7 +108,7 @@ func New(cfg Config, want fleet.Protection) (*Protector, error) {
 	}
 	p := &Protector{
 		cfg: cfg, log: cfg.Log.With("item", want.MachineId), machine: want.MachineId, want: want,
-		guard: quiesce.NewGuard(cfg.Log, cfg.Deadman...), notify: make(chan struct{}, 1), trackers: map[string]track.Tracker{}, prints: map[string]*scan.Prints{},
+		guard: quiesce.NewGuard(cfg.Log, cfg.Deadman...), notify: make(chan struct{}, 1), calls: make(chan struct{}, 1), trackers: map[string]track.Tracker{}, prints: map[string]*scan.Prints{},
 		patience: refusedWait, printed: scan.PrintsPay(),
 	}
 	var err error

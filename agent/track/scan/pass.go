@@ -51,6 +51,9 @@ func (c *Change) Bytes() (n int64) {
 	return n
 }
 
+// readGap is how much between two runs is read with them: one read of all costs a disk less than two do.
+const readGap = 32 << 10
+
 // workers read and compare at the same time: one waits for the disk while the other hashes.
 const workers = 2
 
@@ -64,7 +67,8 @@ type Scanner struct {
 }
 
 type worker struct {
-	buf   []byte
+	buf   []byte         // of a window, each block in its place
+	runs  []block.Extent // of the window that are to be looked at: whole blocks, ascending, apart
 	known [WindowBlocks]block.Sum
 	seen  [WindowBlocks]print
 	c     Change
@@ -75,6 +79,7 @@ func NewScanner(disk Reader, sums *Sums, prints *Prints, key block.SumKey) *Scan
 	s := &Scanner{disk: disk, sums: sums, prints: prints, summer: block.NewSummer(key)}
 	for i := range s.w {
 		s.w[i].buf = disk.Buffer(WindowSize)
+		s.w[i].runs = make([]block.Extent, 0, WindowBlocks)
 		s.w[i].c.Index = make([]uint8, 0, WindowBlocks)
 		s.w[i].c.Sums = make([]block.Sum, 0, WindowBlocks)
 		s.w[i].c.content = make([]block.Sum, 0, WindowBlocks)
@@ -145,44 +150,48 @@ func (s *Scanner) Pass(ctx context.Context, dirty []block.Extent, learn bool, si
 		changed atomic.Int64
 		wg      sync.WaitGroup
 	)
-	// take hands out the next piece: the part of one window that is dirty from its first dirty byte on.
-	take := func() (block.Extent, bool) {
+	// take hands out what is dirty in the next window that has any: a window has one owner at a time.
+	take := func(w *worker) bool {
 		mu.Lock()
 		defer mu.Unlock()
+		w.runs = w.runs[:0]
+		window := int64(-1)
 		for len(dirty) > 0 {
-			e := dirty[0]
-			off := max(e.Offset, next)
-			if off >= e.End() {
-				dirty = dirty[1:]
-				continue
-			}
+			off := max(dirty[0].Offset, next)
 			off -= off % block.Size
-			window := off / WindowSize * WindowSize
-			end := min(window+WindowSize, e.End())
-			// Other extents in the same window go with it: a window has one owner at a time.
-			for i := 1; i < len(dirty) && dirty[i].Offset < window+WindowSize; i++ {
-				end = min(window+WindowSize, dirty[i].End())
+			if window < 0 && off < dirty[0].End() {
+				window = off / WindowSize * WindowSize
 			}
-			end = min((end+block.Size-1)/block.Size*block.Size, s.disk.Size())
-			next = end
-			return block.Extent{Offset: off, Length: end - off}, true
+			if window >= 0 && off >= window+WindowSize {
+				break
+			}
+			if off < dirty[0].End() {
+				end := min((dirty[0].End()+block.Size-1)/block.Size*block.Size, window+WindowSize, s.disk.Size())
+				w.runs = appendExtent(w.runs, block.Extent{Offset: off, Length: end - off})
+				next = end
+			}
+			if next >= dirty[0].End() || off >= dirty[0].End() {
+				dirty = dirty[1:]
+			}
 		}
-		return block.Extent{}, false
+		return len(w.runs) > 0
 	}
 	for i := range s.w {
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				e, ok := take()
-				if !ok {
+				w := &s.w[i]
+				if !take(w) {
 					return
 				}
-				n, err := s.window(&s.w[i], e, learn, sink)
+				n, err := s.window(w, learn, sink)
 				if err != nil {
 					cancel(err)
 					return
 				}
 				changed.Add(n)
-				read(e.Length)
+				for _, e := range w.runs {
+					read(e.Length)
+				}
 			}
 		})
 	}
@@ -190,65 +199,50 @@ func (s *Scanner) Pass(ctx context.Context, dirty []block.Extent, learn bool, si
 	return changed.Load(), context.Cause(ctx)
 }
 
-// window compares a part of one window.
-func (s *Scanner) window(w *worker, e block.Extent, learn bool, sink func(*Change) error) (int64, error) {
+// window compares the runs of one window.
+func (s *Scanner) window(w *worker, learn bool, sink func(*Change) error) (int64, error) {
 	c := &w.c
-	c.reset(e.Offset / WindowSize)
+	base := w.runs[0].Offset / WindowSize * WindowSize
+	c.reset(base / WindowSize)
 	if err := s.sums.Read(c.Window, w.known[:]); err != nil {
 		return 0, err
 	}
-	data, err := s.disk.NextData(e.Offset)
-	if err != nil {
-		return 0, fmt.Errorf("find data: %w", err)
-	}
-	buf := w.buf[:e.Length]
-	hole := data >= e.End()
-	if hole && block.IsZero(bytesOf(w.known[:])) {
-		return 0, nil
-	}
-	if err := s.prints.load(c.Window, w.seen[:]); err != nil {
-		return 0, err
-	}
-	if !hole {
-		if err := readFull(s.disk, buf, e.Offset); err != nil {
-			return 0, fmt.Errorf("read [%d,+%d): %w", e.Offset, e.Length, err)
-		}
-	}
-	news := false // prints to write
-	kept := 0     // bytes of buf that go out, moved to its front
-	for i, off := int(e.Offset%WindowSize/block.Size), int64(0); off < e.Length; i, off = i+1, off+block.Size {
-		n := min(block.Size, e.Length-off)
-		var now print
-		var sum block.Sum
-		if !hole {
-			b := buf[off : off+n]
-			if s.prints != nil {
-				now = s.prints.of(b)
-				if same(now, w.seen[i], w.known[i]) {
-					continue
-				}
+	loaded, news := false, false // prints: read, and to be written
+	var kept int64               // bytes of buf that go out, moved to its front
+	var filled int64             // offset up to which buf was read
+	for i, e := range w.runs {
+		data := e.Offset
+		if e.Offset >= filled {
+			var err error
+			if data, err = s.disk.NextData(e.Offset); err != nil {
+				return 0, fmt.Errorf("find data: %w", err)
 			}
-			sum = s.summer.Of(b)
 		}
-		news = news || now != w.seen[i]
-		w.seen[i] = now
-		if sum == w.known[i] {
+		hole := data >= e.End()
+		if hole && block.IsZero(bytesOf(w.known[(e.Offset-base)/block.Size:blocks(e.End()-base)])) {
 			continue
 		}
-		w.known[i] = sum
-		c.Index, c.Sums, c.prints = append(c.Index, uint8(i)), append(c.Sums, sum), append(c.prints, now)
-		at := block.Extent{Offset: e.Offset + off, Length: n}
-		if sum == (block.Sum{}) {
-			c.Zeros = appendExtent(c.Zeros, at)
-			continue
+		if !loaded {
+			loaded = true
+			if err := s.prints.load(c.Window, w.seen[:]); err != nil {
+				return 0, err
+			}
 		}
-		c.Extents, c.content = appendExtent(c.Extents, at), append(c.content, sum)
-		if int64(kept) != off { // else it lies there already, as all of a first copy does
-			copy(buf[kept:], buf[off:off+n])
+		if !hole && e.Offset >= filled {
+			filled = e.End()
+			for _, r := range w.runs[i+1:] {
+				if r.Offset-filled > readGap {
+					break
+				}
+				filled = r.End()
+			}
+			if err := readFull(s.disk, w.buf[e.Offset-base:filled-base], e.Offset); err != nil {
+				return 0, fmt.Errorf("read [%d,%d): %w", e.Offset, filled, err)
+			}
 		}
-		kept += int(n)
+		kept = s.compare(w, e, base, kept, hole, &news)
 	}
-	c.Data = buf[:kept]
+	c.Data = w.buf[:kept]
 	if len(c.Index) > 0 {
 		if err := sink(c); err != nil {
 			return 0, err
@@ -265,6 +259,47 @@ func (s *Scanner) window(w *worker, e block.Extent, learn bool, sink func(*Chang
 	}
 	return 0, nil
 }
+
+// compare looks at one run, whose bytes are in buf unless it is a hole, and adds what differs to the change. It returns kept, moved on.
+func (s *Scanner) compare(w *worker, e block.Extent, base, kept int64, hole bool, news *bool) int64 {
+	c := &w.c
+	for i, off := int((e.Offset-base)/block.Size), e.Offset; off < e.End(); i, off = i+1, off+block.Size {
+		n := min(block.Size, e.End()-off)
+		var now print
+		var sum block.Sum
+		b := w.buf[off-base : off-base+n]
+		if !hole {
+			if s.prints != nil {
+				now = s.prints.of(b)
+				if same(now, w.seen[i], w.known[i]) {
+					continue
+				}
+			}
+			sum = s.summer.Of(b)
+		}
+		*news = *news || now != w.seen[i]
+		w.seen[i] = now
+		if sum == w.known[i] {
+			continue
+		}
+		w.known[i] = sum
+		c.Index, c.Sums, c.prints = append(c.Index, uint8(i)), append(c.Sums, sum), append(c.prints, now)
+		at := block.Extent{Offset: off, Length: n}
+		if sum == (block.Sum{}) {
+			c.Zeros = appendExtent(c.Zeros, at)
+			continue
+		}
+		c.Extents, c.content = appendExtent(c.Extents, at), append(c.content, sum)
+		if kept != off-base { // else it lies there already, as all of a first copy does
+			copy(w.buf[kept:], b)
+		}
+		kept += n
+	}
+	return kept
+}
+
+// blocks returns how many blocks n bytes take.
+func blocks(n int64) int64 { return (n + block.Size - 1) / block.Size }
 
 func appendExtent(es []block.Extent, e block.Extent) []block.Extent {
 	if n := len(es); n > 0 && es[n-1].End() == e.Offset {

@@ -200,6 +200,39 @@ func (e ReplicatorReportRoles) Valid() bool {
 	}
 }
 
+// Defines values for ThrottleWindowDays.
+const (
+	Friday    ThrottleWindowDays = "Friday"
+	Monday    ThrottleWindowDays = "Monday"
+	Saturday  ThrottleWindowDays = "Saturday"
+	Sunday    ThrottleWindowDays = "Sunday"
+	Thursday  ThrottleWindowDays = "Thursday"
+	Tuesday   ThrottleWindowDays = "Tuesday"
+	Wednesday ThrottleWindowDays = "Wednesday"
+)
+
+// Valid indicates whether the value is a known member of the ThrottleWindowDays enum.
+func (e ThrottleWindowDays) Valid() bool {
+	switch e {
+	case Friday:
+		return true
+	case Monday:
+		return true
+	case Saturday:
+		return true
+	case Sunday:
+		return true
+	case Thursday:
+		return true
+	case Tuesday:
+		return true
+	case Wednesday:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for VirtualMachinePowerState.
 const (
 	Off     VirtualMachinePowerState = "off"
@@ -460,6 +493,9 @@ type Protection struct {
 
 	// ResyncId When it changes, compare the whole disk with the newest point.
 	ResyncId string `json:"resyncId,omitempty,omitzero"`
+
+	// Throttle What may be sent when. Outside all windows there is no limit; where windows overlap the lowest holds.
+	Throttle Throttle `json:"throttle,omitempty,omitzero"`
 }
 
 // ProtectionFencedAction What a returning source does with itself.
@@ -467,7 +503,18 @@ type ProtectionFencedAction string
 
 // ProtectionStatus defines model for ProtectionStatus.
 type ProtectionStatus struct {
-	Disks []DiskProgress `json:"disks,omitempty,omitzero"`
+	// BlockedPercent Share of the last minutes in which sending waited for the replicator or the network.
+	BlockedPercent int `json:"blockedPercent,omitempty,omitzero"`
+
+	// ChangedBytes Bytes of the disks that differed since the agent started. A block counts as often as a pass found it changed.
+	ChangedBytes int64 `json:"changedBytes,omitempty,omitzero"`
+
+	// ChurnBytesPerSecond What changed between the newest two points
+	ChurnBytesPerSecond int64 `json:"churnBytesPerSecond,omitempty,omitzero"`
+
+	// DirtyBytes Bytes written since they were last read
+	DirtyBytes int64          `json:"dirtyBytes,omitempty,omitzero"`
+	Disks      []DiskProgress `json:"disks,omitempty,omitzero"`
 
 	// Error code is one of service/dr's error codes.
 	Error Error `json:"error,omitempty,omitzero"`
@@ -475,6 +522,9 @@ type ProtectionStatus struct {
 	// FreezeMicros Length of the last freeze window.
 	FreezeMicros int64 `json:"freezeMicros,omitempty,omitzero"`
 	Generation   int64 `json:"generation"`
+
+	// LagMillis Age of the newest point
+	LagMillis int64 `json:"lagMillis,omitempty,omitzero"`
 
 	// LastCaptureId The last captureId of the desired state that was answered by a durable point.
 	LastCaptureId   string                `json:"lastCaptureId,omitempty,omitzero"`
@@ -484,6 +534,24 @@ type ProtectionStatus struct {
 	Phase           ProtectionStatusPhase `json:"phase"`
 	ProcessedBytes  int64                 `json:"processedBytes,omitempty,omitzero"`
 	ProgressPercent int                   `json:"progressPercent,omitempty,omitzero"`
+
+	// ResyncReason Why the disks were last compared as a whole after their first copy. Empty when that never was.
+	ResyncReason string `json:"resyncReason,omitempty,omitzero"`
+
+	// ResyncTime When that began.
+	ResyncTime time.Time `json:"resyncTime,omitempty,omitzero"`
+
+	// SelfDirtyBytes Bytes that the agent itself wrote to the protected disks between the last two points.
+	SelfDirtyBytes int64 `json:"selfDirtyBytes,omitempty,omitzero"`
+
+	// ShippedBytes Those of them that were sent: with content, before compression.
+	ShippedBytes int64 `json:"shippedBytes,omitempty,omitzero"`
+
+	// ThrottleBytesPerSecond The throttle in force. Left out when there is none.
+	ThrottleBytesPerSecond *int64 `json:"throttleBytesPerSecond,omitempty"`
+
+	// ThrottledPercent Share of the last minutes in which sending waited for a throttle.
+	ThrottledPercent int `json:"throttledPercent,omitempty,omitzero"`
 
 	// TotalBytes Bytes to look at in the running pass.
 	TotalBytes int64 `json:"totalBytes,omitempty,omitzero"`
@@ -619,6 +687,32 @@ type TaskResult struct {
 	Result json.RawMessage `json:"result,omitempty,omitzero"`
 	Token  int64           `json:"token"`
 }
+
+// Throttle What may be sent when. Outside all windows there is no limit; where windows overlap the lowest holds.
+type Throttle struct {
+	Windows []ThrottleWindow `json:"windows,omitempty,omitzero"`
+
+	// Zone IANA time zone of the windows, such as Europe/Berlin. Empty: the machine's own.
+	Zone string `json:"zone,omitempty,omitzero"`
+}
+
+// ThrottleWindow defines model for ThrottleWindow.
+type ThrottleWindow struct {
+	// BytesPerSecond 0: nothing is sent.
+	BytesPerSecond int64 `json:"bytesPerSecond"`
+
+	// Days On which it begins. Empty: every day.
+	Days []ThrottleWindowDays `json:"days,omitempty,omitzero"`
+
+	// From Wall clock.
+	From string `json:"from"`
+
+	// To Wall clock; on the next day when it is not later than from.
+	To string `json:"to"`
+}
+
+// ThrottleWindowDays defines model for ThrottleWindow.Days.
+type ThrottleWindowDays string
 
 // VirtualMachine A machine a master target could write to.
 type VirtualMachine struct {

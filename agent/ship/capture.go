@@ -334,6 +334,7 @@ func (s *session) deliver(ctx context.Context, want fleet.Protection, mem *spool
 			st.Error = errorOf(warn)
 		}
 	})
+	s.p.pace.durable(durable.Time)
 	s.p.log.Info("point is durable", "point", durable.Point.Sequence, "changed", s.p.changed.Swap(0), "shipped", s.p.shipped.Swap(0), "dur", time.Since(start))
 	return nil
 }

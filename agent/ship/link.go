@@ -39,6 +39,7 @@ type link struct {
 	sums    chan *wire.Sums
 	durable chan *wire.Durable
 	done    chan struct{} // closed when err is set
+	pace    *pace
 
 	mu       sync.Mutex // guards the rest
 	moved    chan struct{}
@@ -71,7 +72,7 @@ func (p *Protector) dial(ctx context.Context, to fleet.ReplicatorAddress, hello 
 	})
 	l := &link{
 		conn: conn, wire: wire.NewConn(conn), sums: make(chan *wire.Sums, sumsInFlight), durable: make(chan *wire.Durable, 1),
-		done: make(chan struct{}), moved: make(chan struct{}),
+		done: make(chan struct{}), moved: make(chan struct{}), pace: &p.pace,
 	}
 	if err := l.open(ctx, hello); err != nil {
 		_ = conn.Close()
@@ -231,8 +232,13 @@ func (l *link) broken(err error) error {
 	return l.failure()
 }
 
-// ship sends a numbered message once the window has room for it.
+// ship sends a numbered message once the throttle lets it go and the window has room for it.
 func (l *link) ship(m wire.Numbered, bytes int64) error {
+	if !l.pace.take(bytes, l.done) {
+		return l.failure()
+	}
+	l.pace.blocked.Begin()
+	defer l.pace.blocked.End()
 	l.mu.Lock()
 	for {
 		if l.err != nil {

@@ -329,6 +329,7 @@ func (s *session) sink(disk int, c *scan.Change) error {
 	s.prog.sent(disk, c.Bytes())
 	s.p.changed.Add(c.Bytes())
 	s.p.shipped.Add(int64(len(c.Data)))
+	s.p.pace.add(c.Bytes(), int64(len(c.Data)))
 	return nil
 }
 

@@ -22,6 +22,7 @@ import (
 
 	"github.com/lifeboat-dr/lifeboat/agent/quiesce"
 	"github.com/lifeboat-dr/lifeboat/agent/source"
+	"github.com/lifeboat-dr/lifeboat/agent/throttle"
 	"github.com/lifeboat-dr/lifeboat/agent/track"
 	"github.com/lifeboat-dr/lifeboat/agent/track/scan"
 	"github.com/lifeboat-dr/lifeboat/replicator/wire"
@@ -47,6 +48,8 @@ type Config struct {
 	Barrier Barrier
 	// SpoolBytes bounds the memory that holds what the last pass finds in the freeze window. 0 means 64 MiB.
 	SpoolBytes int64
+	// Throttle is shared by all Protectors of an agent. It holds besides what lifeboatd desires. May be nil.
+	Throttle *throttle.Limiter
 }
 
 const (
@@ -82,6 +85,7 @@ type Protector struct {
 	// Since the newest point, over sessions: bytes of the disks that differed, a block as often as a pass found it changed, and
 	// those of them with content, before compression.
 	changed, shipped atomic.Int64
+	pace             pace
 
 	mu   sync.Mutex // guards want
 	want fleet.Protection
@@ -116,6 +120,9 @@ func New(cfg Config, want fleet.Protection) (*Protector, error) {
 		p.log.Warn("what was remembered of this protection is unreadable; the disks will be compared", "err", err)
 	}
 	p.status.changed = cfg.Changed
+	p.status.pace = &p.pace
+	p.pace.local = cfg.Throttle
+	p.obey(want.Throttle)
 	p.status.set(func(s *fleet.ProtectionStatus) {
 		s.MachineId, s.Generation, s.Phase = want.MachineId, want.Generation, fleet.Waiting
 		s.LastCaptureId = p.memo.CaptureID
@@ -141,6 +148,7 @@ func (p *Protector) Set(want fleet.Protection) {
 	if same {
 		return
 	}
+	p.obey(want.Throttle)
 	select {
 	case p.notify <- struct{}{}:
 	default:

@@ -17,6 +17,7 @@ type Fault = wire.Fault
 // status is what lifeboatd hears of a protection.
 type status struct {
 	changed func()
+	pace    *pace
 
 	mu sync.Mutex // guards s
 	s  fleet.ProtectionStatus
@@ -39,6 +40,7 @@ func (t *status) get() fleet.ProtectionStatus {
 	defer t.mu.Unlock()
 	s := t.s
 	s.Disks = slices.Clone(s.Disks)
+	t.pace.tell(&s)
 	return s
 }
 

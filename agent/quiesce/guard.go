@@ -149,17 +149,38 @@ func (g *Guard) Prepare(ctx context.Context, fs []source.Filesystem) (*Window, e
 		}
 		w.mounts = append(w.mounts, m)
 	}
-	for _, m := range w.mounts {
-		if ctx.Err() != nil {
-			w.Close()
-			return nil, ctx.Err()
-		}
-		if err := unix.Syncfs(int(m.Fd())); err != nil {
-			w.Close()
-			return nil, fmt.Errorf("sync filesystem %s: %w", m.Name(), err)
-		}
+	if err := w.sync(ctx); err != nil {
+		w.Close()
+		return nil, err
 	}
 	return w, nil
+}
+
+// sync writes out what is dirty in the filesystems.
+func (w *Window) sync(ctx context.Context) error {
+	for _, m := range w.mounts {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err := unix.Syncfs(int(m.Fd())); err != nil {
+			return fmt.Errorf("sync filesystem %s: %w", m.Name(), err)
+		}
+	}
+	return nil
+}
+
+// Sync writes out what is dirty in filesystems that are not to be frozen yet.
+func Sync(ctx context.Context, fs []source.Filesystem) error {
+	var w Window
+	defer w.Close()
+	for _, f := range fs {
+		m, err := openMount(f)
+		if err != nil {
+			return err
+		}
+		w.mounts = append(w.mounts, m)
+	}
+	return w.sync(ctx)
 }
 
 // openMount opens a filesystem and makes sure that it is the one meant: another may have been mounted over the place.

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/agent/quiesce"
 	"github.com/lifeboat-dr/lifeboat/agent/source"
+	"github.com/lifeboat-dr/lifeboat/agent/track"
 	"github.com/lifeboat-dr/lifeboat/agent/track/scan"
 	"github.com/lifeboat-dr/lifeboat/replicator/wire"
 	"github.com/lifeboat-dr/lifeboat/sdk/fleet"
@@ -50,17 +53,9 @@ func (s *session) capture(ctx context.Context, want fleet.Protection) (err error
 	if want.FreezeTimeoutSeconds > 0 {
 		limit = time.Duration(want.FreezeTimeoutSeconds) * time.Second
 	}
-	var took time.Duration
-	for pass := 0; pass < maxPasses; pass++ {
-		start := time.Now()
-		n, err := s.passes(ctx, func(d *disk) bool { return pass == 0 || !d.src.Stopped }) // a disk nobody writes to needs one
-		if err != nil {
-			return err
-		}
-		took = time.Since(start)
-		if n < smallPass {
-			break
-		}
+	took, err := s.approach(ctx)
+	if err != nil {
+		return err
 	}
 	if n := s.count(frozen); n > 0 && took > limit+limit/2 {
 		return &refusal{&Fault{Code: "precondition_failed",
@@ -99,10 +94,41 @@ func (s *session) capture(ctx context.Context, want fleet.Protection) (err error
 			}
 		}
 		mem.reset()
-		if _, err := s.passes(ctx, func(*disk) bool { return true }); err != nil {
+		if took, err = s.approach(ctx); err != nil {
 			return err
 		}
 	}
+}
+
+// approach runs passes over the running machine until little differs, or no less than before, and returns how long the last one took.
+// What waits in the page cache is written out first, so that a pass sees it and the freeze does not have to.
+func (s *session) approach(ctx context.Context) (took time.Duration, err error) {
+	last := int64(math.MaxInt64)
+	for pass := 0; pass < maxPasses; pass++ {
+		if s.count(marked) > 0 {
+			if err := quiesce.Sync(ctx, s.filesystems()); err != nil {
+				return took, &refusal{err}
+			}
+		}
+		start := time.Now()
+		n, err := s.passes(ctx, func(d *disk) bool { return pass == 0 || !d.src.Stopped }) // a disk nobody writes to needs one
+		if err != nil {
+			return took, err
+		}
+		took = time.Since(start)
+		if n < smallPass || s.count(marked) == len(s.disks) && n > last/4*3 {
+			break
+		}
+		last = n
+	}
+	return took, nil
+}
+
+func (s *session) filesystems() (fs []source.Filesystem) {
+	for _, d := range s.disks {
+		fs = append(fs, d.src.Filesystems...)
+	}
+	return fs
 }
 
 func (s *session) count(which func(*disk) bool) (n int) {
@@ -131,6 +157,10 @@ func (s *session) retry(ctx context.Context, err error, try int) error {
 	case errors.Is(err, errRestless):
 		f.Message = fmt.Sprintf("an image file changed in each of %d tries", try)
 		f.Causes, f.Action = "The machine that uses the image is running.", "Configure pre and post scripts that make it stand still, or declare the image as stopped."
+	case errors.Is(err, track.ErrLost):
+		s.resync(err.Error())
+		f.Message = fmt.Sprintf("changes were lost in each of %d windows: %v", try, err)
+		f.Causes, f.Action = "The kernel loses events of the tracker, or something writes past the block layer.", "Look at the agent's log; the disks are compared as a whole meanwhile."
 	case errors.Is(err, quiesce.ErrBusy):
 		f.Code, f.Message = "conflict", fmt.Sprintf("a filesystem was frozen by somebody else in %d tries: %v", try, err)
 		f.Causes, f.Action = "Another backup or snapshot is under way.", "Let it end; the next capture tries again."
@@ -203,15 +233,14 @@ func (s *session) window(ctx context.Context, mem *spool, meet *meeting, app boo
 	if err := s.look(); err != nil {
 		return instant, nil, nil, err
 	}
-	var fs []source.Filesystem
-	for _, d := range s.disks {
-		fs = append(fs, d.src.Filesystems...)
-	}
-	w, err := s.p.guard.Prepare(ctx, fs)
+	w, err := s.p.guard.Prepare(ctx, s.filesystems())
 	if err != nil {
 		return instant, nil, nil, &refusal{err}
 	}
 	defer w.Close()
+	if _, err := s.passes(ctx, marked); err != nil { // what Prepare had written out
+		return instant, nil, nil, err
+	}
 	runtime.GC() // so that none is due while the machine stands
 	s.p.cfg.Gate.Hold()
 	defer s.p.cfg.Gate.Release()
@@ -265,20 +294,23 @@ func (s *session) frozen(ctx context.Context, mem *spool, meet *meeting, limit t
 			return instant, nil, err
 		}
 	}
-	for i, d := range s.disks {
+	for _, d := range s.disks {
 		epoch := d.tracker.Epoch()
-		if frozen(d) {
-			if err := d.seal(ctx); err != nil {
-				return instant, nil, err
-			}
-			_, err := d.scanner.Pass(ctx, d.owed, false, func(c *scan.Change) error { return mem.keep(i, c) }, func(int64) {})
-			if err != nil {
-				return instant, nil, fmt.Errorf("read disk %s while frozen: %w", d.src.Id, err)
-			}
-		} else {
+		if !frozen(d) {
 			epoch-- // its newest sealed one
 		}
 		epochs = append(epochs, epoch)
+	}
+	if err := s.sealAll(ctx); err != nil {
+		return instant, nil, err
+	}
+	for i, d := range s.disks {
+		if !frozen(d) {
+			continue
+		}
+		if _, err := d.scanner.Pass(ctx, d.owed, false, func(c *scan.Change) error { return mem.keep(i, c) }, func(int64) {}); err != nil {
+			return instant, nil, fmt.Errorf("read disk %s while frozen: %w", d.src.Id, err)
+		}
 	}
 	meet.sealed(ctx)
 	if s.p.inWindow != nil {
@@ -295,6 +327,37 @@ func (s *session) frozen(ctx context.Context, mem *spool, meet *meeting, limit t
 	}
 	return instant, epochs, nil
 }
+
+// sealAll ends the epochs of all disks that stand, and has their trackers held to the kernel's counts: this is the time at which the
+// two must agree.
+func (s *session) sealAll(ctx context.Context) error {
+	errs := make([]error, len(s.disks))
+	var wg sync.WaitGroup
+	for i, d := range s.disks {
+		if !frozen(d) {
+			continue
+		}
+		wg.Go(func() {
+			err := d.seal(ctx)
+			if v, ok := d.tracker.Tracker.(verifier); ok && err == nil {
+				if err = v.Verify(len(d.src.Filesystems) > 0); err != nil {
+					err = fmt.Errorf("%w: %w", track.ErrLost, err)
+					d.tracker.lose(err)
+					d.owed = d.whole()
+				}
+			}
+			if err != nil {
+				errs[i] = fmt.Errorf("disk %s: %w", d.src.Id, err)
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// verifier is a tracker that counts the bytes it saw written. Verify tells, after Seal, whether they are all that the kernel counted;
+// still, that no request can be in flight. When they are not, no epoch since the Verify before can be vouched for.
+type verifier interface{ Verify(still bool) error }
 
 // deliver ships what the window found and has the point made.
 func (s *session) deliver(ctx context.Context, want fleet.Protection, mem *spool, epochs []int64, seal *wire.Seal, warn error) error {
@@ -327,14 +390,19 @@ func (s *session) deliver(ctx context.Context, want fleet.Protection, mem *spool
 	if err := s.settle(durable, epochs, m); err != nil {
 		return err
 	}
+	own := s.p.own.since(s.filesystems())
+	if err := s.measure(); err != nil {
+		return err
+	}
 	s.p.status.set(func(st *fleet.ProtectionStatus) {
 		st.LastPoint = fleet.PointRef{Generation: durable.Point.Generation, Sequence: durable.Point.Sequence}
 		st.LastPointTime, st.LastCaptureId, st.Error = durable.Time, want.CaptureId, fleet.Error{}
+		st.SelfDirtyBytes = own
 		if warn != nil {
 			st.Error = errorOf(warn)
 		}
 	})
 	s.p.pace.durable(durable.Time)
-	s.p.log.Info("point is durable", "point", durable.Point.Sequence, "changed", s.p.changed.Swap(0), "shipped", s.p.shipped.Swap(0), "dur", time.Since(start))
+	s.p.log.Info("point is durable", "point", durable.Point.Sequence, "changed", s.p.changed.Swap(0), "shipped", s.p.shipped.Swap(0), "own", own, "dur", time.Since(start))
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,11 +24,12 @@ type disk struct {
 	sums    *scan.Sums
 	prints  *scan.Prints
 	scanner *scan.Scanner
-	tracker track.Tracker
+	tracker *tracked
 
 	// owed are extents of sealed epochs that no completed pass has looked at. They are read again with the next pass.
 	owed  []block.Extent
-	quiet int // passes in a row over an image file that found nothing
+	dirty int64 // bytes, as last measured
+	quiet int   // passes in a row over an image file that found nothing
 }
 
 // session is one connection to a replicator and what runs over it.
@@ -40,6 +42,7 @@ type session struct {
 	wake  chan struct{}
 
 	aligned string // the resync that the known sums were fetched for
+	ph      fleet.ProtectionStatusPhase
 
 	mu     sync.Mutex // guards opened
 	opened bool       // known sums were marked as running ahead of the newest point
@@ -54,14 +57,22 @@ func (p *Protector) session(ctx context.Context, want fleet.Protection) (err err
 		return err
 	}
 	s := &session{p: p, want: want, wake: make(chan struct{}, 1)}
-	hello := &wire.Hello{Grant: want.Grant, Machine: want.MachineId, Generation: want.Generation, Version: p.cfg.Version, Capabilities: []string{"scan"}}
+	hello := &wire.Hello{Grant: want.Grant, Machine: want.MachineId, Generation: want.Generation, Version: p.cfg.Version}
 	defer func() { err = errors.Join(err, s.closeDisks()) }()
 	for _, d := range found {
 		r, err := source.Open(d)
 		if err != nil {
 			return err
 		}
-		s.disks = append(s.disks, &disk{src: d, reader: r, tracker: p.tracker(d)})
+		s.disks = append(s.disks, &disk{src: d, reader: r})
+		t, err := p.tracker(ctx, d)
+		if err != nil {
+			return err
+		}
+		s.disks[len(s.disks)-1].tracker = t
+		if !slices.Contains(hello.Capabilities, t.Kind) {
+			hello.Capabilities = append(hello.Capabilities, t.Kind)
+		}
 		hello.Disks = append(hello.Disks, wire.Disk{ID: d.Id, Size: d.SizeBytes, OS: d.IsOsDisk})
 	}
 	s.prog = newProgress(&p.status, s.disks)
@@ -105,6 +116,17 @@ func (s *session) beat() *wire.Heartbeat {
 
 func (s *session) phase(ph fleet.ProtectionStatusPhase) { s.p.status.phase(s.want.Generation, ph) }
 
+// resync shows that a disk is compared as a whole, and why. It lasts until the next point.
+func (s *session) resync(reason string) {
+	s.p.log.Warn("the disks are compared with the newest point", "reason", reason)
+	if s.ph != fleet.InitialReplication {
+		s.ph = fleet.Resync
+	}
+	s.p.status.set(func(st *fleet.ProtectionStatus) {
+		st.Phase, st.ResyncReason, st.ResyncTime = s.ph, reason, time.Now().UTC()
+	})
+}
+
 // run compares the disks with what the replicator holds, then captures whenever it is time.
 func (s *session) run(ctx context.Context) error {
 	for i, d := range s.disks {
@@ -119,42 +141,51 @@ func (s *session) run(ctx context.Context) error {
 		d.scanner = scan.NewScanner(d.reader, d.sums, d.prints, id.Key)
 	}
 	s.aligned = s.desired().ResyncId
-	ph, err := s.align(ctx, s.aligned != s.p.memo.ResyncID)
-	if err != nil {
+	if err := s.align(ctx, s.aligned != s.p.memo.ResyncID); err != nil {
 		return err
 	}
 	next, notBefore := time.Now(), time.Now()
-	if m := s.p.memo; ph == fleet.Delta && m.Generation == s.want.Generation {
+	if m := s.p.memo; s.ph == fleet.Delta && m.Generation == s.want.Generation {
 		next = m.PointTime.Add(s.interval())
 	}
 	for {
-		if err := s.wait(ctx, next, notBefore); err != nil {
+		due, err := s.wait(ctx, next, notBefore)
+		if err != nil {
 			return err
 		}
+		if !due {
+			if err := s.flow(ctx); err != nil {
+				return cmp.Or(s.link.failure(), err)
+			}
+			if s.ph != fleet.Delta { // changes were lost
+				next = time.Now()
+			}
+			continue
+		}
 		want := s.desired()
-		if want.ResyncId != s.aligned && ph != fleet.InitialReplication {
+		if want.ResyncId != s.aligned && s.ph != fleet.InitialReplication {
 			s.aligned = want.ResyncId
-			if ph, err = s.align(ctx, true); err != nil {
+			if err := s.align(ctx, true); err != nil {
 				return err
 			}
 		}
 		next = time.Now().Add(s.interval())
-		if ph == fleet.Delta {
+		if s.ph == fleet.Delta {
 			s.phase(fleet.Capturing)
 		}
-		err := s.capture(ctx, want)
+		err = s.capture(ctx, want)
 		if fatal(err) || s.link.failure() != nil || ctx.Err() != nil {
 			return cmp.Or(err, s.link.failure())
 		}
 		if err != nil {
 			s.p.log.Warn("capture refused", "err", err)
 			s.p.status.complain(err)
-			s.phase(ph)
+			s.phase(s.ph)
 			notBefore = time.Now().Add(min(s.interval(), s.p.patience))
 			continue
 		}
-		ph = fleet.Delta
-		s.phase(ph)
+		s.ph = fleet.Delta
+		s.phase(s.ph)
 	}
 }
 
@@ -176,100 +207,61 @@ func (s *session) interval() time.Duration {
 	return every
 }
 
-// wait returns when a capture is due: at next, or because lifeboatd asks for one, but not before notBefore.
-func (s *session) wait(ctx context.Context, next, notBefore time.Time) error {
+// wait returns true when a capture is due: at next, or because somebody asks for one, but not before notBefore; false when it is
+// time to ship what changed meanwhile.
+func (s *session) wait(ctx context.Context, next, notBefore time.Time) (due bool, err error) {
 	t := time.NewTimer(time.Until(next))
 	defer t.Stop()
 	ready := time.NewTimer(time.Until(notBefore))
 	defer ready.Stop()
+	var flow <-chan time.Time
+	if s.ph == fleet.Delta && s.count(marked) > 0 {
+		f := time.NewTimer(s.flowEvery())
+		defer f.Stop()
+		flow = f.C
+	}
 	waited := false
 	var calls chan struct{} // none before waited
 	for {
 		if w := s.desired(); waited && (w.CaptureId != s.p.memo.CaptureID || w.ResyncId != s.p.memo.ResyncID) {
-			return nil
+			return true, nil
 		}
 		select {
 		case <-ready.C:
 			waited, calls = true, s.p.calls
 		case <-calls:
-			return nil
+			return true, nil
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return false, context.Cause(ctx)
 		case <-s.link.done:
-			return s.link.failure()
+			return false, s.link.failure()
 		case <-t.C:
-			return nil
+			return true, nil
+		case <-flow:
+			return false, nil
 		case <-s.wake:
 		}
 	}
 }
 
-// align makes the files of known sums say what the replicator holds, and every disk be compared as far as its tracker cannot vouch
-// for it. Known sums are trusted only if they are those of the replicator's newest point and it holds nothing beyond.
-func (s *session) align(ctx context.Context, resync bool) (fleet.ProtectionStatusPhase, error) {
-	w := s.link.welcome
-	trusted := !resync && w.Clean && w.Head != nil && !s.opened
-	for _, d := range s.disks {
-		at, ok := d.sums.Settled()
-		trusted = trusted && ok && at == scan.PointRef{Generation: w.Head.Generation, Sequence: w.Head.Sequence}
-	}
-	ph := fleet.Delta
-	switch {
-	case w.Head == nil && s.p.memo.Generation != s.want.Generation:
-		ph = fleet.InitialReplication
-	case !trusted:
-		ph = fleet.Resync
-	}
-	s.prog.end()
-	s.p.status.set(func(st *fleet.ProtectionStatus) {
-		st.Generation, st.Phase, st.Error = s.want.Generation, ph, fleet.Error{}
-	})
-	for i, d := range s.disks {
-		pending, err := d.tracker.Pending(ctx)
-		if err != nil && !errors.Is(err, track.ErrLost) {
-			return ph, fmt.Errorf("read the changes of disk %s: %w", d.src.Id, err)
-		}
-		if trusted && err == nil {
-			d.owed = track.Union(d.owed, pending)
-			continue
-		}
-		d.owed = d.whole()
-		if trusted {
-			continue
-		}
-		nothing := w.Head == nil && w.Clean && !s.opened // is held
-		if nothing || !d.sums.Ours() {
-			if err := errors.Join(d.sums.Reset(), d.prints.Forget()); err != nil {
-				return ph, err
-			}
-		}
-		if nothing {
-			continue
-		}
-		if err := d.sums.Open(); err != nil {
-			return ph, err
-		}
-		s.prog.begin(i, d.src.SizeBytes)
-		if err := s.link.fetch(ctx, i, d.src.SizeBytes, d.scanner, func(int64) {}); err != nil {
-			return ph, fmt.Errorf("fetch sums of disk %s: %w", d.src.Id, err)
-		}
-	}
-	return ph, nil
-}
-
 func (d *disk) whole() []block.Extent { return []block.Extent{{Offset: 0, Length: d.src.SizeBytes}} }
 
-// seal ends the disk's epoch and adds what was written in it to what is owed.
+// seal ends the disk's epoch and adds what was written in it to what is owed: all of it, where that is not known, which ErrLost
+// tells.
 func (d *disk) seal(ctx context.Context) error {
-	es, err := d.tracker.Seal(ctx)
+	w, err := d.src.Writes()
+	if err != nil {
+		return err
+	}
+	es, err := d.tracker.seal(ctx)
 	switch {
 	case errors.Is(err, track.ErrLost):
 		d.owed = d.whole()
+		return err
 	case err != nil:
 		return fmt.Errorf("seal an epoch of disk %s: %w", d.src.Id, err)
-	default:
-		d.owed = track.Union(d.owed, es)
 	}
+	d.owed, d.tracker.sealed = track.Union(d.owed, es), w.Sectors
 	return nil
 }
 
@@ -283,7 +275,9 @@ func (s *session) passes(ctx context.Context, which func(*disk) bool) (int64, er
 		if err := d.reader.Refresh(); err != nil {
 			return all, err
 		}
-		if err := d.seal(ctx); err != nil {
+		if err := d.seal(ctx); errors.Is(err, track.ErrLost) {
+			s.resync(fmt.Sprintf("disk %s: %v", d.src.Id, err))
+		} else if err != nil {
 			return all, err
 		}
 		s.prog.begin(i, track.Bytes(d.owed))
@@ -354,7 +348,7 @@ func (s *session) settle(d *wire.Durable, epochs []int64, m memo) error {
 		if err := x.sums.Settle(scan.PointRef{Generation: d.Point.Generation, Sequence: d.Point.Sequence}); err != nil {
 			return err
 		}
-		if err := x.tracker.Release(epochs[i]); err != nil {
+		if err := x.tracker.settled(epochs[i]); err != nil {
 			return fmt.Errorf("release epoch %d of disk %s: %w", epochs[i], x.src.Id, err)
 		}
 	}

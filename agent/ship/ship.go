@@ -23,7 +23,6 @@ import (
 	"github.com/lifeboat-dr/lifeboat/agent/quiesce"
 	"github.com/lifeboat-dr/lifeboat/agent/source"
 	"github.com/lifeboat-dr/lifeboat/agent/throttle"
-	"github.com/lifeboat-dr/lifeboat/agent/track"
 	"github.com/lifeboat-dr/lifeboat/agent/track/scan"
 	"github.com/lifeboat-dr/lifeboat/replicator/wire"
 	"github.com/lifeboat-dr/lifeboat/sdk/fleet"
@@ -36,6 +35,7 @@ type Config struct {
 	Identity func() (tls.Certificate, *x509.CertPool, error)
 	Source   source.Config
 	Deadman  []string // command of the dead-man process
+	Trackers Trackers // nil: every disk is compared as a whole in every pass
 	Gate     *quiesce.Gate
 	Scripts  quiesce.Scripts
 	// Shutdown is run when a fenced machine shall shut itself down. Empty: it only stops shipping.
@@ -57,7 +57,7 @@ const (
 	maxPasses       = 6
 	captureTries    = 4 // windows that were too short of memory, disturbed or busy, before the capture is given up
 	defaultSpool    = 64 << 20
-	defaultInterval = time.Minute
+	defaultInterval = 5 * time.Minute
 	defaultFreeze   = 30 * time.Second
 	busyWait        = 2 * time.Second
 	refusedWait     = 15 * time.Second // before a capture that lifeboatd asks for is tried again
@@ -79,6 +79,7 @@ type Protector struct {
 	guard   *quiesce.Guard
 	status  status
 	memo    memo
+	own     own
 	notify  chan struct{} // holds one token when want changed
 	calls   chan struct{} // holds one token when a capture is called for
 
@@ -90,12 +91,12 @@ type Protector struct {
 	mu   sync.Mutex // guards want
 	want fleet.Protection
 
-	inWindow func()                   // called at the end of the last pass, while all stands; for tests
-	patience time.Duration            // refusedWait, and less in tests
-	printed  bool                     // scan.PrintsPay, or true in tests
-	trackers map[string]track.Tracker // by disk; Run's goroutine
-	prints   map[string]*scan.Prints  // by disk; Run's goroutine
-	replica  int                      // index of the replicator to try next
+	inWindow func()                  // called at the end of the last pass, while all stands; for tests
+	patience time.Duration           // refusedWait, and less in tests
+	printed  bool                    // scan.PrintsPay, or true in tests
+	trackers map[string]*tracked     // by disk; Run's goroutine
+	prints   map[string]*scan.Prints // by disk; Run's goroutine
+	replica  int                     // index of the replicator to try next
 	shutDown bool
 }
 
@@ -112,13 +113,14 @@ func New(cfg Config, want fleet.Protection) (*Protector, error) {
 	}
 	p := &Protector{
 		cfg: cfg, log: cfg.Log.With("item", want.MachineId), machine: want.MachineId, want: want,
-		guard: quiesce.NewGuard(cfg.Log, cfg.Deadman...), notify: make(chan struct{}, 1), calls: make(chan struct{}, 1), trackers: map[string]track.Tracker{}, prints: map[string]*scan.Prints{},
+		guard: quiesce.NewGuard(cfg.Log, cfg.Deadman...), notify: make(chan struct{}, 1), calls: make(chan struct{}, 1), trackers: map[string]*tracked{}, prints: map[string]*scan.Prints{},
 		patience: refusedWait, printed: scan.PrintsPay(),
 	}
 	var err error
 	if p.memo, err = readMemo(p.path("protection.json")); err != nil {
 		p.log.Warn("what was remembered of this protection is unreadable; the disks will be compared", "err", err)
 	}
+	p.own.dir = p.cfg.StateDir
 	p.status.changed = cfg.Changed
 	p.status.pace = &p.pace
 	p.pace.local = cfg.Throttle
@@ -312,19 +314,10 @@ func (p *Protector) findDisks(want fleet.Protection) ([]source.Disk, error) {
 	return out, nil
 }
 
-// tracker returns the disk's tracker, which lives as long as the protector.
-func (p *Protector) tracker(d source.Disk) track.Tracker {
-	t, ok := p.trackers[d.Id]
-	if !ok {
-		t = scan.NewTracker(d.SizeBytes)
-		p.trackers[d.Id] = t
-	}
-	return t
-}
-
-// printsOf returns the disk's prints, which live as long as the protector and its known sums do; nil where they do not pay.
+// printsOf returns the disk's prints, which live as long as the protector and its known sums do; nil where they do not pay, as for
+// a disk of which only what was written is read.
 func (p *Protector) printsOf(d *disk) (*scan.Prints, error) {
-	if !p.printed {
+	if !p.printed || !d.tracker.Whole {
 		return nil, nil
 	}
 	old := p.prints[d.src.Id]

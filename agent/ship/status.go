@@ -41,6 +41,9 @@ func (t *status) get() fleet.ProtectionStatus {
 	s := t.s
 	s.Disks = slices.Clone(s.Disks)
 	t.pace.tell(&s)
+	if !s.LastPointTime.IsZero() {
+		s.LagMillis = max(0, time.Since(s.LastPointTime).Milliseconds())
+	}
 	return s
 }
 

@@ -100,7 +100,7 @@ func (r *Reader) Close() error { return r.f.Close() }
 type Writes struct {
 	Known    bool  // false where the count says nothing, as for image files
 	Sectors  int64 // written and discarded
-	InFlight int64 // requests of any kind
+	InFlight int64 // writes, or requests of any kind where the kernel does not tell them apart
 }
 
 // Writes reads the counters. Two equal results with none in flight mean that nothing was written in between.
@@ -135,5 +135,11 @@ func readStat(sys string) (Writes, error) {
 		v, _ := strconv.ParseInt(f[i], 10, 64)
 		return v
 	}
-	return Writes{Known: true, Sectors: n(6) + n(13), InFlight: n(8)}, nil
+	w := Writes{Known: true, Sectors: n(6) + n(13), InFlight: n(8)}
+	if in := strings.Fields(readString(sys, "inflight")); len(in) == 2 { // of them, reads and writes
+		if v, err := strconv.ParseInt(in[1], 10, 64); err == nil {
+			w.InFlight = v
+		}
+	}
+	return w, nil
 }

@@ -269,6 +269,30 @@ func TestKnownSumsAreTrustedOnlyWhenSettled(t *testing.T) {
 			t.Error("it is")
 		}
 	})
+	t.Run("an opened file keeps its base, and a doubted one does not", func(t *testing.T) {
+		path := settled(t)
+		s := openSums(t, path, identity(size))
+		if err := s.Open(); err != nil {
+			t.Fatal(err)
+		}
+		if got, ok := openSums(t, path, identity(size)).Base(); !ok || got != at {
+			t.Errorf("opened: got base %v %v, want %v", got, ok, at)
+		}
+		if err := s.Unsettle(); err != nil {
+			t.Fatal(err)
+		}
+		again := openSums(t, path, identity(size))
+		_, settled := again.Settled()
+		if got, ok := again.Base(); ok || settled {
+			t.Errorf("doubted: got base %v, settled %v", got, settled)
+		}
+		if err := errors.Join(again.Settle(at), again.Reset()); err != nil {
+			t.Fatal(err)
+		}
+		if got, ok := openSums(t, path, identity(size)).Base(); ok {
+			t.Errorf("reset: got base %v", got)
+		}
+	})
 	for name, change := range map[string]func(*scan.Identity){
 		"another machine": func(i *scan.Identity) { i.Machine = "x" },
 		"another disk":    func(i *scan.Identity) { i.Disk = "x" },

@@ -43,6 +43,7 @@ type tag struct {
 	Size       int64  `json:"size"`
 	Key        []byte `json:"key"` // fingerprint
 	Clean      bool   `json:"clean"`
+	Based      bool   `json:"based,omitempty"` // what no tracker reported since is as it was at the point
 	Generation int64  `json:"generation"`
 	Sequence   int64  `json:"sequence"`
 }
@@ -126,12 +127,27 @@ func (s *Sums) Settled() (PointRef, bool) {
 }
 
 // Open makes the file fit for changes: from here on it is unsettled, also after a crash. It must be called before the first
-// byte is shipped that is not in the settled point.
+// byte is shipped that is not in the settled point. Its base stays the settled point.
 func (s *Sums) Open() error {
 	if !s.tag.Clean && s.ours {
 		return nil
 	}
 	s.tag.Clean = false
+	return s.writeTag()
+}
+
+// Base returns the point that the file was settled at last. Whatever the sums are now, those of blocks that were not written
+// since are the point's. False when that cannot be said.
+func (s *Sums) Base() (PointRef, bool) {
+	return PointRef{s.tag.Generation, s.tag.Sequence}, s.ours && s.tag.Based
+}
+
+// Unsettle makes the file fit for any sums: from here on it has no base, until it is settled.
+func (s *Sums) Unsettle() error {
+	if !s.tag.Clean && !s.tag.Based && s.ours {
+		return nil
+	}
+	s.tag.Clean, s.tag.Based = false, false
 	return s.writeTag()
 }
 
@@ -141,7 +157,7 @@ func (s *Sums) Ours() bool { return s.ours }
 
 // Reset makes every sum that of zeros, unsettled.
 func (s *Sums) Reset() error {
-	s.tag.Clean = false
+	s.tag.Clean, s.tag.Based = false, false
 	if err := s.writeTag(); err != nil {
 		return err
 	}
@@ -153,7 +169,7 @@ func (s *Sums) Settle(p PointRef) error {
 	if err := s.sync(); err != nil {
 		return err
 	}
-	s.tag.Clean, s.tag.Generation, s.tag.Sequence = true, p.Generation, p.Sequence
+	s.tag.Clean, s.tag.Based, s.tag.Generation, s.tag.Sequence = true, true, p.Generation, p.Sequence
 	return s.writeTag()
 }
 

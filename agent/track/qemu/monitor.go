@@ -1,0 +1,167 @@
+package qemu
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrNoMonitor says that a machine's monitor does not answer: QEMU has ended, is not up yet, or serves somebody else, as it
+// serves one connection at a time.
+var ErrNoMonitor = errors.New("qemu: the monitor does not answer")
+
+// RefusedError is a command that QEMU refused.
+type RefusedError struct {
+	Command, Class, Desc string
+}
+
+func (e *RefusedError) Error() string { return fmt.Sprintf("qemu refused %s: %s", e.Command, e.Desc) }
+
+const (
+	greetingLimit = 10 * time.Second // somebody else may be using the monitor
+	commandLimit  = 30 * time.Second // QEMU's main loop may be waiting for a disk
+	maxLine       = 16 << 20         // of what QEMU says: block nodes of very many disks stay below
+)
+
+// Monitor is a connection to a QEMU machine protocol socket. Others wait while it is open, so it is closed soon. Safe for
+// concurrent use.
+type Monitor struct {
+	conn *net.UnixConn
+
+	mu sync.Mutex // one command at a time: held until it is answered
+	r  *bufio.Reader
+}
+
+// Dial connects to the monitor at path. The context bounds the connecting, not the Monitor.
+func Dial(ctx context.Context, path string) (*Monitor, error) {
+	conn, err := dialUnix(ctx, path)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoMonitor, err)
+	}
+	m := &Monitor{conn: conn, r: bufio.NewReaderSize(conn, 64<<10)}
+	_ = conn.SetDeadline(soonest(ctx, greetingLimit))
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
+	defer stop()
+	if _, err := m.line(); err != nil {
+		return nil, errors.Join(fmt.Errorf("greeting: %w", err), conn.Close())
+	}
+	if err := m.Do(ctx, "qmp_capabilities", nil, nil); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return m, nil
+}
+
+// dialUnix connects to a socket whose path may be longer than the kernel takes.
+func dialUnix(ctx context.Context, path string) (*net.UnixConn, error) {
+	name := path
+	if len(path) > 100 {
+		dir, err := os.Open(filepath.Dir(path))
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = dir.Close() }()
+		name = fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path))
+	}
+	c, err := (&net.Dialer{Timeout: greetingLimit}).DialContext(ctx, "unix", name)
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.UnixConn), nil
+}
+
+func soonest(ctx context.Context, limit time.Duration) time.Time {
+	t := time.Now().Add(limit)
+	if d, ok := ctx.Deadline(); ok && d.Before(t) {
+		return d
+	}
+	return t
+}
+
+// owner returns who runs QEMU, as far as the socket tells.
+func (m *Monitor) owner() (uid, gid int, err error) {
+	raw, err := m.conn.SyscallConn()
+	if err != nil {
+		return 0, 0, err
+	}
+	var cred *unix.Ucred
+	cerr := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err = errors.Join(cerr, err); err != nil {
+		return 0, 0, err
+	}
+	return int(cred.Uid), int(cred.Gid), nil
+}
+
+// Close lets the next one in.
+func (m *Monitor) Close() error { return m.conn.Close() }
+
+func (m *Monitor) line() ([]byte, error) {
+	var line []byte
+	for {
+		part, err := m.r.ReadSlice('\n')
+		line = append(line, part...)
+		if err == nil {
+			return line, nil
+		}
+		if !errors.Is(err, bufio.ErrBufferFull) {
+			return nil, fmt.Errorf("%w: %w", ErrNoMonitor, err)
+		}
+		if len(line) > maxLine {
+			return nil, fmt.Errorf("%w: endless line", ErrNoMonitor)
+		}
+	}
+}
+
+// Do runs a command and stores what it returns in result, which may be nil. Events are passed over: whoever needs a state asks
+// for it. A *RefusedError leaves the monitor usable; after any other error it is not, and whether the command was run is unknown.
+func (m *Monitor) Do(ctx context.Context, command string, arguments, result any) error {
+	b, err := json.Marshal(struct {
+		Execute   string `json:"execute"`
+		Arguments any    `json:"arguments,omitempty"`
+	}{command, arguments})
+	if err != nil {
+		return fmt.Errorf("encode qemu command %s: %w", command, err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_ = m.conn.SetDeadline(soonest(ctx, commandLimit))
+	stop := context.AfterFunc(ctx, func() { _ = m.conn.SetDeadline(time.Now()) })
+	defer stop()
+	if _, err := m.conn.Write(append(b, '\n')); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrNoMonitor, command, err)
+	}
+	for {
+		line, err := m.line()
+		if err != nil {
+			return fmt.Errorf("%s: %w", command, err)
+		}
+		var reply struct {
+			Event  string
+			Return json.RawMessage
+			Error  *struct{ Class, Desc string }
+		}
+		if err := json.Unmarshal(line, &reply); err != nil {
+			return fmt.Errorf("%w: decode the answer to %s: %w", ErrNoMonitor, command, err)
+		}
+		switch {
+		case reply.Event != "":
+			continue
+		case reply.Error != nil:
+			return &RefusedError{Command: command, Class: reply.Error.Class, Desc: reply.Error.Desc}
+		case result == nil:
+			return nil
+		}
+		if err := json.Unmarshal(reply.Return, result); err != nil {
+			return fmt.Errorf("decode the answer of qemu to %s: %w", command, err)
+		}
+		return nil
+	}
+}

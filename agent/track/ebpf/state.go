@@ -1,0 +1,148 @@
+package ebpf
+
+import (
+	"fmt"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	cilium "github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	maxDisks = 64      // entries of the map disks
+	perSlot  = 4       // entries of the map sides for each disk: two sides, what is pending, one unused
+	pending  = 2       // of these
+	bitmap   = 4 << 20 // a bitmap is at most so many bytes
+	sector   = 512
+)
+
+// diskState is struct disk of tracker.bpf.c. The kernel keeps it, so it outlives this process, whatever ends it.
+type diskState struct {
+	active atomic.Uint32
+	bios   uint32
+	shift  [2]uint32
+	words  [2]uint32
+
+	// The agent's.
+	used    atomic.Uint32
+	lost    uint32 // an epoch that is not released was lost
+	dev     uint32
+	drains  uint32 // storing a queue attribute was seen to wait for requests in flight
+	seq     uint64 // the kernel's number of this disk, never given to another one
+	node    uint64 // inode of its directory in sysfs
+	sectors int64
+	unknown uint64 // tally.unknown and tally.outside as far as an epoch was called lost for them
+	outside uint64
+	based   uint32 // the two below are known
+	counts  uint32 // the driver was seen to count what it writes
+	issued  int64  // bytes, at an instant without requests in flight
+	stat    int64  // bytes, by the kernel's counters, at the same instant
+	_       [152]byte
+}
+
+// tally is struct tally of tracker.bpf.c.
+type tally struct {
+	issued, requeued, completed, unknown, outside, freezing, events, _ uint64
+}
+
+// gate is struct gate of tracker.bpf.c.
+type gate struct {
+	entered, left atomic.Uint64
+	_             [6]uint64
+}
+
+// The layouts that the programs were compiled with.
+var (
+	_ [256]byte = [unsafe.Sizeof(diskState{})]byte{}
+	_ [64]byte  = [unsafe.Sizeof(tally{})]byte{}
+	_ [64]byte  = [unsafe.Sizeof(gate{})]byte{}
+)
+
+// mapped returns the elements of an array map as memory, which lives until unmap.
+func mapped[T any](m *cilium.Map) ([]T, error) {
+	var zero T
+	n := int(m.MaxEntries())
+	size := n * int(unsafe.Sizeof(zero))
+	b, err := unix.Mmap(m.FD(), 0, pages(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("map %s: %w", m, err)
+	}
+	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(b))), n), nil
+}
+
+func pages(size int) int { return (size + unix.Getpagesize() - 1) &^ (unix.Getpagesize() - 1) }
+
+func unmap[T any](s []T) error {
+	if s == nil {
+		return nil
+	}
+	var zero T
+	size := pages(len(s) * int(unsafe.Sizeof(zero)))
+	return unix.Munmap(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(s))), size))
+}
+
+// sum adds up what was counted of a slot on all CPUs.
+func (m *Machine) sum(slot int) (t tally) {
+	for i := range m.cpus {
+		c := &m.tallies[slot*m.cpus+i]
+		t.issued += atomic.LoadUint64(&c.issued)
+		t.requeued += atomic.LoadUint64(&c.requeued)
+		t.completed += atomic.LoadUint64(&c.completed)
+		t.unknown += atomic.LoadUint64(&c.unknown)
+		t.outside += atomic.LoadUint64(&c.outside)
+		t.freezing += atomic.LoadUint64(&c.freezing)
+		t.events += atomic.LoadUint64(&c.events)
+	}
+	return t
+}
+
+// patience is how long a program may be held up on its CPU before settle asks the kernel instead.
+const patience = 100 * time.Millisecond
+
+// settle returns when every program has ended that began before the call, and so may have seen what was stored before it. That
+// takes microseconds, where waiting for the kernel's own grace period takes tens of milliseconds.
+func (m *Machine) settle() error {
+	start := time.Now()
+	for i := range m.gates {
+		g := &m.gates[i]
+		for tries := 0; ; tries++ {
+			left := g.left.Load() // first: equal then means that nobody was inside when it was read
+			if g.entered.Load() == left {
+				break
+			}
+			if tries > 1000 {
+				time.Sleep(20 * time.Microsecond)
+			}
+			if time.Since(start) > patience {
+				return m.grace()
+			}
+		}
+	}
+	return nil
+}
+
+// grace waits for an RCU grace period: the kernel does so before it returns from an update of a map of maps.
+func (m *Machine) grace() error {
+	side, err := newSide(1)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = side.Close() }()
+	if err := m.sides.Put(uint32(maxDisks*perSlot-1), side); err != nil {
+		return fmt.Errorf("wait for a grace period: %w", err)
+	}
+	return nil
+}
+
+func newSide(words int) (*cilium.Map, error) {
+	m, err := cilium.NewMap(&cilium.MapSpec{
+		Name: "side", Type: cilium.Array, KeySize: 4, ValueSize: 8, MaxEntries: uint32(words),
+		Flags: unix.BPF_F_MMAPABLE | unix.BPF_F_INNER_MAP,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make a bitmap of %d words: %w", words, err)
+	}
+	return m, nil
+}

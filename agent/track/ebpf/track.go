@@ -1,0 +1,270 @@
+package ebpf
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	cilium "github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// ErrFull is why Track refuses one disk more.
+var ErrFull = fmt.Errorf("ebpf: %d disks are tracked already", maxDisks)
+
+// Track begins to track the disk at a device path, or goes on: resumed says that its marks are unbroken since the newest epoch that
+// an earlier process released, all of which the first Seal reports. When resumed is false, nothing is known of the time before the
+// call, and the caller compares the disk as a whole. A disk has one Tracker at a time. It returns ErrPartition, ErrFull, or
+// ErrUnsupported when the path is no disk whose writes the kernel shows. It may take a second, and writes nothing to the disk.
+func (m *Machine) Track(ctx context.Context, path string) (_ *Tracker, resumed bool, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	dev, err := resolve(path)
+	if err != nil {
+		return nil, false, err
+	}
+	d, err := openDevice(dev)
+	if err != nil {
+		return nil, false, err
+	}
+	t := &Tracker{m: m, dev: d, epoch: 1}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, t.let())
+		}
+	}()
+	if resumed, err = m.resume(t); err != nil || resumed {
+		return t, resumed, err
+	}
+	if err := m.begin(ctx, t, path); err != nil {
+		if t.state != nil {
+			err = errors.Join(err, m.free(t.slot))
+		}
+		return nil, false, err
+	}
+	m.trackers[t.slot] = t
+	m.log.Info("began to track a disk", "disk", path, "granule", sector<<t.state.shift[0], "drains", t.state.drains == 1,
+		"requests", d.mq, "checked", t.state.based == 1)
+	return t, false, nil
+}
+
+// resume finds the slot that already has the disk.
+func (m *Machine) resume(t *Tracker) (bool, error) {
+	for slot := range m.disks {
+		s := &m.disks[slot]
+		if s.dev != t.dev.dev || s.used.Load() != 1 {
+			continue
+		}
+		if m.trackers[slot] != nil {
+			return false, fmt.Errorf("ebpf: disk %s is tracked already", t.dev.name())
+		}
+		t.slot, t.state = slot, s
+		if t.dev.is(s) && t.restore() == nil {
+			m.trackers[slot] = t
+			return true, nil
+		}
+		m.log.Warn("what was marked on a disk cannot be vouched for", "disk", t.dev.name())
+		t.state = nil
+		return false, m.free(slot)
+	}
+	return false, nil
+}
+
+// restore maps the bitmaps that another process filled. What is left in the side that is not active is in kept as well.
+func (t *Tracker) restore() (err error) {
+	for i := range t.sides {
+		t.sides[i] = side{words: int(t.state.words[i]), shift: t.state.shift[i]}
+		if t.sides[i].mem, err = t.found(i); err != nil {
+			return err
+		}
+	}
+	if t.kept, err = t.found(pending); err != nil {
+		return err
+	}
+	a, b := &t.sides[0], &t.sides[1]
+	if a.shift != b.shift || a.words != b.words || len(a.mem) != length(a.words) || len(b.mem) != len(a.mem) || len(t.kept) != a.words {
+		err = errors.New("the bitmaps were being made anew")
+		for _, mem := range [][]uint64{a.mem, b.mem, t.kept} {
+			err = errors.Join(err, unmap(mem))
+		}
+		t.sides, t.kept = [2]side{}, nil
+		return err
+	}
+	t.sides[1-t.state.active.Load()].harvest(t.kept, t.Size())
+	t.first = marked(t.kept, a.shift, t.Size())
+	return nil
+}
+
+// begin takes a slot for a disk that has none. Whatever stops it, the slot is not in use until all of it is there.
+func (m *Machine) begin(ctx context.Context, t *Tracker, path string) (err error) {
+	t.slot = m.vacant()
+	if t.slot < 0 {
+		return ErrFull
+	}
+	sectors, err := t.dev.sectors()
+	if err != nil {
+		return err
+	}
+	if sectors == 0 {
+		return fmt.Errorf("%w: disk %s has no size", ErrUnsupported, t.dev.name())
+	}
+	seq, err := t.dev.number()
+	if err != nil {
+		return err
+	}
+	words, shift := layout(sectors)
+	s := &m.disks[t.slot]
+	t.state = s
+	s.dev, s.seq, s.node, s.sectors = t.dev.dev, seq, t.dev.node, sectors
+	s.shift, s.words = [2]uint32{shift, shift}, [2]uint32{uint32(words), uint32(words)}
+	if !t.dev.mq {
+		s.bios = 1
+		if err := m.watchBios(); err != nil {
+			return err
+		}
+	}
+	for which := range pending + 1 {
+		n := length(words)
+		if which == pending {
+			n = words
+		}
+		made, err := newSide(n)
+		if err != nil {
+			return err
+		}
+		mem, err := t.put(which, made)
+		if err = errors.Join(err, made.Close()); err != nil {
+			return err
+		}
+		if which == pending {
+			t.kept = mem
+		} else {
+			t.sides[which] = side{mem, words, shift}
+		}
+	}
+	if !t.dev.counting() {
+		m.log.Warn("the kernel did not count what is written to a disk; it does now", "disk", t.dev.name(), "attribute", "queue/iostats")
+		if _, err := t.dev.iostats.WriteAt([]byte("1"), 0); err != nil {
+			return fmt.Errorf("make the kernel count writes to disk %s: %w", t.dev.name(), err)
+		}
+	}
+	if err := m.slots.Put(s.dev, uint32(t.slot)); err != nil {
+		return fmt.Errorf("track disk %s: %w", t.dev.name(), err)
+	}
+	if t.dev.mq {
+		if err := t.try(ctx, path); err != nil {
+			return err
+		}
+	}
+	sum := m.sum(t.slot)
+	s.unknown, s.outside = sum.unknown, sum.outside
+	_, _ = t.balance(200 * time.Millisecond) // on a busy disk the first Verify does it
+	s.used.Store(1)
+	return nil
+}
+
+// vacant returns the first slot that no disk has, or -1.
+func (m *Machine) vacant() int {
+	for i := range m.disks {
+		if m.disks[i].dev == 0 {
+			return i
+		}
+	}
+	return -1
+}
+
+// watchBios attaches the program for disks without a request queue.
+func (m *Machine) watchBios() error {
+	if m.links["queue"] != nil {
+		return nil
+	}
+	return m.link("queue", m.queue)
+}
+
+// free gives a slot back.
+func (m *Machine) free(slot int) error {
+	s := &m.disks[slot]
+	s.used.Store(0)
+	var errs []error
+	var at uint32
+	if err := m.slots.Lookup(s.dev, &at); err == nil && int(at) == slot {
+		errs = append(errs, m.slots.Delete(s.dev), m.grace())
+	}
+	for which := range pending + 1 {
+		if err := m.sides.Delete(uint32(slot*perSlot + which)); err != nil && !errors.Is(err, cilium.ErrKeyNotExist) {
+			errs = append(errs, fmt.Errorf("take a bitmap away: %w", err))
+		}
+	}
+	clear(unsafe.Slice((*byte)(unsafe.Pointer(s)), unsafe.Sizeof(*s)))
+	clear(m.tallies[slot*m.cpus : (slot+1)*m.cpus])
+	return errors.Join(errs...)
+}
+
+// Forget stops tracking a disk, for good: what was marked is gone. It has no Tracker any more, or loses it.
+func (m *Machine) Forget(path string) error {
+	dev, err := resolve(path)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for slot := range m.disks {
+		if m.disks[slot].dev != dev {
+			continue
+		}
+		var errs []error
+		if t := m.trackers[slot]; t != nil {
+			delete(m.trackers, slot)
+			errs = append(errs, t.let())
+		}
+		return errors.Join(append(errs, m.free(slot))...)
+	}
+	return nil
+}
+
+// try finds out whether storing a queue attribute waits for the requests in flight, as it does on most kernels: it reads from the
+// disk and looks whether requests complete while the queue is being drained.
+func (t *Tracker) try(ctx context.Context, path string) error {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECT, 0)
+	if err != nil {
+		return fmt.Errorf("read disk %s: %w", t.dev.name(), err)
+	}
+	var stop atomic.Bool
+	var readers sync.WaitGroup
+	for i := range int64(4) {
+		readers.Go(func() {
+			b := aligned(64 << 10)
+			span := max(t.Size()/int64(len(b)), 1)
+			for at := i; !stop.Load(); at += 4 {
+				if _, err := f.ReadAt(b, at%span*int64(len(b))); err != nil && t.Size() > int64(len(b)) {
+					return
+				}
+			}
+		})
+	}
+	seen := t.m.sum(t.slot).freezing
+	for range 40 {
+		if err = t.dev.drain(); err != nil || ctx.Err() != nil {
+			break
+		}
+		if t.m.sum(t.slot).freezing != seen {
+			t.state.drains = 1
+			break
+		}
+	}
+	stop.Store(true)
+	readers.Wait()
+	return errors.Join(err, ctx.Err(), f.Close())
+}
+
+func aligned(n int) []byte {
+	const align = 4096
+	b := make([]byte, n+align)
+	skip := -int(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) & (align - 1)
+	return b[skip : skip+n : skip+n]
+}

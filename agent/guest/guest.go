@@ -18,6 +18,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/agent/quiesce"
 	"github.com/lifeboat-dr/lifeboat/agent/ship"
 	"github.com/lifeboat-dr/lifeboat/agent/source"
+	"github.com/lifeboat-dr/lifeboat/agent/throttle"
 	"github.com/lifeboat-dr/lifeboat/sdk/fleet"
 )
 
@@ -33,6 +34,7 @@ type Config struct {
 	Gate            *quiesce.Gate
 	Version         string
 	Log             *slog.Logger
+	Throttle        *throttle.Limiter // of all that this agent sends; may be nil
 }
 
 const (
@@ -277,7 +279,7 @@ func (a *agent) start(ctx context.Context, want fleet.Protection) (*protection, 
 	}
 	sp, err := ship.New(ship.Config{
 		StateDir: a.cfg.StateDir, Identity: a.id.Data, Source: a.cfg.Source, Deadman: a.cfg.Deadman, Gate: a.cfg.Gate,
-		Scripts: a.cfg.Scripts, Shutdown: a.cfg.Shutdown, Version: a.cfg.Version, Log: a.log,
+		Scripts: a.cfg.Scripts, Throttle: a.cfg.Throttle, Shutdown: a.cfg.Shutdown, Version: a.cfg.Version, Log: a.log,
 		Changed: func() {
 			select {
 			case a.news <- struct{}{}:

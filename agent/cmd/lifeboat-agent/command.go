@@ -10,6 +10,7 @@ import (
 
 	"github.com/lifeboat-dr/lifeboat/agent/guest"
 	"github.com/lifeboat-dr/lifeboat/agent/identity"
+	"github.com/lifeboat-dr/lifeboat/agent/priority"
 	"github.com/lifeboat-dr/lifeboat/agent/quiesce"
 	"github.com/lifeboat-dr/lifeboat/agent/source"
 )
@@ -50,6 +51,9 @@ func command() *cobra.Command {
 			return guest.Config{}, err
 		}
 		g := c.guest()
+		if g.Throttle, err = c.Throttle.limiter(); err != nil {
+			return guest.Config{}, err
+		}
 		g.Gate, g.Version = gate, version
 		g.Log = slog.New(slog.NewTextHandler(gate, &slog.HandlerOptions{Level: level}))
 		g.Deadman = []string{"/proc/self/exe", deadman} // whatever became of the file since
@@ -69,8 +73,16 @@ func guestCommand(load func() (guest.Config, error)) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			lower(cfg.Log)
 			return guest.Run(cmd.Context(), cfg)
 		},
+	}
+}
+
+// lower puts the agent behind the machine's own work.
+func lower(log *slog.Logger) {
+	if err := priority.Lower(); err != nil {
+		log.Warn("the agent runs with more priority than it should", "err", err)
 	}
 }
 

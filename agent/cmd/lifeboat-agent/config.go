@@ -36,6 +36,7 @@ type file struct {
 	Firmware            string        `koanf:"firmware"`
 	Disks               []diskEntry   `koanf:"disks"`
 	Scripts             scriptEntries `koanf:"scripts"`
+	Throttle            throttleEntry `koanf:"throttle"`
 	// Shutdown is the command by which a fenced machine shuts itself down, when lifeboatd says that it shall.
 	Shutdown []string `koanf:"shutdown"`
 }

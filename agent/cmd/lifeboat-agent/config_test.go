@@ -29,6 +29,11 @@ disks:
   - {id: sys, path: /dev/sda, os: true}
 scripts: {pre: /etc/lifeboat/pre, post: /etc/lifeboat/post, timeout: 90s}
 shutdown: [systemctl, poweroff]
+throttle:
+  zone: Europe/Berlin
+  windows:
+    - {days: [mon, tue, wed, thu, fri], from: "08:00", to: "18:00", limit: 20Mbit}
+    - {limit: 50M}
 `), true)
 	if err != nil {
 		t.Fatal(err)
@@ -40,6 +45,16 @@ shutdown: [systemctl, poweroff]
 	if g.Server.Address != "other:1" || g.RegistrationKey != "s3cret" || g.StateDir != "/var/lib/lifeboat-agent" || g.Scripts.Timeout != 90*time.Second ||
 		len(g.Source.Disks) != 2 || !g.Source.Disks[0].Stopped || !g.Source.Disks[1].OS || g.Source.Platform != "physical" || len(g.Shutdown) != 2 {
 		t.Errorf("got %+v", g)
+	}
+	l, err := c.Throttle.limiter()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := l.Limit().BytesPerSecond; got != 2_500_000 && got != 50_000_000 { // what day it is
+		t.Errorf("got a limit of %d bytes/s", got)
+	}
+	if l, err := (throttleEntry{}).limiter(); l != nil || err != nil {
+		t.Errorf("got limiter %v, %v without windows", l, err)
 	}
 	if err := c.override(file{}, []string{"one=/a/b=c"}); err != nil {
 		t.Fatal(err)
@@ -57,18 +72,25 @@ func TestConfigurationThatIsRefused(t *testing.T) {
 		disks []string
 		want  string
 	}{
-		"a misspelt key":           {text: "servr: x\n", want: "servr"},
-		"a misspelt key of a disk": {text: "disks: [{id: a, paht: /x}]\n", want: "paht"},
-		"a timeout without a unit": {text: "scripts: {timeout: soon}\n", want: "timeout"},
-		"no YAML":                  {text: "\t{", want: "agent.yaml"},
-		"a missing key file":       {text: "registrationKeyFile: /nowhere\n", want: "/nowhere"},
-		"an unknown platform":      {flags: file{Platform: "cloud"}, want: "cloud"},
-		"a disk without a path":    {disks: []string{"sda"}, want: "id=/path"},
-		"an unknown firmware":      {text: "firmware: coreboot\n", want: "coreboot"},
+		"a misspelt key":             {text: "servr: x\n", want: "servr"},
+		"a misspelt key of a disk":   {text: "disks: [{id: a, paht: /x}]\n", want: "paht"},
+		"a timeout without a unit":   {text: "scripts: {timeout: soon}\n", want: "timeout"},
+		"no YAML":                    {text: "\t{", want: "agent.yaml"},
+		"a missing key file":         {text: "registrationKeyFile: /nowhere\n", want: "/nowhere"},
+		"an unknown platform":        {flags: file{Platform: "cloud"}, want: "cloud"},
+		"a throttle without a limit": {text: "throttle: {windows: [{from: '08:00'}]}\n", want: "window 1"},
+		"a throttle's odd hour":      {text: "throttle: {windows: [{to: '8', limit: 1M}]}\n", want: "time of day"},
+		"a throttle's odd day":       {text: "throttle: {windows: [{days: [holiday], limit: 1M}]}\n", want: "holiday"},
+		"a throttle's odd zone":      {text: "throttle: {zone: Mars/Olympus, windows: [{limit: 1M}]}\n", want: "Mars/Olympus"},
+		"a disk without a path":      {disks: []string{"sda"}, want: "id=/path"},
+		"an unknown firmware":        {text: "firmware: coreboot\n", want: "coreboot"},
 	} {
 		c, err := readFile(configFile(t, tc.text), true)
 		if err == nil {
 			err = c.override(tc.flags, tc.disks)
+		}
+		if err == nil {
+			_, err = c.Throttle.limiter()
 		}
 		if err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: got %v, want %q in it", name, err, tc.want)

@@ -8,7 +8,9 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	_ "time/tzdata" // throttles name time zones, which a small machine may not have
 
+	"github.com/lifeboat-dr/lifeboat/agent/priority"
 	"github.com/lifeboat-dr/lifeboat/agent/quiesce"
 )
 
@@ -17,6 +19,7 @@ var version = "dev" // set by the linker
 func main() {
 	// The dead-man is this program, started before anything is frozen and kept small: nothing else is set up in it.
 	if len(os.Args) == 2 && os.Args[1] == deadman {
+		_ = priority.Normal() // what does not work leaves it as it is; a machine that stands still waits for it
 		exit(quiesce.RunDeadman())
 	}
 	debug.SetGCPercent(50) // a guest's memory is the guest's

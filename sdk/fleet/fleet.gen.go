@@ -35,6 +35,24 @@ func (e EnrollRequestRole) Valid() bool {
 	}
 }
 
+// Defines values for HostedMachinePowerState.
+const (
+	HostedMachinePowerStateOff HostedMachinePowerState = "off"
+	HostedMachinePowerStateOn  HostedMachinePowerState = "on"
+)
+
+// Valid indicates whether the value is a known member of the HostedMachinePowerState enum.
+func (e HostedMachinePowerState) Valid() bool {
+	switch e {
+	case HostedMachinePowerStateOff:
+		return true
+	case HostedMachinePowerStateOn:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for InstanceState.
 const (
 	Missing InstanceState = "missing"
@@ -235,19 +253,19 @@ func (e ThrottleWindowDays) Valid() bool {
 
 // Defines values for VirtualMachinePowerState.
 const (
-	Off     VirtualMachinePowerState = "off"
-	On      VirtualMachinePowerState = "on"
-	Unknown VirtualMachinePowerState = "unknown"
+	VirtualMachinePowerStateOff     VirtualMachinePowerState = "off"
+	VirtualMachinePowerStateOn      VirtualMachinePowerState = "on"
+	VirtualMachinePowerStateUnknown VirtualMachinePowerState = "unknown"
 )
 
 // Valid indicates whether the value is a known member of the VirtualMachinePowerState enum.
 func (e VirtualMachinePowerState) Valid() bool {
 	switch e {
-	case Off:
+	case VirtualMachinePowerStateOff:
 		return true
-	case On:
+	case VirtualMachinePowerStateOn:
 		return true
-	case Unknown:
+	case VirtualMachinePowerStateUnknown:
 		return true
 	default:
 		return false
@@ -266,7 +284,10 @@ type AgentDesired struct {
 // AgentReport defines model for AgentReport.
 type AgentReport struct {
 	// Machine The machine an agent runs on, as it sees itself.
-	Machine     Machine            `json:"machine"`
+	Machine Machine `json:"machine"`
+
+	// Machines Machines of a hypervisor, each UUID once.
+	Machines    []HostedMachine    `json:"machines,omitempty,omitzero"`
 	Protections []ProtectionStatus `json:"protections"`
 
 	// Revision The desired revision the agent acts on; 0 for none.
@@ -369,6 +390,16 @@ type GrantDisk struct {
 	SizeBytes int64  `json:"sizeBytes"`
 }
 
+// HostedMachine A machine that runs on a hypervisor, as that sees it. What is inside its guest is not known.
+type HostedMachine struct {
+	// Machine The machine an agent runs on, as it sees itself.
+	Machine    Machine                 `json:"machine"`
+	PowerState HostedMachinePowerState `json:"powerState"`
+}
+
+// HostedMachinePowerState defines model for HostedMachine.PowerState.
+type HostedMachinePowerState string
+
 // Instance A machine that this replicator started from a recovery point.
 type Instance struct {
 	Error string `json:"error,omitempty,omitzero"`
@@ -390,11 +421,14 @@ type LeaseRequest struct {
 
 // Machine The machine an agent runs on, as it sees itself.
 type Machine struct {
-	BootId        string          `json:"bootId,omitempty,omitzero"`
-	CpuCount      int             `json:"cpuCount,omitempty,omitzero"`
-	Disks         []Disk          `json:"disks"`
-	Firmware      MachineFirmware `json:"firmware,omitempty,omitzero"`
-	Hostname      string          `json:"hostname"`
+	BootId   string          `json:"bootId,omitempty,omitzero"`
+	CpuCount int             `json:"cpuCount,omitempty,omitzero"`
+	Disks    []Disk          `json:"disks"`
+	Firmware MachineFirmware `json:"firmware,omitempty,omitzero"`
+	Hostname string          `json:"hostname"`
+
+	// Hypervisor The agent protects the machines that run on this one
+	Hypervisor    bool            `json:"hypervisor,omitempty,omitzero"`
 	IpAddresses   []string        `json:"ipAddresses,omitempty,omitzero"`
 	KernelVersion string          `json:"kernelVersion,omitempty,omitzero"`
 	Manufacturer  string          `json:"manufacturer,omitempty,omitzero"`
@@ -486,13 +520,19 @@ type Protection struct {
 	Generation           int64                  `json:"generation"`
 
 	// Grant Compact JWS (EdDSA) over GrantClaims.
-	Grant        string              `json:"grant,omitempty,omitzero"`
-	GrantExpires time.Time           `json:"grantExpires,omitempty,omitzero"`
-	MachineId    string              `json:"machineId"`
-	Replicators  []ReplicatorAddress `json:"replicators,omitempty,omitzero"`
+	Grant        string    `json:"grant,omitempty,omitzero"`
+	GrantExpires time.Time `json:"grantExpires,omitempty,omitzero"`
+	MachineId    string    `json:"machineId"`
+
+	// MachineUuid SMBIOS UUID of the machine to protect. Only for an agent on a hypervisor.
+	MachineUuid string              `json:"machineUuid,omitempty,omitzero"`
+	Replicators []ReplicatorAddress `json:"replicators,omitempty,omitzero"`
 
 	// ResyncId When it changes, compare the whole disk with the newest point.
 	ResyncId string `json:"resyncId,omitempty,omitzero"`
+
+	// Shutdown Shut the machine down first and take the capture that captureId asks for from its stopped disks. Once it is withdrawn, a machine that was shut down for it and is not fenced is started again. Only for an agent on a hypervisor.
+	Shutdown bool `json:"shutdown,omitempty,omitzero"`
 
 	// Throttle What may be sent when. Outside all windows there is no limit; where windows overlap the lowest holds.
 	Throttle Throttle `json:"throttle,omitempty,omitzero"`

@@ -35,24 +35,6 @@ func (e EnrollRequestRole) Valid() bool {
 	}
 }
 
-// Defines values for HostedMachinePowerState.
-const (
-	HostedMachinePowerStateOff HostedMachinePowerState = "off"
-	HostedMachinePowerStateOn  HostedMachinePowerState = "on"
-)
-
-// Valid indicates whether the value is a known member of the HostedMachinePowerState enum.
-func (e HostedMachinePowerState) Valid() bool {
-	switch e {
-	case HostedMachinePowerStateOff:
-		return true
-	case HostedMachinePowerStateOn:
-		return true
-	default:
-		return false
-	}
-}
-
 // Defines values for InstanceState.
 const (
 	Missing InstanceState = "missing"
@@ -253,19 +235,19 @@ func (e ThrottleWindowDays) Valid() bool {
 
 // Defines values for VirtualMachinePowerState.
 const (
-	VirtualMachinePowerStateOff     VirtualMachinePowerState = "off"
-	VirtualMachinePowerStateOn      VirtualMachinePowerState = "on"
-	VirtualMachinePowerStateUnknown VirtualMachinePowerState = "unknown"
+	Off     VirtualMachinePowerState = "off"
+	On      VirtualMachinePowerState = "on"
+	Unknown VirtualMachinePowerState = "unknown"
 )
 
 // Valid indicates whether the value is a known member of the VirtualMachinePowerState enum.
 func (e VirtualMachinePowerState) Valid() bool {
 	switch e {
-	case VirtualMachinePowerStateOff:
+	case Off:
 		return true
-	case VirtualMachinePowerStateOn:
+	case On:
 		return true
-	case VirtualMachinePowerStateUnknown:
+	case Unknown:
 		return true
 	default:
 		return false
@@ -393,12 +375,11 @@ type GrantDisk struct {
 // HostedMachine A machine that runs on a hypervisor, as that sees it. What is inside its guest is not known.
 type HostedMachine struct {
 	// Machine The machine an agent runs on, as it sees itself.
-	Machine    Machine                 `json:"machine"`
-	PowerState HostedMachinePowerState `json:"powerState"`
-}
+	Machine Machine `json:"machine"`
 
-// HostedMachinePowerState defines model for HostedMachine.PowerState.
-type HostedMachinePowerState string
+	// Running Its guest runs or is paused. Otherwise it has shut down.
+	Running bool `json:"running,omitempty,omitzero"`
+}
 
 // Instance A machine that this replicator started from a recovery point.
 type Instance struct {

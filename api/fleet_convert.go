@@ -32,7 +32,10 @@ func agentReportFromWire(r fleetoas.AgentReport) fleet.AgentReport {
 	for _, p := range r.Protections {
 		o := dr.Observed{Item: dr.ItemID(p.MachineId), AgentVersion: r.Version, Phase: string(p.Phase), Generation: p.Generation,
 			ProgressPercent: p.ProgressPercent, TotalBytes: p.TotalBytes, ProcessedBytes: p.ProcessedBytes, TransferredBytes: p.TransferredBytes,
-			LastCaptureID: p.LastCaptureId, FreezeTook: time.Duration(p.FreezeMicros) * time.Microsecond}
+			LastCaptureID: p.LastCaptureId, FreezeTook: time.Duration(p.FreezeMicros) * time.Microsecond,
+			Dirty: p.DirtyBytes, SelfDirty: p.SelfDirtyBytes, Changed: p.ChangedBytes, Shipped: p.ShippedBytes, Churn: p.ChurnBytesPerSecond,
+			ThrottledPercent: p.ThrottledPercent, BlockedPercent: p.BlockedPercent, Throttle: p.ThrottleBytesPerSecond,
+			ResyncReason: p.ResyncReason, ResyncTime: p.ResyncTime}
 		for _, d := range p.Disks {
 			o.Disks = append(o.Disks, dr.DiskProgress{ID: d.DiskId, ProgressPercent: d.ProgressPercent, ProcessedBytes: d.ProcessedBytes, TransferredBytes: d.TransferredBytes})
 		}
@@ -51,7 +54,14 @@ func agentDesiredToWire(d fleet.AgentDesired) fleetoas.AgentDesired {
 		w := fleetoas.Protection{MachineId: string(p.Machine), Generation: p.Generation, Disks: p.Disks,
 			CrashConsistentSeconds: int(p.CrashConsistentEvery / time.Second), AppConsistentSeconds: int(p.AppConsistentEvery / time.Second),
 			FreezeTimeoutSeconds: int(p.FreezeTimeout / time.Second), Grant: p.Grant, GrantExpires: p.GrantExpires,
-			CaptureId: p.CaptureID, ResyncId: p.ResyncID, Fenced: p.Fenced}
+			CaptureId: p.CaptureID, ResyncId: p.ResyncID, Fenced: p.Fenced, Throttle: fleetoas.Throttle{Zone: p.Throttle.Zone}}
+		for _, t := range p.Throttle.Windows {
+			x := fleetoas.ThrottleWindow{From: t.From, To: t.To, BytesPerSecond: t.BytesPerSecond}
+			for _, d := range t.Days {
+				x.Days = append(x.Days, fleetoas.ThrottleWindowDays(d))
+			}
+			w.Throttle.Windows = append(w.Throttle.Windows, x)
+		}
 		if p.Fenced {
 			w.FencedAction = "none"
 		}

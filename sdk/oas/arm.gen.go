@@ -296,6 +296,17 @@ const (
 	Stop     RecoveryPlanOnFailure = "Stop"
 )
 
+// Defines values for ReplicationThrottleWindowDays.
+const (
+	Friday    ReplicationThrottleWindowDays = "Friday"
+	Monday    ReplicationThrottleWindowDays = "Monday"
+	Saturday  ReplicationThrottleWindowDays = "Saturday"
+	Sunday    ReplicationThrottleWindowDays = "Sunday"
+	Thursday  ReplicationThrottleWindowDays = "Thursday"
+	Tuesday   ReplicationThrottleWindowDays = "Tuesday"
+	Wednesday ReplicationThrottleWindowDays = "Wednesday"
+)
+
 // Defines values for SkuName.
 const (
 	RS0      SkuName = "RS0"
@@ -644,6 +655,9 @@ type A2APolicyCreationInput struct {
 
 	// RecoveryPointHistory Minutes for which points are kept.
 	RecoveryPointHistory int32 `json:"recoveryPointHistory,omitempty,omitzero"`
+
+	// Throttle Lifeboat extension. What each machine under the policy may send when. Outside all windows there is no limit; where windows overlap the lowest holds. An update without it leaves it as it is; one without windows ends it.
+	Throttle ReplicationThrottle `json:"throttle,omitempty,omitzero"`
 }
 
 // A2APolicyCreationInputMultiVmSyncStatus Enable or Disable: whether machines of a group share points.
@@ -666,6 +680,9 @@ type A2APolicyDetails struct {
 
 	// RecoveryPointThresholdInMinutes RPO in minutes; a larger lag raises a health error.
 	RecoveryPointThresholdInMinutes *int32 `json:"recoveryPointThresholdInMinutes,omitempty"`
+
+	// Throttle Lifeboat extension. What each machine under the policy may send when. Outside all windows there is no limit; where windows overlap the lowest holds. An update without it leaves it as it is; one without windows ends it.
+	Throttle ReplicationThrottle `json:"throttle,omitempty,omitzero"`
 }
 
 // A2AProtectedDiskDetails A protected disk that lies in a storage account.
@@ -3257,6 +3274,9 @@ type HyperVReplicaAzurePolicyDetails struct {
 
 	// ReplicationInterval Seconds between copies: 30, 300 or 900.
 	ReplicationInterval *int32 `json:"replicationInterval,omitempty"`
+
+	// Throttle Lifeboat extension. What each machine under the policy may send when. Outside all windows there is no limit; where windows overlap the lowest holds. An update without it leaves it as it is; one without windows ends it.
+	Throttle ReplicationThrottle `json:"throttle,omitempty,omitzero"`
 }
 
 // HyperVReplicaAzurePolicyInput Settings of Hyper-V towards the recovery site.
@@ -3276,6 +3296,9 @@ type HyperVReplicaAzurePolicyInput struct {
 
 	// StorageAccounts Cloud accounts for replicas, at most one. Kept; points live in the vault's bucket.
 	StorageAccounts []string `json:"storageAccounts,omitempty,omitzero"`
+
+	// Throttle Lifeboat extension. What each machine under the policy may send when. Outside all windows there is no limit; where windows overlap the lowest holds. An update without it leaves it as it is; one without windows ends it.
+	Throttle ReplicationThrottle `json:"throttle,omitempty,omitzero"`
 }
 
 // HyperVReplicaAzureReplicationDetails A VM of a Hyper-V host. Booleans in quotes are the field's.
@@ -3527,6 +3550,9 @@ type HyperVReplicaBluePolicyDetails struct {
 
 	// ReplicationPort TCP port of the replica server; 8083, or 8084 with certificates.
 	ReplicationPort *int32 `json:"replicationPort,omitempty"`
+
+	// Throttle Lifeboat extension. What each machine under the policy may send when. Outside all windows there is no limit; where windows overlap the lowest holds. An update without it leaves it as it is; one without windows ends it.
+	Throttle ReplicationThrottle `json:"throttle,omitempty,omitzero"`
 }
 
 // HyperVReplicaBluePolicyInput Settings between Hyper-V 2012 R2 hosts and later.
@@ -3564,6 +3590,9 @@ type HyperVReplicaBluePolicyInput struct {
 
 	// ReplicationPort TCP port of the replica server; 8083, or 8084 with certificates.
 	ReplicationPort int32 `json:"replicationPort,omitempty,omitzero"`
+
+	// Throttle Lifeboat extension. What each machine under the policy may send when. Outside all windows there is no limit; where windows overlap the lowest holds. An update without it leaves it as it is; one without windows ends it.
+	Throttle ReplicationThrottle `json:"throttle,omitempty,omitzero"`
 }
 
 // HyperVReplicaEventDetails An event of a VM between Hyper-V sites.
@@ -3614,6 +3643,9 @@ type HyperVReplicaPolicyDetails struct {
 
 	// ReplicationPort TCP port of the replica server; 8083, or 8084 with certificates.
 	ReplicationPort *int32 `json:"replicationPort,omitempty"`
+
+	// Throttle Lifeboat extension. What each machine under the policy may send when. Outside all windows there is no limit; where windows overlap the lowest holds. An update without it leaves it as it is; one without windows ends it.
+	Throttle ReplicationThrottle `json:"throttle,omitempty,omitzero"`
 }
 
 // HyperVReplicaPolicyInput Settings between Hyper-V 2012 hosts.
@@ -3648,6 +3680,9 @@ type HyperVReplicaPolicyInput struct {
 
 	// ReplicationPort TCP port of the replica server; 8083, or 8084 with certificates.
 	ReplicationPort int32 `json:"replicationPort,omitempty,omitzero"`
+
+	// Throttle Lifeboat extension. What each machine under the policy may send when. Outside all windows there is no limit; where windows overlap the lowest holds. An update without it leaves it as it is; one without windows ends it.
+	Throttle ReplicationThrottle `json:"throttle,omitempty,omitzero"`
 }
 
 // HyperVReplicaReplicationDetails A VM replicated between Hyper-V hosts. All generations of the provider have these fields.
@@ -4000,6 +4035,9 @@ type InMageAzureV2PolicyDetails struct {
 
 	// RecoveryPointThresholdInMinutes RPO in minutes; a larger lag raises a health error.
 	RecoveryPointThresholdInMinutes *int32 `json:"recoveryPointThresholdInMinutes,omitempty"`
+
+	// Throttle Lifeboat extension. What each machine under the policy may send when. Outside all windows there is no limit; where windows overlap the lowest holds. An update without it leaves it as it is; one without windows ends it.
+	Throttle ReplicationThrottle `json:"throttle,omitempty,omitzero"`
 }
 
 // InMageAzureV2PolicyInput Settings of the classic provider towards the recovery site.
@@ -4019,6 +4057,9 @@ type InMageAzureV2PolicyInput struct {
 
 	// RecoveryPointThresholdInMinutes RPO in minutes; a larger lag raises a health error.
 	RecoveryPointThresholdInMinutes int32 `json:"recoveryPointThresholdInMinutes,omitempty,omitzero"`
+
+	// Throttle Lifeboat extension. What each machine under the policy may send when. Outside all windows there is no limit; where windows overlap the lowest holds. An update without it leaves it as it is; one without windows ends it.
+	Throttle ReplicationThrottle `json:"throttle,omitempty,omitzero"`
 }
 
 // InMageAzureV2PolicyInputMultiVmSyncStatus Enable or Disable: whether machines of a group share points.
@@ -4521,6 +4562,9 @@ type InMagePolicyDetails struct {
 
 	// RecoveryPointThresholdInMinutes RPO in minutes; a larger lag raises a health error.
 	RecoveryPointThresholdInMinutes *int32 `json:"recoveryPointThresholdInMinutes,omitempty"`
+
+	// Throttle Lifeboat extension. What each machine under the policy may send when. Outside all windows there is no limit; where windows overlap the lowest holds. An update without it leaves it as it is; one without windows ends it.
+	Throttle ReplicationThrottle `json:"throttle,omitempty,omitzero"`
 }
 
 // InMagePolicyInput Settings of the classic provider's way home.
@@ -4537,6 +4581,9 @@ type InMagePolicyInput struct {
 
 	// RecoveryPointThresholdInMinutes RPO in minutes; a larger lag raises a health error.
 	RecoveryPointThresholdInMinutes int32 `json:"recoveryPointThresholdInMinutes,omitempty,omitzero"`
+
+	// Throttle Lifeboat extension. What each machine under the policy may send when. Outside all windows there is no limit; where windows overlap the lowest holds. An update without it leaves it as it is; one without windows ends it.
+	Throttle ReplicationThrottle `json:"throttle,omitempty,omitzero"`
 }
 
 // InMagePolicyInputMultiVmSyncStatus Enable or Disable: whether machines of a group share points.
@@ -5088,6 +5135,9 @@ type InMageRcmFailbackPolicyCreationInput struct {
 	// CrashConsistentFrequencyInMinutes Time between points.
 	CrashConsistentFrequencyInMinutes *int32 `json:"crashConsistentFrequencyInMinutes,omitempty"`
 	InstanceType                      string `json:"instanceType"`
+
+	// Throttle Lifeboat extension. What each machine under the policy may send when. Outside all windows there is no limit; where windows overlap the lowest holds. An update without it leaves it as it is; one without windows ends it.
+	Throttle ReplicationThrottle `json:"throttle,omitempty,omitzero"`
 }
 
 // InMageRcmFailbackPolicyDetails Settings of the way home.
@@ -5098,6 +5148,9 @@ type InMageRcmFailbackPolicyDetails struct {
 	// CrashConsistentFrequencyInMinutes Minutes between crash-consistent points.
 	CrashConsistentFrequencyInMinutes *int32 `json:"crashConsistentFrequencyInMinutes,omitempty"`
 	InstanceType                      string `json:"instanceType"`
+
+	// Throttle Lifeboat extension. What each machine under the policy may send when. Outside all windows there is no limit; where windows overlap the lowest holds. An update without it leaves it as it is; one without windows ends it.
+	Throttle ReplicationThrottle `json:"throttle,omitempty,omitzero"`
 }
 
 // InMageRcmFailbackProtectedDiskDetails A protected disk.
@@ -5387,6 +5440,9 @@ type InMageRcmPolicyCreationInput struct {
 
 	// RecoveryPointHistoryInMinutes How far back points are kept. At most 15 days.
 	RecoveryPointHistoryInMinutes *int32 `json:"recoveryPointHistoryInMinutes,omitempty"`
+
+	// Throttle Lifeboat extension. What each machine under the policy may send when. Outside all windows there is no limit; where windows overlap the lowest holds. An update without it leaves it as it is; one without windows ends it.
+	Throttle ReplicationThrottle `json:"throttle,omitempty,omitzero"`
 }
 
 // InMageRcmPolicyDetails Settings of the way to the recovery site, with the guest agent.
@@ -5403,6 +5459,9 @@ type InMageRcmPolicyDetails struct {
 
 	// RecoveryPointHistoryInMinutes Minutes for which points are kept.
 	RecoveryPointHistoryInMinutes *int32 `json:"recoveryPointHistoryInMinutes,omitempty"`
+
+	// Throttle Lifeboat extension. What each machine under the policy may send when. Outside all windows there is no limit; where windows overlap the lowest holds. An update without it leaves it as it is; one without windows ends it.
+	Throttle ReplicationThrottle `json:"throttle,omitempty,omitzero"`
 }
 
 // InMageRcmProtectedDiskDetails A protected disk.
@@ -8487,6 +8546,33 @@ type ReplicationProviderSpecificSettings struct {
 type ReplicationProviderSpecificUpdateContainerMappingInput struct {
 	union json.RawMessage
 }
+
+// ReplicationThrottle Lifeboat extension. What each machine under the policy may send when. Outside all windows there is no limit; where windows overlap the lowest holds. An update without it leaves it as it is; one without windows ends it.
+type ReplicationThrottle struct {
+	// Windows The limits.
+	Windows []ReplicationThrottleWindow `json:"windows,omitempty,omitzero"`
+
+	// Zone IANA time zone of the windows, such as Europe/Berlin. Empty: each machine's own.
+	Zone string `json:"zone,omitempty,omitzero"`
+}
+
+// ReplicationThrottleWindow Lifeboat extension. A time of the week with a limit.
+type ReplicationThrottleWindow struct {
+	// BytesPerSecond 0: nothing is sent.
+	BytesPerSecond int64 `json:"bytesPerSecond"`
+
+	// Days On which it begins. Empty: every day.
+	Days []ReplicationThrottleWindowDays `json:"days,omitempty,omitzero"`
+
+	// From Wall clock, such as 08:00.
+	From string `json:"from"`
+
+	// To Wall clock, such as 18:00 or 24:00; on the next day when it is not later than from.
+	To string `json:"to"`
+}
+
+// ReplicationThrottleWindowDays defines model for ReplicationThrottleWindow.Days.
+type ReplicationThrottleWindowDays string
 
 // ReplicationUsage What a vault holds, in numbers.
 type ReplicationUsage struct {

@@ -148,7 +148,17 @@ type Observed struct {
 	Disks            []DiskProgress
 	LastCaptureID    string
 	FreezeTook       time.Duration
-	Fault            *HealthError
+	Dirty            int64  // bytes written to tracked disks since they were last read
+	SelfDirty        int64  // bytes the agent itself wrote to the disks between the newest two points
+	Changed, Shipped int64  // bytes since the agent started: found different, and sent
+	Churn            int64  // bytes per second that differed between the newest two points
+	Throttle         *int64 // bytes per second; nil: none is in force
+	// Shares of the last minutes in which sending waited for a throttle, and for the replicator or the network.
+	ThrottledPercent, BlockedPercent int
+	// ResyncReason is why the disks were last compared as a whole, at ResyncTime.
+	ResyncReason string
+	ResyncTime   time.Time
+	Fault        *HealthError
 	// A machine other than ActiveUUID that spoke with this item's identity, such as a source that came back.
 	StrangerUUID string
 	StrangerSeen time.Time

@@ -35,6 +35,9 @@ func ParsePolicy(input json.RawMessage) (Policy, *Error) {
 	if p.CrashConsistentEvery == 0 {
 		p.CrashConsistentEvery = 5 * time.Minute
 	}
+	if p.Throttle, err = readThrottle(raw[throttleField]); err != nil {
+		return Policy{}, err
+	}
 	p.MultiVMSync = v.Words["multiVmSyncStatus"] == "Enable" || v.Words["enableMultiVmSync"] == "true"
 	return p, checkRetention(p, v)
 }

@@ -29,6 +29,12 @@ func TestParsePolicy(t *testing.T) {
 		{"text for a number", `{"instanceType":"InMageRcm","recoveryPointHistoryInMinutes":"60"}`, Policy{}, "not a whole number"},
 		{"an unknown provider", `{"instanceType":"Tape"}`, Policy{}, `"Tape" is not a provider`},
 		{"no input", `null`, Policy{}, "not an object"},
+		{"a throttle in a zone that is not", `{"instanceType":"InMageRcm","throttle":{"zone":"Mars/Olympus"}}`, Policy{}, "Mars/Olympus"},
+		{"a throttle from nowhere", `{"instanceType":"InMageRcm","throttle":{"windows":[{"to":"18:00","bytesPerSecond":1}]}}`, Policy{}, "throttle.windows[0] is from"},
+		{"a throttle to 25 o'clock", `{"instanceType":"InMageRcm","throttle":{"windows":[{"from":"08:00","to":"25:00","bytesPerSecond":1}]}}`, Policy{}, "throttle.windows[0] is from"},
+		{"a throttle on a day that is not", `{"instanceType":"A2A","throttle":{"windows":[{"days":["Mon"],"from":"08:00","to":"24:00","bytesPerSecond":1}]}}`, Policy{}, `day "Mon"`},
+		{"a negative throttle", `{"instanceType":"InMageRcm","throttle":{"windows":[{"from":"08:00","to":"18:00","bytesPerSecond":-1}]}}`, Policy{}, "bytesPerSecond is -1"},
+		{"a throttle that is a number", `{"instanceType":"InMageRcm","throttle":5}`, Policy{}, "throttle is not an object"},
 		{"app-consistent points that nothing keeps", `{"instanceType":"InMageRcm","recoveryPointHistoryInMinutes":60,"appConsistentFrequencyInMinutes":120}`, Policy{}, "longer than the retention"},
 	}
 	for _, c := range cases {

@@ -126,6 +126,7 @@ type Policy struct {
 	Retention             time.Duration
 	RPOThreshold          time.Duration
 	MultiVMSync           bool
+	Throttle              Throttle
 	ProviderSpecificInput json.RawMessage
 	// DerivedFrom is the policy beside which this one was made for the way back; empty for one that a client made.
 	DerivedFrom string

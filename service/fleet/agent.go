@@ -48,6 +48,7 @@ type Protection struct {
 	CaptureID            string
 	ResyncID             string
 	Fenced               bool
+	Throttle             dr.Throttle
 }
 
 // Address of a replicator's data port, and the TLS server name that selects the vault there.
@@ -118,7 +119,7 @@ func (s *Service) protections(ctx context.Context, c Caller, items []control.Age
 			p.CrashConsistentEvery = defaultCrashEvery
 		}
 		p.AppConsistentEvery = it.Policy.AppConsistentEvery
-		p.FreezeTimeout = freezeTimeout
+		p.FreezeTimeout, p.Throttle = freezeTimeout, it.Policy.Throttle
 		p.CaptureID, p.ResyncID = it.Item.CaptureID, it.Item.ResyncID
 		p.Replicators = s.processServers(replicators, it.Item)
 		var err error

@@ -3,6 +3,8 @@
 package main
 
 import (
+	_ "time/tzdata" // throttles name time zones, which a small machine may not have
+
 	"github.com/spf13/cobra"
 
 	"github.com/lifeboat-dr/lifeboat/replicator/node/program"

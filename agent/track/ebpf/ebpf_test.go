@@ -7,8 +7,11 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -427,5 +430,50 @@ func TestTrackingOutlivesItsOwner(t *testing.T) {
 	}
 	if err := m.Destroy(); err != nil {
 		t.Error(err)
+	}
+}
+
+// zram has no request queue: what is written to it shows only when it is submitted.
+func TestADiskWithoutARequestQueue(t *testing.T) {
+	const control = "/sys/class/zram-control/"
+	n, err := os.ReadFile(control + "hot_add")
+	if err != nil {
+		t.Fatalf("%v: this test needs the zram module (modprobe zram)", err)
+	}
+	id := strings.TrimSpace(string(n))
+	path := "/dev/zram" + id
+	t.Cleanup(func() {
+		if err := os.WriteFile(control+"hot_remove", []byte(id), 0); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.WriteFile("/sys/block/zram"+id+"/disksize", []byte("16M"), 0); err != nil {
+		t.Fatal(err)
+	}
+	m := machine(t)
+	tr, _, err := m.Track(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|syscall.O_DIRECT, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := loopdisk.Buffer(8192)
+	for i := range int64(3) {
+		if _, err := f.WriteAt(p, (i+1)<<20); err != nil {
+			t.Fatal(err)
+		}
+		es, err := tr.Seal(t.Context())
+		if err != nil || track.Bytes(es) < 8192 || !slices.Contains(es, block.Extent{Offset: (i + 1) << 20, Length: 8192}) {
+			t.Errorf("got %v and %v", es, err)
+		}
+		if err := tr.Verify(true); err != nil {
+			t.Error(err)
+		}
+		t.Logf("%v %+v", es, tr.Stats())
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
 	}
 }

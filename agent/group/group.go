@@ -27,12 +27,13 @@ type Group struct {
 	Interval time.Duration // from the begin of one round to that of the next
 	// Hold is how long a member may keep its filesystems frozen. Nobody waits longer than half of it for others while they stand.
 	Hold    time.Duration
-	Members []Peer // ordered by agent; this one is among them
+	Members []Peer // ordered by id; this one is among them
 }
 
 // Peer is a member as others reach it.
 type Peer struct {
-	Agent     string   // id, and common name of its certificate
+	ID        string   // of the machine
+	Agent     string   // id of the agent that captures it, and common name of the agent's certificate; may have several members
 	Name      string   // for people
 	Addresses []string // host:port, tried in this order
 }
@@ -42,7 +43,7 @@ func (g Group) roster() string {
 	h := sha256.New()
 	fmt.Fprintf(h, "%q", g.ID)
 	for _, p := range g.Members {
-		fmt.Fprintf(h, " %q", p.Agent)
+		fmt.Fprintf(h, " %q %q", p.ID, p.Agent)
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
@@ -97,17 +98,17 @@ type Membership struct {
 // Status tells how a member's rounds go.
 type Status struct {
 	Group       string
-	Coordinator string    // agent that led the last round; empty before the first
+	Coordinator string    // machine whose agent led the last round; empty before the first
 	LastID      string    // id of the last point of the group that this member proved; empty before the first
 	LastTime    time.Time // when that was
-	// Missed names the members without which the last round gave no point of the group, by agent. Empty when it did.
+	// Missed names the members without which the last round gave no point of the group. Empty when it did.
 	Missed []Missed
 }
 
 // MissedError tells why a capture is the machine's own and not a group's.
 type MissedError struct {
-	Group  string
-	Missed []Missed
+	Group  string   // its name
+	Missed []Missed // by name
 }
 
 func (e *MissedError) Error() string {
@@ -118,7 +119,7 @@ func (e *MissedError) Error() string {
 		if i == 0 {
 			sep = ": "
 		}
-		fmt.Fprintf(&b, "%s%s: %s", sep, m.Agent, m.Reason)
+		fmt.Fprintf(&b, "%s%s: %s", sep, m.Member, m.Reason)
 	}
 	return b.String()
 }

@@ -105,7 +105,7 @@ func clientTLS(cert tls.Certificate, ca *x509.CertPool, peer string) *tls.Config
 }
 
 // reach opens a connection to a member for a round, and returns when it has said that it is of the same group.
-func (n *Node) reach(g Group, peer Peer) (*link, error) {
+func (n *Node) reach(g Group, self string, peer Peer) (*link, error) {
 	end := time.Now().Add(n.limits.reach)
 	err := errors.New("no address of it is known")
 	for i, a := range peer.Addresses {
@@ -114,20 +114,20 @@ func (n *Node) reach(g Group, peer Peer) (*link, error) {
 			break
 		}
 		var l *link
-		if l, err = n.reachAt(g, peer, a, share); err == nil {
+		if l, err = n.reachAt(g, self, peer, a, share); err == nil {
 			return l, nil
 		}
 	}
 	return nil, fmt.Errorf("it was not reached: %w", err)
 }
 
-func (n *Node) reachAt(g Group, peer Peer, address string, limit time.Duration) (l *link, err error) {
+func (n *Node) reachAt(g Group, self string, peer Peer, address string, limit time.Duration) (l *link, err error) {
 	cert, ca, err := n.cfg.Identity()
 	if err != nil {
 		return nil, err
 	}
 	end := time.Now().Add(limit)
-	raw, err := n.cfg.dial(n.cfg.Self, address, limit)
+	raw, err := n.cfg.dial(self, address, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +138,7 @@ func (n *Node) reachAt(g Group, peer Peer, address string, limit time.Duration) 
 		}
 	}()
 	_ = conn.SetDeadline(end)
-	hi, err := encode(message{Kind: hello, Group: g.ID, Roster: g.roster(), Agent: n.cfg.Self})
+	hi, err := encode(message{Kind: hello, Group: g.ID, Roster: g.roster(), From: self, To: peer.ID})
 	if err != nil {
 		return nil, err
 	}
@@ -156,8 +156,8 @@ func (n *Node) reachAt(g Group, peer Peer, address string, limit time.Duration) 
 	switch {
 	case m.Kind == abort:
 		return nil, fmt.Errorf("it refused: %s", m.Reason)
-	case m.Kind != hello || m.Group != g.ID || m.Roster != g.roster() || m.Agent != peer.Agent:
-		return nil, violated("%s of %q in %q for a Hello", m.Kind, m.Agent, m.Group)
+	case m.Kind != hello || m.Group != g.ID || m.Roster != g.roster() || m.From != peer.ID || m.To != self:
+		return nil, violated("%s of %q in %q for a Hello", m.Kind, m.From, m.Group)
 	}
 	_ = conn.SetDeadline(time.Time{})
 	return newLink(conn, in), nil

@@ -56,7 +56,7 @@ func (w *Meeting) wait(ctx context.Context, to state) error {
 func (w *Meeting) missed() error {
 	w.m.mu.Lock()
 	defer w.m.mu.Unlock()
-	return &MissedError{Group: w.m.group.Name, Missed: w.p.missed}
+	return w.m.missedLocked(w.p)
 }
 
 func (w *Meeting) happen(e event, why string) {

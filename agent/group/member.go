@@ -126,18 +126,18 @@ func (m *member) due() {
 	r := &round{course: newCourse(len(m.group.Members)), id: hex.EncodeToString(id[:]), term: m.term, links: make([]*link, len(m.group.Members))}
 	m.round = r
 	r.limit = time.AfterFunc(m.node.limits.gather, func() { m.late(r) })
-	g := m.group
-	for i, p := range g.Members {
+	g, self := m.group, m.self
+	for i := range g.Members {
 		if i != m.self {
-			m.node.wg.Go(func() { m.coordinate(r, g, i, p) })
+			m.node.wg.Go(func() { m.coordinate(r, g, self, i) })
 		}
 	}
 	m.inviteLocked(nil, m.self, message{Round: r.id, Term: r.term})
 }
 
 // coordinate brings one member into the round and hears what it says.
-func (m *member) coordinate(r *round, g Group, i int, p Peer) {
-	l, err := m.node.reach(g, p)
+func (m *member) coordinate(r *round, g Group, self, i int) {
+	l, err := m.node.reach(g, g.Members[self].ID, g.Members[i])
 	if err == nil && !m.node.track(l.conn) {
 		_ = l.conn.Close()
 		err = errors.New("this agent has too many connections")
@@ -215,7 +215,7 @@ func (m *member) orderLocked(r *round, k kind) {
 		m.round = nil
 		for i, why := range r.missed {
 			if why != "" {
-				o.Missed = append(o.Missed, Missed{Agent: m.group.Members[i].Agent, Reason: brief(why)})
+				o.Missed = append(o.Missed, Missed{Member: m.group.Members[i].ID, Reason: brief(why)})
 			}
 		}
 	}
@@ -230,6 +230,20 @@ func (m *member) orderLocked(r *round, k kind) {
 	if p := m.part; p != nil && p.id == r.id {
 		m.happenLocked(p, onOrder[k], "", o.Missed)
 	}
+}
+
+// missedLocked tells why a part ended without the group's id, for people.
+func (m *member) missedLocked(p *part) error {
+	e := &MissedError{Group: m.group.Name}
+	for _, x := range p.missed {
+		for _, peer := range m.group.Members {
+			if peer.ID == x.Member {
+				x.Member = peer.Name
+			}
+		}
+		e.Missed = append(e.Missed, x)
+	}
+	return e
 }
 
 func brief(s string) string { return s[:min(len(s), maxText)] }
@@ -253,9 +267,9 @@ func (m *member) inviteLocked(l *link, from int, o message) {
 		why = fmt.Sprintf("the term %d is over", o.Term)
 	case p == nil:
 	case p.state > waiting || o.Term == p.term && from >= p.by:
-		why = fmt.Sprintf("it is in a round of %s", m.group.Members[p.by].Agent)
+		why = fmt.Sprintf("it is in a round of %s", m.group.Members[p.by].Name)
 	default:
-		m.happenLocked(p, onFailed, fmt.Sprintf("it went over to a round of %s", m.group.Members[from].Agent), nil)
+		m.happenLocked(p, onFailed, fmt.Sprintf("it went over to a round of %s", m.group.Members[from].Name), nil)
 	}
 	if why != "" {
 		l.send(message{Kind: abort, Term: m.term, Reason: why})
@@ -290,7 +304,7 @@ func (m *member) ordered(l *link, o message) {
 		return
 	}
 	if e == onAbort && len(o.Missed) == 0 {
-		o.Missed = []Missed{{Agent: m.group.Members[p.by].Agent, Reason: "it coordinated, and ended the round"}}
+		o.Missed = []Missed{{Member: m.group.Members[p.by].ID, Reason: "it coordinated, and ended the round"}}
 	}
 	m.happenLocked(p, e, "", o.Missed)
 }
@@ -301,7 +315,7 @@ func (m *member) lost(l *link, err error) {
 	defer m.mu.Unlock()
 	l.cut()
 	if p := m.part; p != nil && p.link == l {
-		m.happenLocked(p, onAbort, "", []Missed{{Agent: m.group.Members[p.by].Agent, Reason: brief(fmt.Sprintf("it coordinated, and its connection was lost: %v", err))}})
+		m.happenLocked(p, onAbort, "", []Missed{{Member: m.group.Members[p.by].ID, Reason: brief(fmt.Sprintf("it coordinated, and its connection was lost: %v", err))}})
 	}
 }
 
@@ -317,7 +331,7 @@ func (m *member) waited(p *part) {
 		return
 	}
 	why := "it coordinated, and gave no order in time"
-	m.happenLocked(p, onFailed, why, []Missed{{Agent: m.group.Members[p.by].Agent, Reason: why}})
+	m.happenLocked(p, onFailed, why, []Missed{{Member: m.group.Members[p.by].ID, Reason: why}})
 }
 
 // happenLocked moves this member's part. why is for the coordinator when it hears abort; missed names who is at fault, by default
@@ -347,7 +361,7 @@ func (m *member) happenLocked(p *part, e event, why string, missed []Missed) {
 				why = "it was given an order out of turn"
 			}
 			if len(missed) == 0 {
-				missed = []Missed{{Agent: m.group.Members[m.self].Agent, Reason: brief(why)}}
+				missed = []Missed{{Member: m.group.Members[m.self].ID, Reason: brief(why)}}
 			}
 			p.missed = missed
 		}
@@ -376,13 +390,13 @@ func (m *member) sayLocked(p *part, a message) {
 // endedLocked records how a round went and sets the alarm for the next. After one that failed the next in the order leads: where a
 // link is cut, another may reach all.
 func (m *member) endedLocked(p *part) {
-	m.status.Coordinator, m.status.Missed = m.group.Members[p.by].Agent, p.missed
+	m.status.Coordinator, m.status.Missed = m.group.Members[p.by].ID, p.missed
 	if p.won {
 		m.status.LastID, m.status.LastTime, m.leader = p.id, time.Now().UTC(), p.by
 		m.log.Debug("the group was captured", "round", p.id)
 	} else {
 		m.leader = (p.by + 1) % len(m.group.Members)
-		m.log.Debug("the group was not captured", "round", p.id, "err", &MissedError{m.group.Name, p.missed})
+		m.log.Debug("the group was not captured", "round", p.id, "err", m.missedLocked(p))
 	}
 	if !m.gone {
 		m.alarm.Reset(max(0, m.group.Interval-time.Since(m.began)) + m.turn())

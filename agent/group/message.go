@@ -64,7 +64,8 @@ type message struct {
 	Kind   kind     `json:"-"`
 	Group  string   `json:"group,omitempty"`
 	Roster string   `json:"roster,omitempty"`
-	Agent  string   `json:"agent,omitempty"`
+	From   string   `json:"from,omitempty"`
+	To     string   `json:"to,omitempty"`
 	Round  string   `json:"round,omitempty"`
 	Term   uint64   `json:"term,omitempty"`
 	Reason string   `json:"reason,omitempty"`
@@ -73,7 +74,7 @@ type message struct {
 
 // Missed is a member without which there was no point of the group, and why.
 type Missed struct {
-	Agent  string `json:"agent"`
+	Member string `json:"member"` // the machine's id
 	Reason string `json:"reason"`
 }
 
@@ -81,7 +82,7 @@ func (m *message) check() error {
 	switch {
 	case m.Kind == 0 || m.Kind > lastKind:
 		return violated("message of %s", m.Kind)
-	case m.Kind == hello && (m.Group == "" || m.Roster == "" || m.Agent == ""):
+	case m.Kind == hello && (m.Group == "" || m.Roster == "" || m.From == "" || m.To == ""):
 		return violated("Hello of nobody")
 	case m.Kind == prepare && m.Round == "":
 		return violated("Prepare for no round")
@@ -90,14 +91,14 @@ func (m *message) check() error {
 	case len(m.Missed) > maxMissed:
 		return violated("%d members that missed", len(m.Missed))
 	}
-	for _, s := range []string{m.Group, m.Roster, m.Agent, m.Round, m.Reason} {
+	for _, s := range []string{m.Group, m.Roster, m.From, m.To, m.Round, m.Reason} {
 		if len(s) > maxText {
 			return violated("text of %d bytes", len(s))
 		}
 	}
 	for _, x := range m.Missed {
-		if len(x.Agent) > maxText || len(x.Reason) > maxText {
-			return violated("text of %d and %d bytes", len(x.Agent), len(x.Reason))
+		if len(x.Member) > maxText || len(x.Reason) > maxText {
+			return violated("text of %d and %d bytes", len(x.Member), len(x.Reason))
 		}
 	}
 	return nil

@@ -38,7 +38,7 @@ func TestAMessageOutOfBoundsIsRefused(t *testing.T) {
 		"a Hello of nobody":    {Kind: hello, Group: "g", Roster: "r"},
 		"a Prepare for nobody": {Kind: prepare},
 		"a long reason":        {Kind: abort, Reason: long},
-		"a long name":          {Kind: abort, Missed: []Missed{{Agent: long}}},
+		"a long name":          {Kind: abort, Missed: []Missed{{Member: long}}},
 		"too many names":       {Kind: abort, Missed: make([]Missed, maxMissed+1)},
 		"a term beyond reason": {Kind: prepare, Round: "r", Term: maxTerm + 1},
 	} {
@@ -51,8 +51,8 @@ func TestAMessageOutOfBoundsIsRefused(t *testing.T) {
 // FuzzRead holds that no bytes panic or allocate beyond bounds, and that what is read is written and read the same again.
 func FuzzRead(f *testing.F) {
 	for _, m := range []message{
-		{Kind: hello, Group: "g", Roster: "00ff", Agent: "a"}, {Kind: prepare, Round: "r", Term: 3}, {Kind: thawed},
-		{Kind: abort, Reason: "late", Term: 9, Missed: []Missed{{Agent: "b", Reason: "it was not frozen in time"}}},
+		{Kind: hello, Group: "g", Roster: "00ff", From: "a", To: "b"}, {Kind: prepare, Round: "r", Term: 3}, {Kind: thawed},
+		{Kind: abort, Reason: "late", Term: 9, Missed: []Missed{{Member: "b", Reason: "it was not frozen in time"}}},
 	} {
 		b, err := encode(m)
 		if err != nil {

@@ -65,9 +65,9 @@ func (n *Node) Set(want map[string]Membership) error {
 		}
 	}
 	for machine, w := range want {
-		self := slices.IndexFunc(w.Group.Members, func(p Peer) bool { return p.Agent == n.cfg.Self })
+		self := slices.IndexFunc(w.Group.Members, func(p Peer) bool { return p.ID == machine })
 		if self < 0 {
-			n.cfg.Log.Error("a group does not have this agent among its members", "item", machine, "group", w.Group.ID)
+			n.cfg.Log.Error("a group does not have this machine among its members", "item", machine, "group", w.Group.ID)
 			continue
 		}
 		if m := n.members[machine]; m != nil {
@@ -213,7 +213,7 @@ func (n *Node) serve(raw net.Conn) {
 		l.finish()
 		return
 	}
-	l.send(message{Kind: hello, Group: hi.Group, Roster: hi.Roster, Agent: n.cfg.Self})
+	l.send(message{Kind: hello, Group: hi.Group, Roster: hi.Roster, From: hi.To, To: hi.From})
 	first, err := read(in)
 	if err != nil || first.Kind != prepare {
 		l.cut()
@@ -232,24 +232,24 @@ func (n *Node) serve(raw net.Conn) {
 }
 
 // greeted finds the member that a Hello is for, and the place of the one who says it in the order; or why not.
-func (n *Node) greeted(hi message, peer string) (m *member, from int, why string) {
+func (n *Node) greeted(hi message, agent string) (m *member, from int, why string) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	for _, m := range n.members {
-		m.mu.Lock()
-		g := m.group
-		m.mu.Unlock()
-		if g.ID != hi.Group {
-			continue
-		}
-		from := slices.IndexFunc(g.Members, func(p Peer) bool { return p.Agent == peer })
-		switch {
-		case peer != hi.Agent || from < 0 || peer == n.cfg.Self:
-			return nil, 0, "it does not know this agent as a member"
-		case g.roster() != hi.Roster:
-			return nil, 0, "it knows another list of members"
-		}
-		return m, from, ""
+	m = n.members[hi.To]
+	n.mu.Unlock()
+	if m == nil {
+		return nil, 0, "it is not in this group"
 	}
-	return nil, 0, "it is not in this group"
+	m.mu.Lock()
+	g := m.group
+	m.mu.Unlock()
+	from = slices.IndexFunc(g.Members, func(p Peer) bool { return p.ID == hi.From })
+	switch {
+	case g.ID != hi.Group:
+		return nil, 0, "it is not in this group"
+	case from < 0 || g.Members[from].Agent != agent || hi.From == hi.To:
+		return nil, 0, "it does not know this agent as a member"
+	case g.roster() != hi.Roster:
+		return nil, 0, "it knows another list of members"
+	}
+	return m, from, ""
 }

@@ -17,7 +17,7 @@ func loopback(t *testing.T, n int) (Group, []net.Listener) {
 			t.Fatal(err)
 		}
 		ls = append(ls, l)
-		g.Members = append(g.Members, Peer{Agent: name, Name: name, Addresses: []string{l.Addr().String()}})
+		g.Members = append(g.Members, Peer{ID: name, Agent: name, Name: name, Addresses: []string{l.Addr().String()}})
 	}
 	return g, ls
 }
@@ -58,7 +58,7 @@ func TestAStrangersCertificateIsNotLetIn(t *testing.T) {
 	c.start(2, stranger)
 	until(t, 60*time.Second, "rounds that name m02", func() bool {
 		s, _ := c.machines[0].node.Status("m00")
-		return len(s.Missed) == 1 && s.Missed[0].Agent == "m02"
+		return len(s.Missed) == 1 && s.Missed[0].Member == "m02"
 	})
 	if got := len(c.machines[2].points()); got != 0 {
 		t.Errorf("the stranger has %d points of the group", got)
@@ -84,7 +84,7 @@ func TestAMemberThatCannotBeCapturedIsNamedAndTheOthersGoOnAlone(t *testing.T) {
 	for i := range 3 {
 		until(t, 60*time.Second, "member 3 is named with its reason", func() bool {
 			s, _ := c.machines[i].node.Status(c.names[i])
-			return len(s.Missed) == 1 && s.Missed[0] == (Missed{Agent: "m03", Reason: why})
+			return len(s.Missed) == 1 && s.Missed[0] == (Missed{Member: "m03", Reason: why})
 		})
 		m := c.machines[i]
 		own := func() (n int) {

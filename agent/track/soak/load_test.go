@@ -1,0 +1,170 @@
+package soak_test
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lifeboat-dr/lifeboat/agent/track/tracktest/loopdisk"
+)
+
+// place is where a load writes: a disk as it is, or a filesystem on it.
+type place struct {
+	t     *testing.T
+	d     *loopdisk.Disk
+	mount string // empty: none
+}
+
+func run(name string, args ...string) error {
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s %v: %w: %s", name, args, err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+// format makes a filesystem on the disk or its partition and mounts it.
+func (p *place) format(fs string, partition bool) {
+	p.t.Helper()
+	device := p.d.Path
+	if partition {
+		device = p.d.Partition(p.t, 1, 1<<20, p.d.Size()-2<<20)
+	}
+	mkfs := map[string][]string{
+		"ext4":  {"mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", device},
+		"xfs":   {"mkfs.xfs", "-q", "-f", device},
+		"btrfs": {"mkfs.btrfs", "-q", "-f", device},
+	}[fs]
+	if err := run(mkfs[0], mkfs[1:]...); err != nil {
+		p.t.Fatal(err)
+	}
+	p.mount = p.t.TempDir()
+	if err := unix.Mount(device, p.mount, fs, 0, ""); err != nil {
+		p.t.Fatalf("mount %s: %v", fs, err)
+	}
+	p.t.Cleanup(func() {
+		for range 100 { // a load that was stopped may take a moment to let go
+			if err := unix.Unmount(p.mount, 0); err == nil {
+				return
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		p.t.Errorf("%s stays mounted", p.mount)
+	})
+}
+
+const fiFreeze, fiThaw = 0xC0045877, 0xC0045878
+
+// freeze stops writes to the filesystem until the returned function is called. A disk as it is stands still by itself.
+func (p *place) freeze() (thaw func()) {
+	p.t.Helper()
+	if p.mount == "" {
+		return func() {}
+	}
+	f, err := os.Open(p.mount)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if err := unix.IoctlSetInt(int(f.Fd()), fiFreeze, 0); err != nil {
+		p.t.Fatalf("freeze: %v", err)
+	}
+	thawed := false
+	thaw = func() {
+		if thawed {
+			return
+		}
+		thawed = true
+		if err := unix.IoctlSetInt(int(f.Fd()), fiThaw, 0); err != nil {
+			p.t.Errorf("thaw: %v", err)
+		}
+		_ = f.Close()
+	}
+	p.t.Cleanup(thaw) // before the filesystem is unmounted
+	return thaw
+}
+
+// load writes for about so long, and returns.
+func (p *place) load(rng *rand.Rand, long time.Duration) error {
+	if p.mount == "" {
+		return p.raw(rng, long)
+	}
+	return p.files(rng, long)
+}
+
+func fio(rng *rand.Rand, long time.Duration, args ...string) error {
+	sizes := [...]string{"4k/100", "4k/100", "4k/90:512/10", "512/20:4k/40:60k/20:512k/10:1m/10"}
+	depth := 1 << rng.IntN(7)
+	return run("fio", append([]string{"--name=soak", "--rw=randwrite", "--ioengine=libaio", fmt.Sprintf("--iodepth=%d", depth), "--refill_buffers",
+		"--bssplit=" + sizes[rng.IntN(len(sizes))], fmt.Sprintf("--randseed=%d", rng.Uint32()), "--norandommap", "--allow_file_create=1",
+		"--time_based", fmt.Sprintf("--runtime=%dms", long.Milliseconds())}, args...)...)
+}
+
+// raw writes to the disk, gives some of it back, writes zeros.
+func (p *place) raw(rng *rand.Rand, long time.Duration) error {
+	for range rng.IntN(6) {
+		n := 512 << rng.IntN(14)
+		off := rng.Int64N((p.d.Size()-int64(n))/512) * 512
+		call := p.d.Discard
+		if rng.IntN(2) == 0 {
+			call = p.d.WriteZeroes
+		}
+		if err := call(off, int64(n)); err != nil {
+			return err
+		}
+	}
+	return fio(rng, long, "--filename="+p.d.Path, "--direct=1", fmt.Sprintf("--size=%d", p.d.Size()>>20<<20))
+}
+
+// files writes files with and without the cache, and does what people do with files.
+func (p *place) files(rng *rand.Rand, long time.Duration) error {
+	name := filepath.Join(p.mount, fmt.Sprintf("data%d", rng.IntN(3)))
+	switch rng.IntN(6) {
+	case 0:
+		if err := run("fstrim", p.mount); err != nil {
+			return err
+		}
+	case 1:
+		if err := os.RemoveAll(name); err != nil {
+			return err
+		}
+	case 2: // punch a hole, truncate
+		f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			return err
+		}
+		_ = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, rng.Int64N(8<<20), 1+rng.Int64N(4<<20))
+		if err := f.Truncate(rng.Int64N(16 << 20)); err != nil {
+			return err
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+	case 3: // many small files
+		dir := filepath.Join(p.mount, "small")
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return err
+		}
+		for i := range 200 {
+			if err := os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), bytes.Repeat([]byte{byte(rng.Uint32())}, rng.IntN(20000)), 0o600); err != nil {
+				return err
+			}
+		}
+	}
+	args := []string{"--filename=" + name, "--size=40m"}
+	if rng.IntN(3) == 0 {
+		args = append(args, "--direct=0", "--fsync=64", "--ioengine=psync")
+	} else {
+		args = append(args, "--direct=1", "--bssplit=4k/100")
+	}
+	return fio(rng, long, args...)
+}

@@ -214,7 +214,7 @@ func recordObserved(tx store.Tx, it *dr.Item, report dr.Observed, reported, mine
 	if !mine || !reported {
 		return nil
 	}
-	return noticeProgress(tx, it, report, m, now)
+	return noticeProgress(tx, it, report, old.ResyncTime, m, now)
 }
 
 // Phases of ProtectionStatus in the fleet protocol.
@@ -224,8 +224,8 @@ const (
 	phaseFenced = "fenced"
 )
 
-// noticeProgress lets the item follow what its agent tells.
-func noticeProgress(tx store.Tx, it *dr.Item, o dr.Observed, m dr.Machine, now time.Time) error {
+// noticeProgress lets the item follow what its agent tells. lastResync is when the last resync began that it told of before.
+func noticeProgress(tx store.Tx, it *dr.Item, o dr.Observed, lastResync time.Time, m dr.Machine, now time.Time) error {
 	before := it.State
 	changed := false
 	if o.Generation == it.Generation && it.Generation > it.Acknowledged && o.Phase != phaseFenced {
@@ -248,10 +248,11 @@ func noticeProgress(tx store.Tx, it *dr.Item, o dr.Observed, m dr.Machine, now t
 		}
 		it.State = next
 	}
-	if it.State.Resync != before.Resync {
-		if err := resyncEvent(tx, it, now); err != nil {
-			return err
-		}
+	// One that began and ended between two reports is told of, too.
+	began := it.State.Resync && !before.Resync || !before.Resync && o.ResyncTime.After(lastResync)
+	ended := !it.State.Resync && (before.Resync || began)
+	if err := resyncEvents(tx, it, o, began, ended, now); err != nil {
+		return err
 	}
 	if hw := m.Hardware(); !sameHardware(hw, it.Hardware) && strings.EqualFold(m.ProductUUID, it.HomeUUID) {
 		it.Hardware, changed = hw, true
@@ -268,10 +269,17 @@ func sameHardware(a, b dr.Hardware) bool {
 	return x.CPUs == y.CPUs && x.MemoryBytes == y.MemoryBytes && x.Firmware == y.Firmware && x.OSType == y.OSType && x.OSName == y.OSName && slices.Equal(a.MACs, b.MACs)
 }
 
-func resyncEvent(tx store.Tx, it *dr.Item, now time.Time) error {
-	e := ItemEvent(it, "Resync", dr.SeverityWarning, "Resynchronization of "+it.FriendlyName+" began")
-	if !it.State.Resync {
-		e = ItemEvent(it, "ResyncDone", dr.SeverityOK, "Resynchronization of "+it.FriendlyName+" ended")
+func resyncEvents(tx store.Tx, it *dr.Item, o dr.Observed, began, ended bool, now time.Time) error {
+	if began {
+		e := ItemEvent(it, "Resync", dr.SeverityWarning, fmt.Sprintf("Resynchronization of %s began: %s", it.FriendlyName, o.ResyncCause()))
+		e.HealthErrors = []dr.HealthError{dr.ResyncError(it, o, now)}
+		if err := SaveEvent(tx, &e, now); err != nil {
+			return err
+		}
 	}
+	if !ended {
+		return nil
+	}
+	e := ItemEvent(it, "ResyncDone", dr.SeverityOK, "Resynchronization of "+it.FriendlyName+" ended")
 	return SaveEvent(tx, &e, now)
 }

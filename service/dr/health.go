@@ -32,6 +32,8 @@ const (
 	HealthFenced          = "GenerationClosed"
 	HealthNoAppConsistent = "NoApplicationConsistentPoint"
 	HealthReplicatorDown  = "ReplicatorDown"
+	HealthChurn           = "ChurnAboveBandwidth"
+	HealthPointsLate      = "PointsLate"
 )
 
 // HeartbeatLimit is how long an agent or replicator may be silent before it counts as lost. Their long polls last 30 seconds.
@@ -67,11 +69,15 @@ func Judge(e Evidence, now time.Time) (string, []HealthError) {
 			RecommendedAction: "check that the machine runs and that lifeboat-agent is running and can reach its configuration server"})
 	}
 	if lag, ok := RPOLag(e, now); ok && e.Policy.RPOThreshold > 0 && lag > e.Policy.RPOThreshold {
+		b := findBottleneck(e.Observed)
 		add(HealthError{Code: HealthRPOBreach, Level: LevelError, Category: CategoryReplication,
 			Message:           fmt.Sprintf("the newest recovery point is %s old; the policy allows %s", lag.Round(time.Second), e.Policy.RPOThreshold),
 			Summary:           "The recovery point objective is breached.",
-			PossibleCauses:    "the agent is stopped, the network or the process server is slower than the machine writes, or captures fail",
-			RecommendedAction: "check the agent's heartbeat and progress, the process server's load and the network between them"})
+			PossibleCauses:    b.causes,
+			RecommendedAction: b.action})
+	}
+	if h, ok := late(e, now); ok {
+		add(h)
 	}
 	if e.Item.State.Phase == PhaseProtected && e.Policy.AppConsistentEvery > 0 {
 		since := e.Item.State.Since
@@ -87,11 +93,7 @@ func Judge(e Evidence, now time.Time) (string, []HealthError) {
 		}
 	}
 	if e.Item.State.Resync {
-		add(HealthError{Code: HealthResync, Level: LevelWarning, Category: CategoryReplication,
-			Message:           "the machine's disks are being compared with the newest recovery point",
-			Summary:           "Resynchronization is in progress.",
-			PossibleCauses:    "change tracking was lost (an unclean shutdown, a full change log), or a repair was asked for",
-			RecommendedAction: "wait until it is done; only differences are sent"})
+		add(ResyncError(e.Item, e.Observed, now))
 	}
 	if e.Item.Fenced && e.Item.State.PendingJob == "" && Replicates(e.Item.State.Phase) {
 		add(HealthError{Code: HealthFenced, Level: LevelError, Category: CategoryReplication,
@@ -136,6 +138,15 @@ func stranger(e Evidence, now time.Time) HealthError {
 		Summary:           "Another copy of the machine is running. It is fenced and cannot replicate.",
 		PossibleCauses:    "the source came back after a failover, or the machine was cloned with its agent",
 		RecommendedAction: "shut the other machine down, or enrol a clone's agent anew"}, e.Item, now)
+}
+
+// ResyncError tells that an item's disks are compared as a whole, and why.
+func ResyncError(item *Item, o Observed, now time.Time) HealthError {
+	return finish(HealthError{Code: HealthResync, Level: LevelWarning, Category: CategoryReplication,
+		Message:           "the machine's disks are being compared with the newest recovery point",
+		Summary:           "Resynchronization is in progress.",
+		PossibleCauses:    o.ResyncCause(),
+		RecommendedAction: "wait until it is done; only differences are sent"}, item, now)
 }
 
 func finish(h HealthError, item *Item, now time.Time) HealthError {

@@ -164,6 +164,14 @@ type Observed struct {
 	StrangerSeen time.Time
 }
 
+// ResyncCause is why the disks are, or were last, compared as a whole.
+func (o Observed) ResyncCause() string {
+	if o.ResyncReason != "" {
+		return o.ResyncReason
+	}
+	return "change tracking was lost (an unclean shutdown, a full change log), or a repair was asked for"
+}
+
 // DiskProgress is the running pass over one disk.
 type DiskProgress struct {
 	ID               string

@@ -83,6 +83,11 @@ func TestJudge(t *testing.T) {
 	}
 	heard := Observed{LastHeartbeat: now.Add(-time.Second)}
 	point := func(age time.Duration) *Point { return &Point{Time: now.Add(-age)} }
+	often := Policy{RPOThreshold: 15 * time.Minute, CrashConsistentEvery: 30 * time.Second}
+	limit := int64(1_000_000)
+	throttled, blocked := heard, heard
+	throttled.ThrottledPercent, throttled.BlockedPercent, throttled.Throttle, throttled.Churn = 60, 55, &limit, 5_000_000
+	blocked.ThrottledPercent, blocked.BlockedPercent, blocked.Churn = 10, 50, 123_456_789
 	resync := item(PhaseProtected)
 	resync.State.Resync = true
 	cases := []struct {
@@ -93,6 +98,12 @@ func TestJudge(t *testing.T) {
 	}{
 		{"a fresh point and a heartbeat are normal", Evidence{Item: item(PhaseProtected), Policy: policy, Observed: heard, Newest: point(time.Minute)}, HealthNormal, nil},
 		{"a point older than the RPO is a breach", Evidence{Item: item(PhaseProtected), Policy: policy, Observed: heard, Newest: point(16 * time.Minute)}, HealthCritical, []string{HealthRPOBreach}},
+		{"a throttle that is too low is named", Evidence{Item: item(PhaseProtected), Policy: often, Observed: throttled, Newest: point(91 * time.Second)}, HealthWarning, []string{HealthChurn}},
+		{"two intervals and a while are no delay yet", Evidence{Item: item(PhaseProtected), Policy: often, Observed: throttled, Newest: point(90 * time.Second)}, HealthNormal, nil},
+		{"a slow network is named", Evidence{Item: item(PhaseProtected), Policy: often, Observed: blocked, Newest: point(16 * time.Minute)}, HealthCritical, []string{HealthRPOBreach, HealthChurn}},
+		{"points may be late for another reason", Evidence{Item: item(PhaseProtected), Policy: often, Observed: heard, Newest: point(5 * time.Minute)}, HealthWarning, []string{HealthPointsLate}},
+		{"points of a silent agent are not late besides", Evidence{Item: item(PhaseProtected), Policy: often, Newest: point(5 * time.Minute)}, HealthCritical, []string{HealthNoHeartbeat}},
+		{"a resync takes its time", Evidence{Item: resync, Policy: often, Observed: throttled, Newest: point(5 * time.Minute)}, HealthWarning, []string{HealthResync}},
 		{"silence is critical", Evidence{Item: item(PhaseProtected), Policy: policy, Newest: point(time.Minute)}, HealthCritical, []string{HealthNoHeartbeat}},
 		{"a resync is a warning", Evidence{Item: resync, Policy: policy, Observed: heard, Newest: point(time.Minute)}, HealthWarning, []string{HealthResync}},
 		{"after failover nothing is judged", Evidence{Item: item(PhaseUnplannedPending), Policy: policy, Newest: point(time.Hour)}, HealthNone, nil},

@@ -60,12 +60,13 @@ type world struct {
 	homePoint job.PointRef // what the home disks hold, after a write-back
 	failures  map[string][]queue.Failure
 	done      map[string]int
-	silent    bool            // agents say nothing
-	deaf      bool            // the master target takes no tasks
-	dry       bool            // replicas' disks do not fill
-	vaultFile string          // that the bucket holds, once one was written
-	lame      bool            // agents report and capture nothing
-	answered  map[string]bool // captures that were asked for and made
+	silent    bool               // agents say nothing
+	deaf      bool               // the master target takes no tasks
+	dry       bool               // replicas' disks do not fill
+	vaultFile string             // that the bucket holds, once one was written
+	lame      bool               // agents report and capture nothing
+	tell      func(*dr.Observed) // what an agent that may ship reports besides; may be nil
+	answered  map[string]bool    // captures that were asked for and made
 }
 
 type generation struct {
@@ -335,6 +336,11 @@ func (w *world) agent(id, name, uuid string) error {
 				}
 				o.LastCaptureID = it.Item.CaptureID
 			}
+			w.mu.Lock()
+			if w.tell != nil {
+				w.tell(&o)
+			}
+			w.mu.Unlock()
 		}
 		observed = append(observed, o)
 	}

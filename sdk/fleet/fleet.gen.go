@@ -265,6 +265,9 @@ type AgentDesired struct {
 
 // AgentReport defines model for AgentReport.
 type AgentReport struct {
+	// GroupAddresses host:port at which members of the machine's group reach this agent.
+	GroupAddresses []string `json:"groupAddresses,omitempty,omitzero"`
+
 	// Machine The machine an agent runs on, as it sees itself.
 	Machine Machine `json:"machine"`
 
@@ -372,6 +375,49 @@ type GrantDisk struct {
 	SizeBytes int64  `json:"sizeBytes"`
 }
 
+// Group The consistency group whose members are captured at one moment, this machine among them (docs/wire.md, the group port).
+type Group struct {
+	Id string `json:"id"`
+
+	// IntervalSeconds Between the group's points.
+	IntervalSeconds int `json:"intervalSeconds"`
+
+	// Members Ordered by machineId.
+	Members []GroupMember `json:"members"`
+	Name    string        `json:"name"`
+}
+
+// GroupMember defines model for GroupMember.
+type GroupMember struct {
+	// Addresses host:port, as its agent reported them.
+	Addresses []string `json:"addresses"`
+
+	// AgentId The agent that captures the machine.
+	AgentId   string `json:"agentId"`
+	MachineId string `json:"machineId"`
+	Name      string `json:"name"`
+}
+
+// GroupMissed defines model for GroupMissed.
+type GroupMissed struct {
+	MachineId string `json:"machineId"`
+	Reason    string `json:"reason"`
+}
+
+// GroupStatus How the last round of the machine's group went.
+type GroupStatus struct {
+	// Coordinator Machine whose agent led the last round.
+	Coordinator string `json:"coordinator,omitempty,omitzero"`
+	GroupId     string `json:"groupId"`
+
+	// LastPointId The groupId that the points of the last whole round share.
+	LastPointId   string    `json:"lastPointId,omitempty,omitzero"`
+	LastPointTime time.Time `json:"lastPointTime,omitempty,omitzero"`
+
+	// Missed Members without which the last round gave no point of the group. Empty when it did.
+	Missed []GroupMissed `json:"missed,omitempty,omitzero"`
+}
+
 // HostedMachine A machine that runs on a hypervisor, as that sees it. What is inside its guest is not known.
 type HostedMachine struct {
 	// Machine The machine an agent runs on, as it sees itself.
@@ -408,7 +454,7 @@ type Machine struct {
 	Firmware MachineFirmware `json:"firmware,omitempty,omitzero"`
 	Hostname string          `json:"hostname"`
 
-	// Hypervisor The agent protects the machines that run on this one
+	// Hypervisor The agent protects the machines that run on this one, from outside, and not this one.
 	Hypervisor    bool            `json:"hypervisor,omitempty,omitzero"`
 	IpAddresses   []string        `json:"ipAddresses,omitempty,omitzero"`
 	KernelVersion string          `json:"kernelVersion,omitempty,omitzero"`
@@ -503,7 +549,10 @@ type Protection struct {
 	// Grant Compact JWS (EdDSA) over GrantClaims.
 	Grant        string    `json:"grant,omitempty,omitzero"`
 	GrantExpires time.Time `json:"grantExpires,omitempty,omitzero"`
-	MachineId    string    `json:"machineId"`
+
+	// Group The consistency group whose members are captured at one moment, this machine among them (docs/wire.md, the group port).
+	Group     Group  `json:"group,omitempty,omitzero"`
+	MachineId string `json:"machineId"`
 
 	// MachineUuid SMBIOS UUID of the machine to protect. Only for an agent on a hypervisor.
 	MachineUuid string              `json:"machineUuid,omitempty,omitzero"`
@@ -530,10 +579,10 @@ type ProtectionStatus struct {
 	// ChangedBytes Bytes of the disks that differed since the agent started. A block counts as often as a pass found it changed.
 	ChangedBytes int64 `json:"changedBytes,omitempty,omitzero"`
 
-	// ChurnBytesPerSecond What changed between the newest two points
+	// ChurnBytesPerSecond What changed between the newest two points, per second.
 	ChurnBytesPerSecond int64 `json:"churnBytesPerSecond,omitempty,omitzero"`
 
-	// DirtyBytes Bytes written since they were last read
+	// DirtyBytes Bytes written since they were last read, of disks whose writes are tracked, as last looked at.
 	DirtyBytes int64          `json:"dirtyBytes,omitempty,omitzero"`
 	Disks      []DiskProgress `json:"disks,omitempty,omitzero"`
 
@@ -544,7 +593,10 @@ type ProtectionStatus struct {
 	FreezeMicros int64 `json:"freezeMicros,omitempty,omitzero"`
 	Generation   int64 `json:"generation"`
 
-	// LagMillis Age of the newest point
+	// Group How the last round of the machine's group went.
+	Group GroupStatus `json:"group,omitempty,omitzero"`
+
+	// LagMillis Age of the newest point, its capture instant, when this was reported.
 	LagMillis int64 `json:"lagMillis,omitempty,omitzero"`
 
 	// LastCaptureId The last captureId of the desired state that was answered by a durable point.

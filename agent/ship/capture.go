@@ -47,6 +47,9 @@ func image(d *disk) bool  { return d.src.File && !d.src.Stopped } // by scripts,
 // capture makes one recovery point: passes over the running machine until little differs, then a last one at one instant of all
 // disks, then everything to the replicator and its word that the point is durable. A *refusal leaves the session usable.
 func (s *session) capture(ctx context.Context, want fleet.Protection) (err error) {
+	if s.machine != nil {
+		return s.captureHost(ctx, want)
+	}
 	app := want.AppConsistentSeconds > 0 && s.p.cfg.Scripts.Any() &&
 		time.Since(s.p.memo.AppTime) >= time.Duration(want.AppConsistentSeconds)*time.Second
 	limit := defaultFreeze
@@ -230,7 +233,7 @@ func (s *session) window(ctx context.Context, mem *spool, meet *meeting, app boo
 			}
 		}
 	}
-	if err := s.look(); err != nil {
+	if err := s.look(ctx); err != nil {
 		return instant, nil, nil, err
 	}
 	w, err := s.p.guard.Prepare(ctx, s.filesystems())
@@ -339,7 +342,7 @@ func (s *session) sealAll(ctx context.Context) error {
 		}
 		wg.Go(func() {
 			err := d.seal(ctx)
-			if v, ok := d.tracker.Tracker.(verifier); ok && err == nil {
+			if v, ok := d.tracker.Tracker.(track.Verifier); ok && err == nil {
 				if err = v.Verify(len(d.src.Filesystems) > 0); err != nil {
 					err = fmt.Errorf("%w: %w", track.ErrLost, err)
 					d.tracker.lose(err)
@@ -354,10 +357,6 @@ func (s *session) sealAll(ctx context.Context) error {
 	wg.Wait()
 	return errors.Join(errs...)
 }
-
-// verifier is a tracker that counts the bytes it saw written. Verify tells, after Seal, whether they are all that the kernel counted;
-// still, that no request can be in flight. When they are not, no epoch since the Verify before can be vouched for.
-type verifier interface{ Verify(still bool) error }
 
 // deliver ships what the window found and has the point made.
 func (s *session) deliver(ctx context.Context, want fleet.Protection, mem *spool, epochs []int64, seal *wire.Seal, warn error) error {
@@ -377,7 +376,7 @@ func (s *session) deliver(ctx context.Context, want fleet.Protection, mem *spool
 		d.owed = nil
 	}
 	start := time.Now()
-	seal.Hardware = s.p.hardware()
+	seal.Hardware = s.p.hardware(ctx)
 	durable, err := s.link.seal(ctx, seal)
 	if err != nil {
 		return err

@@ -19,7 +19,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/sdk/fleet"
 )
 
-// machine is a mounted ext4 on a loop device with a writer that appends numbered, checksummed records.
+// machine is a mounted filesystem on a loop device with a writer that appends numbered, checksummed records.
 type machine struct {
 	t       *testing.T
 	backing string
@@ -29,7 +29,9 @@ type machine struct {
 	stop    func() int64 // ends the writer and tells how many records were synced
 }
 
-func newMachine(t *testing.T, size int64) *machine {
+func newMachine(t *testing.T, size int64) *machine { return newMachineWith(t, "ext4", size) }
+
+func newMachineWith(t *testing.T, fs string, size int64) *machine {
 	t.Helper()
 	dir := t.TempDir()
 	m := &machine{t: t, backing: filepath.Join(dir, "backing.img"), mount: filepath.Join(dir, "mnt")}
@@ -46,7 +48,12 @@ func newMachine(t *testing.T, size int64) *machine {
 	if err := os.Mkdir(m.mount, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	command(t, "mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", m.backing)
+	switch fs {
+	case "ext4":
+		command(t, "mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", m.backing)
+	case "xfs":
+		command(t, "mkfs.xfs", "-q", m.backing)
+	}
 	m.loop = command(t, "losetup", "--find", "--show", m.backing)
 	t.Cleanup(func() { command(t, "losetup", "-d", m.loop) })
 	command(t, "mount", m.loop, m.mount)

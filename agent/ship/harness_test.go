@@ -272,7 +272,7 @@ func disksOf(t testing.TB, c source.Config) []source.Disk {
 func command(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	if _, err := exec.LookPath(name); err != nil {
-		t.Fatalf("%s is missing: install e2fsprogs and mount (Debian)", name)
+		t.Fatalf("%s is missing: install e2fsprogs, xfsprogs and mount (Debian)", name)
 	}
 	out, err := exec.Command(name, args...).CombinedOutput()
 	if err != nil {

@@ -79,6 +79,12 @@ func (m *memory) sessions() int {
 	return m.opened
 }
 
+func (m *memory) requests() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.asked
+}
+
 func (m *memory) putBytes(disk string) int64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -20,6 +21,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/agent/quiesce"
 	"github.com/lifeboat-dr/lifeboat/agent/ship"
 	"github.com/lifeboat-dr/lifeboat/agent/source"
+	"github.com/lifeboat-dr/lifeboat/agent/track/kernel"
 	"github.com/lifeboat-dr/lifeboat/replicator/ingest"
 	"github.com/lifeboat-dr/lifeboat/replicator/localbucket"
 	"github.com/lifeboat-dr/lifeboat/replicator/repo"
@@ -71,6 +73,7 @@ type agentSetup struct {
 	Want     fleet.Protection
 	Scripts  quiesce.Scripts
 	Hang     bool // in the first freeze window, for ever
+	Tracked  bool // by the kernel
 }
 
 type replicatorSetup struct {
@@ -96,14 +99,22 @@ func readSetup(path string, v any) error {
 	return json.Unmarshal(b, v)
 }
 
-// agentProcess runs a protector until it is killed.
+// agentProcess runs a protector until it is killed or asked to end.
 func agentProcess(path string) error {
 	var s agentSetup
 	if err := readSetup(path, &s); err != nil {
 		return err
 	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	var trackers ship.Trackers
+	if s.Tracked {
+		trackers = kernel.New(s.State, log)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
 	p, err := ship.New(ship.Config{
-		StateDir: s.State, Source: s.Source, Deadman: []string{"/proc/self/exe", "deadman"}, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Trackers: trackers,
+		StateDir: s.State, Source: s.Source, Deadman: []string{"/proc/self/exe", "deadman"}, Log: log,
 		Scripts:  s.Scripts,
 		Identity: func() (tls.Certificate, *x509.CertPool, error) { return s.Identity.unpack(), pool(s.CA), nil },
 	}, s.Want)
@@ -116,7 +127,7 @@ func agentProcess(path string) error {
 			select {}
 		})
 	}
-	return p.Run(context.Background())
+	return p.Run(ctx)
 }
 
 // openRepository opens the test vault in a directory.
@@ -196,6 +207,17 @@ func (p *process) says(word string) {
 	var b [64]byte
 	if n, err := p.out.Read(b[:]); err != nil || !strings.HasPrefix(string(b[:n]), word) {
 		p.t.Fatalf("process said %q and %v, want %s", b[:n], err, word)
+	}
+}
+
+// end asks the process to, and waits.
+func (p *process) end() {
+	p.t.Helper()
+	if err := p.Process.Signal(syscall.SIGTERM); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := p.Wait(); err != nil {
+		p.t.Fatalf("process ended with %v", err)
 	}
 }
 

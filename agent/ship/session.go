@@ -20,7 +20,8 @@ import (
 // disk is a protected disk in a session.
 type disk struct {
 	src     source.Disk
-	reader  *source.Reader
+	reader  *source.Reader // nil for a disk that is read from outside
+	view    *window        // that disk
 	sums    *scan.Sums
 	prints  *scan.Prints
 	scanner *scan.Scanner
@@ -41,6 +42,8 @@ type session struct {
 	prog  *progress
 	wake  chan struct{}
 
+	machine track.Machine // that is read from outside, or nil
+
 	aligned string // the resync that the known sums were fetched for
 	ph      fleet.ProtectionStatusPhase
 
@@ -52,13 +55,19 @@ type session struct {
 func (p *Protector) session(ctx context.Context, want fleet.Protection) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	found, err := p.findDisks(want)
+	found, err := p.findDisks(ctx, want)
 	if err != nil {
 		return err
 	}
 	s := &session{p: p, want: want, wake: make(chan struct{}, 1)}
 	hello := &wire.Hello{Grant: want.Grant, Machine: want.MachineId, Generation: want.Generation, Version: p.cfg.Version}
 	defer func() { err = errors.Join(err, s.closeDisks()) }()
+	if p.cfg.Host != nil {
+		err, found = s.attach(ctx, found, hello), nil
+		if err != nil {
+			return err
+		}
+	}
 	for _, d := range found {
 		r, err := source.Open(d)
 		if err != nil {
@@ -100,8 +109,13 @@ func (p *Protector) session(ctx context.Context, want fleet.Protection) (err err
 }
 
 func (s *session) closeDisks() (err error) {
+	if s.machine != nil {
+		err = s.machine.Close()
+	}
 	for _, d := range s.disks {
-		err = errors.Join(err, d.reader.Close())
+		if d.reader != nil {
+			err = errors.Join(err, d.reader.Close())
+		}
 		if d.sums != nil {
 			err = errors.Join(err, d.sums.Close())
 		}
@@ -138,7 +152,11 @@ func (s *session) run(ctx context.Context) error {
 		if d.prints, err = s.p.printsOf(d); err != nil {
 			return err
 		}
-		d.scanner = scan.NewScanner(d.reader, d.sums, d.prints, id.Key)
+		var reader scan.Reader = d.view
+		if d.view == nil {
+			reader = d.reader
+		}
+		d.scanner = scan.NewScanner(reader, d.sums, d.prints, id.Key)
 	}
 	s.aligned = s.desired().ResyncId
 	if err := s.align(ctx, s.aligned != s.p.memo.ResyncID); err != nil {
@@ -215,7 +233,7 @@ func (s *session) wait(ctx context.Context, next, notBefore time.Time) (due bool
 	ready := time.NewTimer(time.Until(notBefore))
 	defer ready.Stop()
 	var flow <-chan time.Time
-	if s.ph == fleet.Delta && s.count(marked) > 0 {
+	if s.ph == fleet.Delta && s.machine == nil && s.count(marked) > 0 {
 		f := time.NewTimer(s.flowEvery())
 		defer f.Stop()
 		flow = f.C
@@ -298,8 +316,8 @@ func (s *session) passes(ctx context.Context, which func(*disk) bool) (int64, er
 }
 
 // look finds again what is mounted on the disks: it may have changed since the last capture.
-func (s *session) look() error {
-	found, err := s.p.findDisks(s.want)
+func (s *session) look(ctx context.Context) error {
+	found, err := s.p.findDisks(ctx, s.want)
 	if err != nil {
 		return err
 	}

@@ -34,6 +34,7 @@ type Config struct {
 	// Identity returns the client certificate and the vault's authority, which signed the replicators' certificates too.
 	Identity func() (tls.Certificate, *x509.CertPool, error)
 	Source   source.Config
+	Host     Host     // where the machine is read and tracked from outside; nil: it is the one this process runs on
 	Deadman  []string // command of the dead-man process
 	Trackers Trackers // nil: every disk is compared as a whole in every pass
 	Gate     *quiesce.Gate
@@ -234,6 +235,14 @@ func (p *Protector) fence(ctx context.Context, want fleet.Protection) {
 		return
 	}
 	p.shutDown = true
+	if p.cfg.Host != nil {
+		if err := p.cfg.Host.Shutdown(ctx); err != nil {
+			p.shutDown = false
+			p.status.fail(want.Generation, fmt.Errorf("shut down the fenced machine: %w", err))
+			p.status.phase(want.Generation, fleet.Fenced)
+		}
+		return
+	}
 	if len(p.cfg.Shutdown) == 0 {
 		p.log.Error("this machine is fenced and shall shut down, but no command to do so is configured")
 		return
@@ -293,8 +302,12 @@ func (p *Protector) watch(ctx context.Context, cancel context.CancelCauseFunc, l
 }
 
 // findDisks returns the protected disks in the order of the grant, or which one is missing.
-func (p *Protector) findDisks(want fleet.Protection) ([]source.Disk, error) {
-	all, err := source.Disks(p.cfg.Source)
+func (p *Protector) findDisks(ctx context.Context, want fleet.Protection) (all []source.Disk, err error) {
+	if p.cfg.Host != nil {
+		all, err = hostDisks(ctx, p.cfg.Host)
+	} else {
+		all, err = source.Disks(p.cfg.Source)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -339,12 +352,21 @@ func (p *Protector) printsOf(d *disk) (*scan.Prints, error) {
 }
 
 // hardware describes the machine for whoever boots the point.
-func (p *Protector) hardware() json.RawMessage {
-	all, err := source.Disks(p.cfg.Source)
-	if err != nil {
-		return nil
+func (p *Protector) hardware(ctx context.Context) json.RawMessage {
+	var m fleet.Machine
+	if p.cfg.Host != nil {
+		var err error
+		if m, err = p.cfg.Host.Describe(ctx); err != nil {
+			return nil
+		}
+	} else {
+		all, err := source.Disks(p.cfg.Source)
+		if err != nil {
+			return nil
+		}
+		m = source.Machine(p.cfg.Source, all)
 	}
-	b, err := json.Marshal(source.Machine(p.cfg.Source, all))
+	b, err := json.Marshal(m)
 	if err != nil {
 		return nil
 	}

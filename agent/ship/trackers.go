@@ -15,29 +15,17 @@ import (
 type Trackers interface {
 	// Open begins to track a disk, or takes over what the agent before this one left running for the same machine. It fails only
 	// where the disk cannot be read either: what cannot be tracked is scanned.
-	Open(ctx context.Context, machine string, d source.Disk) (Tracked, error)
-}
-
-// Tracked is a disk's tracker. Closing it leaves running what an agent that is started again can take over.
-type Tracked struct {
-	track.Tracker
-	Kind string // what the replicator and the log are told: ebpf, tracefs, scan
-	// Whole means that every epoch is the whole disk: nothing is ever lost, and nothing is known.
-	Whole bool
-	// Since means that Pending covers all writes since the newest epoch that was ever released, also by the agent before this one.
-	// Otherwise Untracked says why not, and what was written before Open is unknown.
-	Since     bool
-	Untracked string
+	Open(ctx context.Context, machine string, d source.Disk) (track.Tracked, error)
 }
 
 // scanTracked is the tracker of a disk of which nothing else is known.
-func scanTracked(d source.Disk) Tracked {
-	return Tracked{Tracker: scan.NewTracker(d.SizeBytes), Kind: "scan", Whole: true, Since: true}
+func scanTracked(d source.Disk) track.Tracked {
+	return track.Tracked{Tracker: scan.NewTracker(d.SizeBytes), Kind: "scan", Whole: true, Since: true}
 }
 
 // tracked is a tracker over sessions. It is used by one goroutine.
 type tracked struct {
-	Tracked
+	track.Tracked
 	size int64
 	// whole is why the disk must be compared as a whole before the next point is settled: what was written before is not in any
 	// epoch, or an epoch was lost. Empty when it need not be.
@@ -102,6 +90,11 @@ func (p *Protector) tracker(ctx context.Context, d source.Disk) (*tracked, error
 	t := &tracked{Tracked: x, size: d.SizeBytes}
 	if !x.Since {
 		t.whole = "nothing tracked the disk before this agent: " + x.Untracked
+	}
+	if x.Since { // what an agent before this one left unread is in the first epoch
+		if _, err := t.seal(ctx); err != nil && !errors.Is(err, track.ErrLost) {
+			return nil, errors.Join(fmt.Errorf("track disk %s: %w", d.Id, err), t.Close())
+		}
 	}
 	p.trackers[d.Id] = t
 	p.log.Info("disk is tracked", "disk", d.Id, "by", x.Kind, "since", x.Since, "untracked", x.Untracked)

@@ -37,8 +37,9 @@ type Config struct {
 // Disk is a disk that can be protected, or that says why not.
 type Disk struct {
 	fleet.Disk
-	File    bool // an image file
-	Stopped bool
+	File      bool // an image file
+	Stopped   bool
+	Partition bool // a part of a disk, named by configuration
 	// Filesystems are those mounted on the disk, on its partitions or on what is built on them, each once, children before
 	// parents.
 	Filesystems []Filesystem
@@ -187,7 +188,7 @@ func (c Config) measure(d *Disk) error {
 	d.SizeBytes = sectors * 512
 	q := d.sys
 	if _, err := os.Stat(filepath.Join(q, "queue")); err != nil {
-		q = filepath.Dir(q) // a partition
+		q, d.Partition = filepath.Dir(q), true
 	}
 	if d.SectorSize, err = strconv.Atoi(readString(q, "queue/logical_block_size")); err != nil {
 		d.SectorSize = 512

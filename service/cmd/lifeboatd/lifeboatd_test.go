@@ -173,6 +173,12 @@ func TestACompleteMachineWithNoConfiguration(t *testing.T) {
 	if status, answer := d.call("GET", "/metrics", "", ""); status != http.StatusOK || !strings.Contains(answer, "lifeboat_request_seconds") {
 		t.Errorf("/metrics: got %d", status)
 	}
+	if status, _ := d.call("GET", "/metrics/machines", "", "not a token"); status != http.StatusUnauthorized {
+		t.Errorf("/metrics/machines without a token: got %d, want 401", status)
+	}
+	if status, answer := d.call("GET", "/metrics/machines", "", d.token()); status != http.StatusOK || !strings.Contains(answer, "lifeboat_machines_unshown 0") {
+		t.Errorf("/metrics/machines: got %d %s", status, answer)
+	}
 	if status, answer := d.call("POST", "/fleet/v1/agents/sync", `{"version":"1","revision":0,"machine":{"hostname":"x","productUuid":"u","disks":[]},"protections":[]}`, d.token()); status != http.StatusUnauthorized || !strings.Contains(answer, `"unauthenticated"`) {
 		t.Errorf("the fleet protocol with a bearer token: got %d %s, want 401", status, answer)
 	}

@@ -92,7 +92,7 @@ func run(ctx context.Context, c config) (err error) {
 		return err
 	}
 
-	srv := defaultLimits(c.MaxConnections).server(edge(handler, db, m))
+	srv := defaultLimits(c.MaxConnections).server(edge(handler, db, m, (&machineMetrics{read: ctl.MachineStates, log: log}).handler(tokens)))
 	srv.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug) // handshakes of scanners and of clients that left
 	srv.TLSConfig = &tls.Config{
 		MinVersion:     tls.VersionTLS12,
@@ -215,7 +215,7 @@ func fingerprint(certificate string) string {
 }
 
 // edge answers what is about this process, and passes everything else on.
-func edge(next http.Handler, db store.Store, m *metrics) http.Handler {
+func edge(next http.Handler, db store.Store, m *metrics, machines http.Handler) http.Handler {
 	exposed := m.handler()
 	next = m.count(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -230,6 +230,8 @@ func edge(next http.Handler, db store.Store, m *metrics) http.Handler {
 			_, _ = io.Copy(w, strings.NewReader("ok\n")) // the caller may have left
 		case "/metrics":
 			exposed.ServeHTTP(w, r)
+		case "/metrics/machines":
+			machines.ServeHTTP(w, r)
 		default:
 			next.ServeHTTP(w, r)
 		}

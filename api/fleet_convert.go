@@ -29,6 +29,7 @@ func machineFromWire(m fleetoas.Machine) dr.Machine {
 
 func agentReportFromWire(r fleetoas.AgentReport) fleet.AgentReport {
 	out := fleet.AgentReport{Version: r.Version, Revision: r.Revision, Machine: machineFromWire(r.Machine)}
+	out.Machine.GroupAddresses = r.GroupAddresses[:min(len(r.GroupAddresses), maxGroupAddresses)]
 	for _, p := range r.Protections {
 		o := dr.Observed{Item: dr.ItemID(p.MachineId), AgentVersion: r.Version, Phase: string(p.Phase), Generation: p.Generation,
 			ProgressPercent: p.ProgressPercent, TotalBytes: p.TotalBytes, ProcessedBytes: p.ProcessedBytes, TransferredBytes: p.TransferredBytes,
@@ -39,6 +40,7 @@ func agentReportFromWire(r fleetoas.AgentReport) fleet.AgentReport {
 		for _, d := range p.Disks {
 			o.Disks = append(o.Disks, dr.DiskProgress{ID: d.DiskId, ProgressPercent: d.ProgressPercent, ProcessedBytes: d.ProcessedBytes, TransferredBytes: d.TransferredBytes})
 		}
+		o.Group = groupStatusFromWire(p.Group)
 		if p.Error != (fleetoas.Error{}) {
 			o.Fault = &dr.HealthError{Code: p.Error.Code, Level: "Error", Category: "Replication", Message: p.Error.Message, Summary: p.Error.Message,
 				PossibleCauses: p.Error.PossibleCauses, RecommendedAction: p.Error.RecommendedAction, Source: "Agent", EntityID: p.MachineId}
@@ -68,6 +70,7 @@ func agentDesiredToWire(d fleet.AgentDesired) fleetoas.AgentDesired {
 		for _, a := range p.Replicators {
 			w.Replicators = append(w.Replicators, fleetoas.ReplicatorAddress{Address: a.Address, ServerName: a.ServerName})
 		}
+		w.Group = groupToWire(p.Group)
 		out.Protections = append(out.Protections, w)
 	}
 	return out

@@ -208,6 +208,9 @@ func recordObserved(tx store.Tx, it *dr.Item, report dr.Observed, reported, mine
 		report.StrangerUUID, report.StrangerSeen = old.StrangerUUID, old.StrangerSeen
 		report.AgentVersion, report.LastHeartbeat = version, now
 	}
+	if err := nameMissed(tx, &report, it.Vault); err != nil {
+		return err
+	}
 	if _, err := tx.Put(KindObserved, string(it.ID), -1, report); err != nil {
 		return err
 	}

@@ -30,6 +30,7 @@ const (
 	KindItem            store.Kind = "item"            // v/fabric/container/name
 	KindItemKey         store.Kind = "itemKey"         // item ID -> key of the item
 	KindAgentItem       store.Kind = "agentItem"       // agent/item ID -> key of the item
+	KindGroupItem       store.Kind = "groupItem"       // v/group/item ID -> key of the item, which may be in another group by now
 	KindObserved        store.Kind = "observed"        // item ID
 	KindPoint           store.Kind = "point"           // item ID/generation/sequence, newest first
 	KindPointID         store.Kind = "pointId"         // item ID/point GUID -> ref
@@ -60,7 +61,7 @@ const (
 // removal names.
 var (
 	belowFabric = []store.Kind{KindVCenter, KindNetworkMapping, KindNetwork, KindLogicalNetwork, KindStorageMapping, KindStorageClassification}
-	belowVault  = []store.Kind{KindAlertSetting, KindIntent, KindVaultExtended, KindVaultCredential, KindJobState}
+	belowVault  = []store.Kind{KindAlertSetting, KindIntent, KindVaultExtended, KindVaultCredential, KindJobState, KindGroupItem}
 )
 
 // resource is what embeds dr.Meta.
@@ -247,6 +248,11 @@ func SaveItem(tx store.Tx, it *dr.Item, now time.Time) error {
 	if err := save(tx, KindItem, key, it, now); err != nil {
 		return err
 	}
+	if it.MultiVMGroup != "" {
+		if _, err := tx.Put(KindGroupItem, groupKey(it), -1, key); err != nil {
+			return err
+		}
+	}
 	if !isNew {
 		return nil
 	}
@@ -271,7 +277,7 @@ func DeleteItem(tx store.Tx, it *dr.Item, now time.Time) error {
 	for _, d := range []struct {
 		kind store.Kind
 		key  string
-	}{{KindItem, itemRef(it).itemKey()}, {KindItemKey, string(it.ID)}, {KindAgentItem, it.AgentID + "/" + string(it.ID)}, {KindObserved, string(it.ID)}} {
+	}{{KindItem, itemRef(it).itemKey()}, {KindItemKey, string(it.ID)}, {KindAgentItem, it.AgentID + "/" + string(it.ID)}, {KindGroupItem, groupKey(it)}, {KindObserved, string(it.ID)}} {
 		if err := tx.Delete(d.kind, d.key, -1); err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}

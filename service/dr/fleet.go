@@ -20,8 +20,10 @@ type Machine struct {
 	Firmware      string // bios or uefi
 	BootID        string
 	IPAddresses   []string
-	NICs          []NIC
-	Disks         []MachineDisk
+	// GroupAddresses are where members of its consistency group reach its agent, host:port.
+	GroupAddresses []string
+	NICs           []NIC
+	Disks          []MachineDisk
 }
 
 // NIC is a network adapter of a machine.

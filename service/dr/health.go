@@ -32,6 +32,7 @@ const (
 	HealthFenced          = "GenerationClosed"
 	HealthNoAppConsistent = "NoApplicationConsistentPoint"
 	HealthReplicatorDown  = "ReplicatorDown"
+	HealthGroupMissed     = "GroupPointMissed"
 	HealthChurn           = "ChurnAboveBandwidth"
 	HealthPointsLate      = "PointsLate"
 )
@@ -77,6 +78,9 @@ func Judge(e Evidence, now time.Time) (string, []HealthError) {
 			RecommendedAction: b.action})
 	}
 	if h, ok := late(e, now); ok {
+		add(h)
+	}
+	if h, ok := groupError(e); ok {
 		add(h)
 	}
 	if e.Item.State.Phase == PhaseProtected && e.Policy.AppConsistentEvery > 0 {

@@ -146,6 +146,7 @@ type Observed struct {
 	ProcessedBytes   int64
 	TransferredBytes int64
 	Disks            []DiskProgress
+	Group            *GroupObserved // nil: it is in none, or has not met it yet
 	LastCaptureID    string
 	FreezeTook       time.Duration
 	Dirty            int64  // bytes written to tracked disks since they were last read

@@ -48,6 +48,7 @@ type Protection struct {
 	CaptureID            string
 	ResyncID             string
 	Fenced               bool
+	Group                *Group // nil: the machine is captured by itself
 	Throttle             dr.Throttle
 }
 
@@ -123,6 +124,11 @@ func (s *Service) protections(ctx context.Context, c Caller, items []control.Age
 		p.CaptureID, p.ResyncID = it.Item.CaptureID, it.Item.ResyncID
 		p.Replicators = s.processServers(replicators, it.Item)
 		var err error
+		if it.Item.InGroup(it.Policy) {
+			if p.Group, err = s.group(ctx, it.Item); err != nil {
+				return nil, err
+			}
+		}
 		if p.Grant, p.GrantExpires, err = s.grant(secrets, c, it.Item); err != nil {
 			return nil, err
 		}

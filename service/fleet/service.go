@@ -29,6 +29,7 @@ type Control interface {
 	Agent(ctx context.Context, id string) (dr.Agent, error)
 	AgentSeen(ctx context.Context, agentID string, version string, m dr.Machine, observed []dr.Observed) error
 	AgentItems(ctx context.Context, agentID string) ([]control.AgentItem, error)
+	GroupMembers(ctx context.Context, it dr.Item) ([]control.GroupMember, error)
 	Replicator(ctx context.Context, id string) (dr.Replicator, error)
 	Replicators(ctx context.Context) ([]dr.Replicator, error)
 	ReplicatorSeen(ctx context.Context, r dr.Replicator) error

@@ -47,7 +47,7 @@ func Dial(ctx context.Context, path string) (*Monitor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoMonitor, err)
 	}
-	m := &Monitor{conn: conn, r: bufio.NewReaderSize(conn, 64<<10)}
+	m := &Monitor{conn: conn.(*net.UnixConn), r: bufio.NewReaderSize(conn, 64<<10)}
 	_ = conn.SetDeadline(soonest(ctx, greetingLimit))
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
 	defer stop()
@@ -60,22 +60,21 @@ func Dial(ctx context.Context, path string) (*Monitor, error) {
 	return m, nil
 }
 
-// dialUnix connects to a socket whose path may be longer than the kernel takes.
-func dialUnix(ctx context.Context, path string) (*net.UnixConn, error) {
-	name := path
-	if len(path) > 100 {
-		dir, err := os.Open(filepath.Dir(path))
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = dir.Close() }()
-		name = fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path))
-	}
-	c, err := (&net.Dialer{Timeout: greetingLimit}).DialContext(ctx, "unix", name)
+// shortly runs f with a name of a socket whose path may be longer than the kernel takes.
+func shortly(path string, f func(name string) error) error {
+	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return c.(*net.UnixConn), nil
+	return errors.Join(f(fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path))), dir.Close())
+}
+
+func dialUnix(ctx context.Context, path string) (c net.Conn, err error) {
+	err = shortly(path, func(name string) (err error) {
+		c, err = (&net.Dialer{Timeout: greetingLimit}).DialContext(ctx, "unix", name)
+		return err
+	})
+	return c, err
 }
 
 func soonest(ctx context.Context, limit time.Duration) time.Time {
@@ -123,6 +122,15 @@ func (m *Monitor) line() ([]byte, error) {
 // Do runs a command and stores what it returns in result, which may be nil. Events are passed over: whoever needs a state asks
 // for it. A *RefusedError leaves the monitor usable; after any other error it is not, and whether the command was run is unknown.
 func (m *Monitor) Do(ctx context.Context, command string, arguments, result any) error {
+	return m.do(ctx, command, arguments, nil, result)
+}
+
+// pass gives QEMU an open file, which it knows by the name until another command takes it.
+func (m *Monitor) pass(ctx context.Context, name string, f *os.File) error {
+	return m.do(ctx, "getfd", map[string]string{"fdname": name}, unix.UnixRights(int(f.Fd())), nil)
+}
+
+func (m *Monitor) do(ctx context.Context, command string, arguments any, rights []byte, result any) error {
 	b, err := json.Marshal(struct {
 		Execute   string `json:"execute"`
 		Arguments any    `json:"arguments,omitempty"`
@@ -135,7 +143,7 @@ func (m *Monitor) Do(ctx context.Context, command string, arguments, result any)
 	_ = m.conn.SetDeadline(soonest(ctx, commandLimit))
 	stop := context.AfterFunc(ctx, func() { _ = m.conn.SetDeadline(time.Now()) })
 	defer stop()
-	if _, err := m.conn.Write(append(b, '\n')); err != nil {
+	if _, _, err := m.conn.WriteMsgUnix(append(b, '\n'), rights, nil); err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrNoMonitor, command, err)
 	}
 	for {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -140,18 +141,31 @@ func pause(ctx context.Context, deadline time.Time) error {
 	}
 }
 
-// serve starts QEMU's server of block exports. It has one; when somebody else uses it, there is no way to read.
+// serve starts QEMU's server of block exports, at a socket that is made here, so that QEMU needs no leave to make one. It has one
+// such server; when somebody else uses it, there is no way to read.
 func (m *Machine) serve(ctx context.Context, mon *Monitor) error {
-	path, err := filepath.Abs(m.path(nbdSocket))
-	if err != nil {
-		return err
-	}
+	path := m.path(nbdSocket)
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	err = mon.Do(ctx, "nbd-server-start", map[string]any{"addr": map[string]any{"type": "unix", "data": map[string]string{"path": path}}}, nil)
+	err := shortly(path, func(name string) error {
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: name, Net: "unix"})
+		if err != nil {
+			return err
+		}
+		l.SetUnlinkOnClose(false)
+		f, err := l.File()
+		if err != nil {
+			return errors.Join(err, l.Close())
+		}
+		return errors.Join(mon.pass(ctx, nbdSocket, f), f.Close(), l.Close())
+	})
 	if err != nil {
-		return fmt.Errorf("start qemu's server of block exports, which may be in use: %w", err)
+		return fmt.Errorf("make a socket for views: %w", err)
+	}
+	err = mon.Do(ctx, "nbd-server-start", map[string]any{"addr": map[string]any{"type": "fd", "data": map[string]string{"str": nbdSocket}}}, nil)
+	if err != nil {
+		return fmt.Errorf("start qemu's server of block exports, which may be in use: %w", errors.Join(err, mon.Do(ctx, "closefd", map[string]string{"fdname": nbdSocket}, nil)))
 	}
 	m.serving = true
 	return nil

@@ -22,12 +22,29 @@ import (
 	"github.com/lifeboat-dr/lifeboat/sdk/fleet"
 )
 
+// Hypervisor is a host whose machines the agent protects from outside, in place of the machine that it runs on. Safe for concurrent
+// use.
+type Hypervisor interface {
+	// Machines returns what runs there, as last looked at.
+	Machines() []fleet.HostedMachine
+	// Machine returns the machine with an SMBIOS UUID, for a protection that keeps what it remembers in dir.
+	Machine(uuid, dir string) (Machine, error)
+}
+
+// Machine is a machine of a hypervisor.
+type Machine interface {
+	ship.Host
+	// Forget removes what the hypervisor keeps for the protection, once that has ended.
+	Forget(ctx context.Context) error
+}
+
 // Config of a guest agent. Only the identity's server is needed when the agent is enrolled already.
 type Config struct {
 	StateDir        string
 	Server          identity.Server
 	RegistrationKey string // to enrol with when the agent is not yet
 	Source          source.Config
+	Hypervisor      Hypervisor // nil: the agent protects the machine it runs on
 	Scripts         quiesce.Scripts
 	Shutdown        []string // how a fenced machine shuts itself down
 	Deadman         []string // command of the dead-man process
@@ -89,13 +106,28 @@ func enrolled(ctx context.Context, cfg Config) (*identity.Identity, error) {
 
 // Enrol enrols this machine once.
 func Enrol(ctx context.Context, cfg Config) (*identity.Identity, error) {
-	disks, err := source.Disks(cfg.Source)
+	disks, err := cfg.disks()
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
-	return identity.Enrol(ctx, cfg.StateDir, cfg.Server, cfg.RegistrationKey, source.Machine(cfg.Source, disks))
+	return identity.Enrol(ctx, cfg.StateDir, cfg.Server, cfg.RegistrationKey, cfg.machine(disks))
+}
+
+// disks are those that the agent may protect on the machine it runs on.
+func (c Config) disks() ([]source.Disk, error) {
+	if c.Hypervisor != nil {
+		return nil, nil
+	}
+	return source.Disks(c.Source)
+}
+
+// machine describes the machine that the agent runs on.
+func (c Config) machine(disks []source.Disk) fleet.Machine {
+	m := source.Machine(c.Source, disks)
+	m.Hypervisor = c.Hypervisor != nil
+	return m
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {
@@ -121,8 +153,9 @@ type agent struct {
 
 type protection struct {
 	*ship.Protector
-	cancel context.CancelFunc
-	done   chan struct{}
+	machine Machine // of a hypervisor, or nil
+	cancel  context.CancelFunc
+	done    chan struct{}
 }
 
 func (a *agent) run(ctx context.Context) error {
@@ -225,13 +258,16 @@ func (a *agent) sync(ctx context.Context, client *fleet.ClientWithResponses) (*f
 
 // report returns what is observed, and how long the answer may take.
 func (a *agent) report() (fleet.AgentReport, time.Duration) {
-	disks, err := source.Disks(a.cfg.Source)
+	disks, err := a.cfg.disks()
 	if err != nil { // those of before may be back with the next report
 		a.log.Error("the disks of this machine cannot be listed", "err", err)
 		disks = a.disks
 	}
 	a.disks = disks
-	r := fleet.AgentReport{Version: a.cfg.Version, Revision: a.revision, Machine: source.Machine(a.cfg.Source, disks), Protections: []fleet.ProtectionStatus{}}
+	r := fleet.AgentReport{Version: a.cfg.Version, Revision: a.revision, Machine: a.cfg.machine(disks), Protections: []fleet.ProtectionStatus{}}
+	if a.cfg.Hypervisor != nil {
+		r.Machines = a.cfg.Hypervisor.Machines()
+	}
 	wait := quietPoll
 	for _, p := range a.running {
 		s := p.Status()
@@ -264,6 +300,11 @@ func (a *agent) apply(ctx context.Context, d *fleet.AgentDesired) {
 		if !wanted[id] {
 			p.stop()
 			delete(a.running, id)
+			if p.machine != nil {
+				if err := p.machine.Forget(ctx); err != nil {
+					a.log.Warn("what the hypervisor keeps for a protection was not removed", "item", id, "err", err)
+				}
+			}
 			if err := os.RemoveAll(filepath.Join(a.cfg.StateDir, filepath.Base(id))); err != nil {
 				a.log.Warn("what was remembered of a protection was not removed", "item", id, "err", err)
 			}
@@ -277,7 +318,14 @@ func (a *agent) start(ctx context.Context, want fleet.Protection) (*protection, 
 	if want.MachineId != filepath.Base(want.MachineId) || want.MachineId == "." || want.MachineId == ".." {
 		return nil, fmt.Errorf("machine id %q", want.MachineId)
 	}
-	sp, err := ship.New(ship.Config{
+	var machine Machine
+	if a.cfg.Hypervisor != nil {
+		var err error
+		if machine, err = a.cfg.Hypervisor.Machine(want.MachineUuid, filepath.Join(a.cfg.StateDir, want.MachineId)); err != nil {
+			return nil, err
+		}
+	}
+	cfg := ship.Config{
 		StateDir: a.cfg.StateDir, Identity: a.id.Data, Source: a.cfg.Source, Deadman: a.cfg.Deadman, Gate: a.cfg.Gate,
 		Scripts: a.cfg.Scripts, Throttle: a.cfg.Throttle, Shutdown: a.cfg.Shutdown, Version: a.cfg.Version, Log: a.log,
 		Changed: func() {
@@ -286,12 +334,16 @@ func (a *agent) start(ctx context.Context, want fleet.Protection) (*protection, 
 			default:
 			}
 		},
-	}, want)
+	}
+	if machine != nil {
+		cfg.Host = machine
+	}
+	sp, err := ship.New(cfg, want)
 	if err != nil {
 		return nil, err
 	}
 	pctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // stopAll ends it, and waits
-	p := &protection{Protector: sp, cancel: cancel, done: make(chan struct{})}
+	p := &protection{Protector: sp, machine: machine, cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(p.done)
 		if err := sp.Run(pctx); err != nil {

@@ -72,7 +72,7 @@ func (s *session) capture(ctx context.Context, want fleet.Protection) (err error
 			return &refusal{err}
 		}
 	}
-	meet := s.join(ctx, want)
+	meet := &meeting{due: true}
 	defer func() { meet.done(s.head(), err) }()
 	var warn error // a point was made, but not all was as it should be
 	for try := 1; ; try++ {
@@ -85,7 +85,7 @@ func (s *session) capture(ctx context.Context, want fleet.Protection) (err error
 			if app && warn == nil {
 				consistency = fleet.ApplicationConsistent
 			}
-			return s.deliver(ctx, want, mem, epochs, &wire.Seal{Time: instant, Consistency: string(consistency), GroupID: meet.group()}, warn)
+			return s.deliver(ctx, want, mem, epochs, &wire.Seal{Time: instant, Consistency: string(consistency), GroupID: meet.group(ctx)}, warn)
 		}
 		meet.done(wire.PointRef{}, err)
 		if rerr := s.retry(ctx, err, try); rerr != nil {
@@ -245,6 +245,7 @@ func (s *session) window(ctx context.Context, mem *spool, meet *meeting, app boo
 		return instant, nil, nil, err
 	}
 	runtime.GC() // so that none is due while the machine stands
+	s.join(ctx, meet)
 	s.p.cfg.Gate.Hold()
 	defer s.p.cfg.Gate.Release()
 	if err := w.Freeze(limit); err != nil {
@@ -289,14 +290,14 @@ func (s *session) restless(passes int) bool {
 func (s *session) frozen(ctx context.Context, mem *spool, meet *meeting, limit time.Duration) (instant time.Time, epochs []int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	meet.frozen(ctx)
-	instant = time.Now().UTC()
 	before := make([]source.Writes, len(s.disks))
 	for i, d := range s.disks {
 		if before[i], err = d.src.Writes(); err != nil {
 			return instant, nil, err
 		}
 	}
+	meet.frozen(ctx)
+	instant = time.Now().UTC()
 	for _, d := range s.disks {
 		epoch := d.tracker.Epoch()
 		if !frozen(d) {

@@ -1,5 +1,5 @@
 // Package guest is the agent inside a protected machine: it tells lifeboatd what it sees, learns what is desired and keeps one
-// protector running for each machine it is to protect. It opens no port.
+// protector running for each machine it is to protect. It opens no port but that of a consistency group, to its members.
 package guest
 
 import (
@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/lifeboat-dr/lifeboat/agent/group"
 	"github.com/lifeboat-dr/lifeboat/agent/identity"
 	"github.com/lifeboat-dr/lifeboat/agent/quiesce"
 	"github.com/lifeboat-dr/lifeboat/agent/ship"
@@ -47,6 +48,7 @@ type Config struct {
 	Hypervisor      Hypervisor // nil: the agent protects the machine it runs on
 	Scripts         quiesce.Scripts
 	Shutdown        []string // how a fenced machine shuts itself down
+	Group           Group    // where members of its consistency group reach the agent
 	Deadman         []string // command of the dead-man process
 	Gate            *quiesce.Gate
 	Version         string
@@ -70,6 +72,8 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	a := &agent{cfg: cfg, id: id, log: cfg.Log.With("agent", id.ID()), news: make(chan struct{}, 1), running: map[string]*protection{}}
+	a.groups = a.node()
+	defer a.groups.Close()
 	defer a.stopAll()
 	cfg.Log.Info("agent started", "agent", id.ID(), "server", cfg.Server.Address, "version", cfg.Version)
 	return a.run(ctx)
@@ -149,6 +153,7 @@ type agent struct {
 	revision int64
 	disks    []source.Disk          // as last listed
 	running  map[string]*protection // by machine id
+	groups   *group.Node
 }
 
 type protection struct {
@@ -268,9 +273,11 @@ func (a *agent) report() (fleet.AgentReport, time.Duration) {
 	if a.cfg.Hypervisor != nil {
 		r.Machines = a.cfg.Hypervisor.Machines()
 	}
+	r.GroupAddresses = a.cfg.Group.told(r.Machine.IpAddresses)
 	wait := quietPoll
 	for _, p := range a.running {
 		s := p.Status()
+		a.groupStatus(&s)
 		r.Protections = append(r.Protections, s)
 		switch s.Phase {
 		case fleet.InitialReplication, fleet.Resync, fleet.Capturing:
@@ -311,6 +318,7 @@ func (a *agent) apply(ctx context.Context, d *fleet.AgentDesired) {
 			a.log.Info("protection ended", "item", id)
 		}
 	}
+	a.setGroups(d)
 	a.revision = d.Revision
 }
 
@@ -328,12 +336,7 @@ func (a *agent) start(ctx context.Context, want fleet.Protection) (*protection, 
 	cfg := ship.Config{
 		StateDir: a.cfg.StateDir, Identity: a.id.Data, Source: a.cfg.Source, Deadman: a.cfg.Deadman, Gate: a.cfg.Gate,
 		Scripts: a.cfg.Scripts, Throttle: a.cfg.Throttle, Shutdown: a.cfg.Shutdown, Version: a.cfg.Version, Log: a.log,
-		Changed: func() {
-			select {
-			case a.news <- struct{}{}:
-			default:
-			}
-		},
+		Barrier: barrier{a.groups}, Changed: a.tell,
 	}
 	if machine != nil {
 		cfg.Host = machine
@@ -352,6 +355,14 @@ func (a *agent) start(ctx context.Context, want fleet.Protection) (*protection, 
 	}()
 	a.log.Info("protection started", "item", want.MachineId, "generation", want.Generation)
 	return p, nil
+}
+
+// tell has lifeboatd told soon that a status changed.
+func (a *agent) tell() {
+	select {
+	case a.news <- struct{}{}:
+	default:
+	}
 }
 
 func (p *protection) stop() {

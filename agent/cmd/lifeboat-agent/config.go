@@ -37,6 +37,8 @@ type file struct {
 	Disks               []diskEntry   `koanf:"disks"`
 	Scripts             scriptEntries `koanf:"scripts"`
 	Throttle            throttleEntry `koanf:"throttle"`
+	Group               groupEntry    `koanf:"group"`
+	Host                hostEntry     `koanf:"host"`
 	// Shutdown is the command by which a fenced machine shuts itself down, when lifeboatd says that it shall.
 	Shutdown []string `koanf:"shutdown"`
 }
@@ -46,6 +48,19 @@ type diskEntry struct {
 	Path    string `koanf:"path"`
 	OS      bool   `koanf:"os"`
 	Stopped bool   `koanf:"stopped"`
+}
+
+// hostEntry makes the agent that of a hypervisor.
+type hostEntry struct {
+	Sockets      []string `koanf:"sockets"`
+	FleecingDir  string   `koanf:"fleecingDir"`
+	ReserveBytes int64    `koanf:"reserveBytes"`
+}
+
+// groupEntry is where members of the machine's consistency group reach its agent.
+type groupEntry struct {
+	Listen    string   `koanf:"listen"`
+	Addresses []string `koanf:"addresses"`
 }
 
 type scriptEntries struct {
@@ -125,7 +140,7 @@ func (c *file) override(flags file, disks []string) error {
 	default:
 		return fmt.Errorf("firmware %q is neither bios nor uefi", c.Firmware)
 	}
-	return nil
+	return c.guest().Group.Check()
 }
 
 func (c *file) guest() guest.Config {
@@ -135,6 +150,7 @@ func (c *file) guest() guest.Config {
 		Source:  source.Config{Platform: c.Platform, ProductUUID: c.ProductUUID, Hostname: c.Hostname, CPUs: c.CPUs, MemoryBytes: c.MemoryBytes, Firmware: c.Firmware},
 		Scripts: quiesce.Scripts{Pre: c.Scripts.Pre, Post: c.Scripts.Post, Timeout: c.Scripts.Timeout},
 	}
+	g.Group = guest.Group{Listen: c.Group.Listen, Addresses: c.Group.Addresses}
 	for _, d := range c.Disks {
 		g.Source.Disks = append(g.Source.Disks, source.Named{ID: d.ID, Path: d.Path, OS: d.OS, Stopped: d.Stopped})
 	}

@@ -29,6 +29,7 @@ disks:
   - {id: sys, path: /dev/sda, os: true}
 scripts: {pre: /etc/lifeboat/pre, post: /etc/lifeboat/post, timeout: 90s}
 shutdown: [systemctl, poweroff]
+host: {sockets: ["/run/lifeboat/*.qmp"], fleecingDir: /var/tmp/fleecing, reserveBytes: 5368709120}
 throttle:
   zone: Europe/Berlin
   windows:
@@ -45,6 +46,9 @@ throttle:
 	if g.Server.Address != "other:1" || g.RegistrationKey != "s3cret" || g.StateDir != "/var/lib/lifeboat-agent" || g.Scripts.Timeout != 90*time.Second ||
 		len(g.Source.Disks) != 2 || !g.Source.Disks[0].Stopped || !g.Source.Disks[1].OS || g.Source.Platform != "physical" || len(g.Shutdown) != 2 {
 		t.Errorf("got %+v", g)
+	}
+	if h := c.Host; len(h.Sockets) != 1 || h.FleecingDir != "/var/tmp/fleecing" || h.ReserveBytes != 5<<30 {
+		t.Errorf("got %+v", h)
 	}
 	l, err := c.Throttle.limiter()
 	if err != nil {
@@ -120,5 +124,19 @@ func TestCommandsTellWhatIsMissing(t *testing.T) {
 		if err := c.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: got %v, want %q in it", name, err, tc.want)
 		}
+	}
+}
+
+func TestAGroupAddressWithoutAPortIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "agent.yaml")
+	if err := os.WriteFile(path, []byte("group: {listen: '10.0.0.1:20004', addresses: [web01.example]}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := readFile(path, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.override(file{}, nil); err == nil || !strings.Contains(err.Error(), "web01.example") {
+		t.Errorf("got %v, want an error that names the address", err)
 	}
 }

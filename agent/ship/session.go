@@ -132,6 +132,11 @@ func (s *session) phase(ph fleet.ProtectionStatusPhase) { s.p.status.phase(s.wan
 
 // resync shows that a disk is compared as a whole, and why. It lasts until the next point.
 func (s *session) resync(reason string) {
+	for _, d := range s.disks {
+		if err := d.tracker.doubt(); err != nil {
+			s.p.log.Error("a change log cannot be written", "disk", d.src.Id, "err", err)
+		}
+	}
 	s.p.log.Warn("the disks are compared with the newest point", "reason", reason)
 	if s.ph != fleet.InitialReplication {
 		s.ph = fleet.Resync

@@ -45,6 +45,11 @@ type Config struct {
 	Log      *slog.Logger
 	// Changed is called when the status changed in a way lifeboatd should hear of at once. It must not block. May be nil.
 	Changed func()
+	// NoOfflineWrites states that nothing writes to the disks while this system does not run: no rescue system is started, no
+	// snapshot reverted, no disk attached elsewhere. Only where that is so, disks may go uncompared after a boot.
+	NoOfflineWrites bool
+	// EarlyLooks is the file of source.SaveLooks from the initramfs of this boot. Where it is not, every boot is followed by a comparison.
+	EarlyLooks string
 	// Barrier makes captures of this machine those of a group. May be nil.
 	Barrier Barrier
 	// SpoolBytes bounds the memory that holds what the last pass finds in the freeze window. 0 means 64 MiB.
@@ -177,9 +182,7 @@ func (p *Protector) Status() fleet.ProtectionStatus { return p.status.get() }
 func (p *Protector) Run(ctx context.Context) error {
 	defer p.guard.Close()
 	defer func() {
-		for _, t := range p.trackers {
-			_ = t.Close()
-		}
+		p.stopTrackers()
 		for _, x := range p.prints {
 			_ = x.Close()
 		}
@@ -226,6 +229,31 @@ func (p *Protector) Run(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// stopTimeout is how long the trackers may take to be stopped.
+const stopTimeout = 20 * time.Second
+
+// stopTrackers leaves everything to the agent that is started next.
+func (p *Protector) stopTrackers() {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	found, err := source.Disks(p.cfg.Source)
+	if err != nil {
+		p.log.Warn("the disks of this machine cannot be listed", "err", err)
+	}
+	for id, t := range p.trackers {
+		err := t.stop(ctx, func() (source.Look, error) {
+			i := slices.IndexFunc(found, func(d source.Disk) bool { return d.Id == id })
+			if i < 0 {
+				return source.Look{}, fmt.Errorf("disk %s is not on this machine any more", id)
+			}
+			return p.cfg.Source.Look(found[i])
+		})
+		if err != nil {
+			p.log.Warn("what is known of a disk was not kept", "disk", id, "err", err)
+		}
+	}
 }
 
 // fence does what a machine does that came back after its replica took over.

@@ -32,10 +32,16 @@ run: build ## Run lifeboatd with everything in one process on https://127.0.0.1:
 build: ## Build static binaries into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/ $(BINARIES)
 
-generate: ## Make generated code and documents again
+generate: bpf ## Make generated code and documents again
 	go generate ./openapi/...
 	go test ./docs -run 'EqualTheTable' -count=1 -update
 	go test ./api -run 'EveryMethodOfTheAzureSDK' -count=1 -update
+
+# The compiler's version and the path-free names make the object the same bytes on every machine.
+BPF := agent/track/ebpf
+bpf: packages ## Compile the programs that track changes inside the kernel
+	cd $(BPF) && clang-14 -O2 -g -Wall -Wno-logical-op-parentheses -target bpfel -mcpu=v3 -ffile-prefix-map=$(CURDIR)/$(BPF)=. -fdebug-compilation-dir=. \
+	  -c tracker.bpf.c -o tracker.bpf.o && llvm-strip-14 -g tracker.bpf.o
 
 lint: .tools/golangci-lint ## Run golangci-lint
 	.tools/bin/golangci-lint run --allow-parallel-runners ./...
@@ -69,21 +75,28 @@ chaos: packages build ## Kill processes at random moments and check every invari
 soak: packages build ## The long form of chaos: 200 kills, at least 10 in each phase; writes docs/evidence/soak.txt
 	@{ echo "make soak at commit $(VERSION), $$(date -u +%F), $$(nproc) processors, $$(free -g | awk '/Mem/ {print $$2}') GiB, Linux $$(uname -r)"; \
 	LIFEBOAT_CHAOS_SEED=$(SEED) LIFEBOAT_CHAOS_KILLS=200 go test -count=1 -timeout 6h -v -run Chaos $(SCENARIO)/e2e; } 2>&1 | tee docs/evidence/soak.txt
+	@$(MAKE) soak-track
+
+# The long form of the test of the same name: an hour of random writes to tracked disks; writes docs/evidence/soak-track.txt.
+soak-track: packages
+	@{ echo "make soak-track at commit $(VERSION), $$(date -u +%F), $$(nproc) processors, $$(free -g | awk '/Mem/ {print $$2}') GiB, Linux $$(uname -r)"; \
+	LIFEBOAT_CHAOS_SEED=$(SEED) LIFEBOAT_TRACK_SOAK=$${LIFEBOAT_TRACK_SOAK:-1h} go test -count=1 -timeout 3h -v -run NeverUnderReports ./agent/track/soak; } 2>&1 | tee docs/evidence/soak-track.txt
 
 bench: packages .tools/peers build ## Measure beside restic and the ceiling of this machine; writes docs/evidence/
 	go run $(SCENARIO)/cmd/bench -bin bin -out docs/evidence
 
 # Generated files that differ from what the generators make now. Git is not asked: a changed tree may be tested, too.
-GENERATED = find . -path ./.tools -prune -o \( -name '*.gen.go' -o -name '*.bundled.json' \) -print | sort | xargs sha256sum
+GENERATED = find . -path ./.tools -prune -o \( -name '*.gen.go' -o -name '*.bundled.json' -o -name '*.bpf.o' \) -print | sort | xargs sha256sum
 generated: ## Check that generated code is what the generators make
-	@before=$$($(GENERATED)); go generate ./openapi/...; \
+	@before=$$($(GENERATED)); go generate ./openapi/...; $(MAKE) bpf; \
 	if ! diff <(echo "$$before") <($(GENERATED)); then echo 'generated code was not up to date: run make generate, commit the result' >&2; exit 1; fi
 
 ##@ What they need
 
 # Program and the Debian package that brings it.
 PROGRAMS := redis-server=redis-server qemu-system-x86_64=qemu-system-x86 qemu-img=qemu-utils busybox=busybox-static cpio=cpio \
-            modprobe=kmod mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs extlinux=extlinux mount=mount git=git node=nodejs npm=npm
+            modprobe=kmod mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs extlinux=extlinux mount=mount git=git node=nodejs npm=npm \
+            clang-14=clang-14 llvm-strip-14=llvm-14 fio=fio mkfs.btrfs=btrfs-progs
 PEERS    := restic=restic
 
 packages: .tools/packages .tools/typescript ## Install the Debian and npm packages that are missing
@@ -122,4 +135,4 @@ GOLANGCI_VERSION := v2.15.0
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {print "\n" substr($$0, 5)} /^[a-z0-9]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo run build generate lint test race fuzz e2e chaos soak bench generated packages help
+.PHONY: demo run build generate bpf lint test race fuzz e2e chaos soak soak-track bench generated packages help

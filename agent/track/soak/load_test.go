@@ -2,11 +2,13 @@ package soak_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +22,8 @@ type place struct {
 	t     *testing.T
 	d     *loopdisk.Disk
 	mount string // empty: none
+
+	trimming sync.Mutex // btrfs discards even while it is frozen
 }
 
 func run(name string, args ...string) error {
@@ -45,13 +49,23 @@ func (p *place) format(fs string, partition bool) {
 	if err := run(mkfs[0], mkfs[1:]...); err != nil {
 		p.t.Fatal(err)
 	}
-	p.mount = p.t.TempDir()
-	if err := unix.Mount(device, p.mount, fs, 0, ""); err != nil {
+	var err error
+	if p.mount, err = os.MkdirTemp("", "lifeboat-soak"); err != nil { // not TempDir: fio ends a name at the test's number
+		p.t.Fatal(err)
+	}
+	options := ""
+	if fs == "btrfs" {
+		options = "nodiscard" // it would discard at its leisure, even while it is frozen
+	}
+	if err := unix.Mount(device, p.mount, fs, 0, options); err != nil {
 		p.t.Fatalf("mount %s: %v", fs, err)
 	}
 	p.t.Cleanup(func() {
 		for range 100 { // a load that was stopped may take a moment to let go
 			if err := unix.Unmount(p.mount, 0); err == nil {
+				if err := os.Remove(p.mount); err != nil {
+					p.t.Error(err)
+				}
 				return
 			}
 			time.Sleep(50 * time.Millisecond)
@@ -59,6 +73,28 @@ func (p *place) format(fs string, partition bool) {
 		p.t.Errorf("%s stays mounted", p.mount)
 	})
 }
+
+// fill makes the files that the loads write to.
+func (p *place) fill(rng *rand.Rand) {
+	p.t.Helper()
+	for i := range files {
+		b := make([]byte, fileSize)
+		for at := 0; at < len(b); at += 8 {
+			binary.LittleEndian.PutUint64(b[at:], rng.Uint64())
+		}
+		if err := os.WriteFile(p.file(i), b, 0o600); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	unix.Sync()
+}
+
+func (p *place) file(i int) string { return filepath.Join(p.mount, fmt.Sprintf("data%d", i)) }
+
+const (
+	files    = 3
+	fileSize = 40 << 20
+)
 
 const fiFreeze, fiThaw = 0xC0045877, 0xC0045878
 
@@ -68,6 +104,7 @@ func (p *place) freeze() (thaw func()) {
 	if p.mount == "" {
 		return func() {}
 	}
+	p.trimming.Lock()
 	f, err := os.Open(p.mount)
 	if err != nil {
 		p.t.Fatal(err)
@@ -81,6 +118,7 @@ func (p *place) freeze() (thaw func()) {
 			return
 		}
 		thawed = true
+		p.trimming.Unlock()
 		if err := unix.IoctlSetInt(int(f.Fd()), fiThaw, 0); err != nil {
 			p.t.Errorf("thaw: %v", err)
 		}
@@ -124,10 +162,13 @@ func (p *place) raw(rng *rand.Rand, long time.Duration) error {
 
 // files writes files with and without the cache, and does what people do with files.
 func (p *place) files(rng *rand.Rand, long time.Duration) error {
-	name := filepath.Join(p.mount, fmt.Sprintf("data%d", rng.IntN(3)))
-	switch rng.IntN(6) {
+	name := p.file(rng.IntN(files))
+	switch rng.IntN(10) {
 	case 0:
-		if err := run("fstrim", p.mount); err != nil {
+		p.trimming.Lock()
+		err := run("fstrim", p.mount)
+		p.trimming.Unlock()
+		if err != nil {
 			return err
 		}
 	case 1:
@@ -160,7 +201,7 @@ func (p *place) files(rng *rand.Rand, long time.Duration) error {
 			}
 		}
 	}
-	args := []string{"--filename=" + name, "--size=40m"}
+	args := []string{"--filename=" + name, fmt.Sprintf("--size=%d", fileSize)}
 	if rng.IntN(3) == 0 {
 		args = append(args, "--direct=0", "--fsync=64", "--ioengine=psync")
 	} else {

@@ -72,6 +72,7 @@ func TestNeverUnderReports(t *testing.T) {
 			at := &place{t: t, d: d(t, size)}
 			if s.fs != "" {
 				at.format(s.fs, s.partition)
+				at.fill(rng)
 			}
 			got := soak(t, at, p, rng, slice)
 			total.add(got)
@@ -152,10 +153,10 @@ func soak(t *testing.T, at *place, p *proof, rng *rand.Rand, long time.Duration)
 		}
 		loads := rand.New(rand.NewPCG(rng.Uint64(), 0))
 		done := make(chan error, 1)
-		go func() { done <- at.load(loads, time.Duration(200+loads.IntN(600))*time.Millisecond) }()
+		go func() { done <- at.load(loads, time.Duration(500+loads.IntN(1500))*time.Millisecond) }()
 		var err error
 		running := true
-		for range 1 + rng.IntN(4) {
+		for range 2 + rng.IntN(5) {
 			switch {
 			case rng.IntN(6) == 0:
 				o.kill(func() { time.Sleep(time.Duration(rng.IntN(50)) * time.Millisecond) })
@@ -173,7 +174,7 @@ func soak(t *testing.T, at *place, p *proof, rng *rand.Rand, long time.Duration)
 			select {
 			case err = <-done:
 				running = false
-			case <-time.After(time.Duration(rng.IntN(150)) * time.Millisecond):
+			case <-time.After(time.Duration(rng.IntN(300)) * time.Millisecond):
 			}
 			if !running {
 				break

@@ -51,18 +51,18 @@ func file(t testing.TB, size int64) string {
 
 func attach(t testing.TB, file, backing string, size int64, direct bool) *Disk {
 	t.Helper()
-	flags := os.O_RDWR
+	flags := unix.O_RDWR | unix.O_CLOEXEC
 	cfg := unix.LoopConfig{Size: 512}
 	if direct { // only then several writes are on their way at once
 		flags |= unix.O_DIRECT
 		cfg.Info.Flags = unix.LO_FLAGS_DIRECT_IO
 	}
-	f, err := os.OpenFile(file, flags, 0)
+	f, err := unix.Open(file, flags, 0) // package os would ask this process whether its slow file can be polled, and wait for itself
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = f.Close() }() // the device has its own reference
-	cfg.Fd = uint32(f.Fd())
+	defer func() { _ = unix.Close(f) }() // the device has its own reference
+	cfg.Fd = uint32(f)
 	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
 	if err != nil {
 		t.Fatalf("%v: loop devices need root and the loop driver", err)

@@ -20,6 +20,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/agent/ship"
 	"github.com/lifeboat-dr/lifeboat/agent/source"
 	"github.com/lifeboat-dr/lifeboat/agent/throttle"
+	"github.com/lifeboat-dr/lifeboat/agent/track/kernel"
 	"github.com/lifeboat-dr/lifeboat/sdk/fleet"
 )
 
@@ -54,6 +55,8 @@ type Config struct {
 	Version         string
 	Log             *slog.Logger
 	Throttle        *throttle.Limiter // of all that this agent sends; may be nil
+	// NoOfflineWrites states that nothing writes to the machine's disks while its system does not run (ship.Config).
+	NoOfflineWrites bool
 }
 
 const (
@@ -65,6 +68,9 @@ const (
 	callLimit    = 45 * time.Second // beyond what was asked to wait
 )
 
+// EarlyLooks is where the initramfs leaves what it saw of the disks (source.SaveLooks).
+const EarlyLooks = "/run/lifeboat/looks.json"
+
 // Run works until ctx ends, and then returns nil, or until the machine was removed from its vault.
 func Run(ctx context.Context, cfg Config) error {
 	id, err := enrolled(ctx, cfg)
@@ -72,6 +78,12 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	a := &agent{cfg: cfg, id: id, log: cfg.Log.With("agent", id.ID()), news: make(chan struct{}, 1), running: map[string]*protection{}}
+	a.trackers = kernel.New(cfg.StateDir, a.log)
+	defer func() {
+		if err := a.trackers.Close(); err != nil {
+			a.log.Warn("tracking was not let go", "err", err)
+		}
+	}()
 	a.groups = a.node()
 	defer a.groups.Close()
 	defer a.stopAll()
@@ -154,6 +166,7 @@ type agent struct {
 	disks    []source.Disk          // as last listed
 	running  map[string]*protection // by machine id
 	groups   *group.Node
+	trackers *kernel.Trackers
 }
 
 type protection struct {
@@ -205,7 +218,7 @@ func (a *agent) run(ctx context.Context) error {
 		if desired.Unregistered {
 			a.log.Info("this machine was removed from its vault")
 			a.stopAll()
-			return a.id.Forget()
+			return errors.Join(a.trackers.Destroy(), a.id.Forget())
 		}
 		a.apply(ctx, desired)
 	}
@@ -307,6 +320,9 @@ func (a *agent) apply(ctx context.Context, d *fleet.AgentDesired) {
 		if !wanted[id] {
 			p.stop()
 			delete(a.running, id)
+			if err := a.trackers.Forget(id); err != nil {
+				a.log.Warn("disks of a protection that ended are still tracked", "item", id, "err", err)
+			}
 			if p.machine != nil {
 				if err := p.machine.Forget(ctx); err != nil {
 					a.log.Warn("what the hypervisor keeps for a protection was not removed", "item", id, "err", err)
@@ -336,7 +352,7 @@ func (a *agent) start(ctx context.Context, want fleet.Protection) (*protection, 
 	cfg := ship.Config{
 		StateDir: a.cfg.StateDir, Identity: a.id.Data, Source: a.cfg.Source, Deadman: a.cfg.Deadman, Gate: a.cfg.Gate,
 		Scripts: a.cfg.Scripts, Throttle: a.cfg.Throttle, Shutdown: a.cfg.Shutdown, Version: a.cfg.Version, Log: a.log,
-		Barrier: barrier{a.groups}, Changed: a.tell,
+		Barrier: barrier{a.groups}, Changed: a.tell, Trackers: a.trackers, NoOfflineWrites: a.cfg.NoOfflineWrites, EarlyLooks: EarlyLooks,
 	}
 	if machine != nil {
 		cfg.Host = machine

@@ -21,24 +21,27 @@ import (
 
 // file is the configuration file. A key it does not know is an error: a misspelt setting must not be taken for the default.
 type file struct {
-	Server              string        `koanf:"server"`
-	RegistrationKey     string        `koanf:"registrationKey"`
-	RegistrationKeyFile string        `koanf:"registrationKeyFile"`
-	CAFile              string        `koanf:"caFile"`
-	CASHA256            string        `koanf:"caSha256"`
-	StateDir            string        `koanf:"stateDir"`
-	LogLevel            string        `koanf:"logLevel"`
-	Hostname            string        `koanf:"hostname"`
-	Platform            string        `koanf:"platform"`
-	ProductUUID         string        `koanf:"productUuid"`
-	CPUs                int           `koanf:"cpus"`
-	MemoryBytes         int64         `koanf:"memoryBytes"`
-	Firmware            string        `koanf:"firmware"`
-	Disks               []diskEntry   `koanf:"disks"`
-	Scripts             scriptEntries `koanf:"scripts"`
-	Throttle            throttleEntry `koanf:"throttle"`
-	Group               groupEntry    `koanf:"group"`
-	Host                hostEntry     `koanf:"host"`
+	Server              string      `koanf:"server"`
+	RegistrationKey     string      `koanf:"registrationKey"`
+	RegistrationKeyFile string      `koanf:"registrationKeyFile"`
+	CAFile              string      `koanf:"caFile"`
+	CASHA256            string      `koanf:"caSha256"`
+	StateDir            string      `koanf:"stateDir"`
+	LogLevel            string      `koanf:"logLevel"`
+	Hostname            string      `koanf:"hostname"`
+	Platform            string      `koanf:"platform"`
+	ProductUUID         string      `koanf:"productUuid"`
+	CPUs                int         `koanf:"cpus"`
+	MemoryBytes         int64       `koanf:"memoryBytes"`
+	Firmware            string      `koanf:"firmware"`
+	Disks               []diskEntry `koanf:"disks"`
+	// NoOfflineWrites states that nothing writes to the disks while this system does not run: no rescue system, no reverted snapshot,
+	// no disk attached elsewhere. docs/wire.md tells what it spares, and for which platforms it may be said.
+	NoOfflineWrites bool          `koanf:"noOfflineWrites"`
+	Scripts         scriptEntries `koanf:"scripts"`
+	Throttle        throttleEntry `koanf:"throttle"`
+	Group           groupEntry    `koanf:"group"`
+	Host            hostEntry     `koanf:"host"`
 	// Shutdown is the command by which a fenced machine shuts itself down, when lifeboatd says that it shall.
 	Shutdown []string `koanf:"shutdown"`
 }
@@ -145,7 +148,7 @@ func (c *file) override(flags file, disks []string) error {
 
 func (c *file) guest() guest.Config {
 	g := guest.Config{
-		StateDir: c.StateDir, RegistrationKey: c.RegistrationKey, Shutdown: c.Shutdown,
+		StateDir: c.StateDir, RegistrationKey: c.RegistrationKey, Shutdown: c.Shutdown, NoOfflineWrites: c.NoOfflineWrites,
 		Server:  identity.Server{Address: c.Server, CAFile: c.CAFile, CASHA256: c.CASHA256},
 		Source:  source.Config{Platform: c.Platform, ProductUUID: c.ProductUUID, Hostname: c.Hostname, CPUs: c.CPUs, MemoryBytes: c.MemoryBytes, Firmware: c.Firmware},
 		Scripts: quiesce.Scripts{Pre: c.Scripts.Pre, Post: c.Scripts.Post, Timeout: c.Scripts.Timeout},

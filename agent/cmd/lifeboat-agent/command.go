@@ -59,7 +59,7 @@ func command() *cobra.Command {
 		g.Deadman = []string{"/proc/self/exe", deadman} // whatever became of the file since
 		return g, nil
 	}
-	root.AddCommand(guestCommand(load), enrollCommand(load), disksCommand(load), &cobra.Command{
+	root.AddCommand(guestCommand(load), enrollCommand(load), disksCommand(load), profileCommand(load), &cobra.Command{
 		Use: deadman, Hidden: true, Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error { return quiesce.RunDeadman() },
 	})
 	return root

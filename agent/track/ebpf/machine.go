@@ -15,6 +15,8 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
+
+	"github.com/lifeboat-dr/lifeboat/agent/track/sysblock"
 )
 
 // ErrOwned is why Open refuses a directory that another process has open.
@@ -283,15 +285,15 @@ func (m *Machine) sweep() error {
 			continue
 		}
 		if s.used.Load() == 1 {
-			d, err := openDevice(s.dev)
-			same := err == nil && d.is(s)
+			d, err := sysblock.Open(s.dev)
+			same := err == nil && d.Is(s.disk)
 			if err == nil {
-				err = d.close()
+				err = d.Close()
 			}
 			if same && err == nil {
 				continue
 			}
-			m.log.Info("a tracked disk is gone", "disk", deviceName(s.dev))
+			m.log.Info("a tracked disk is gone", "disk", s.dev.String())
 		}
 		if err := m.free(i); err != nil {
 			return err

@@ -8,6 +8,8 @@ import (
 
 	cilium "github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/lifeboat-dr/lifeboat/agent/track/sysblock"
 )
 
 const (
@@ -15,7 +17,7 @@ const (
 	perSlot  = 4       // entries of the map sides for each disk: two sides, what is pending, one unused
 	pending  = 2       // of these
 	bitmap   = 4 << 20 // a bitmap is at most so many bytes
-	sector   = 512
+	sector   = sysblock.Sector
 )
 
 // diskState is struct disk of tracker.bpf.c. The kernel keeps it, so it outlives this process, whatever ends it.
@@ -28,10 +30,9 @@ type diskState struct {
 	// The agent's.
 	used    atomic.Uint32
 	lost    uint32 // an epoch that is not released was lost
-	dev     uint32
+	dev     sysblock.Number
 	drains  uint32 // storing a queue attribute was seen to wait for requests in flight
-	seq     uint64 // the kernel's number of this disk, never given to another one
-	node    uint64 // inode of its directory in sysfs
+	disk    sysblock.Identity
 	sectors int64
 	unknown uint64 // tally.unknown and tally.outside as far as an epoch was called lost for them
 	outside uint64

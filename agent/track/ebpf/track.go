@@ -12,6 +12,9 @@ import (
 
 	cilium "github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/lifeboat-dr/lifeboat/agent/track/epochs"
+	"github.com/lifeboat-dr/lifeboat/agent/track/sysblock"
 )
 
 // ErrFull is why Track refuses one disk more.
@@ -19,20 +22,20 @@ var ErrFull = fmt.Errorf("ebpf: %d disks are tracked already", maxDisks)
 
 // Track begins to track the disk at a device path, or goes on: resumed says that its marks are unbroken since the newest epoch that
 // an earlier process released, all of which the first Seal reports. When resumed is false, nothing is known of the time before the
-// call, and the caller compares the disk as a whole. A disk has one Tracker at a time. It returns ErrPartition, ErrFull, or
-// ErrUnsupported when the path is no disk whose writes the kernel shows. It may take a second, and writes nothing to the disk.
+// call, and the caller compares the disk as a whole. A disk has one Tracker at a time. It returns ErrFull, or
+// ErrUnsupported when the path is no whole disk. It may take a second, and writes nothing to the disk.
 func (m *Machine) Track(ctx context.Context, path string) (_ *Tracker, resumed bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	dev, err := resolve(path)
+	number, err := sysblock.Find(path)
 	if err != nil {
-		return nil, false, err
+		return nil, false, unsupported(err)
 	}
-	d, err := openDevice(dev)
+	d, err := sysblock.Open(number)
 	if err != nil {
-		return nil, false, err
+		return nil, false, unsupported(err)
 	}
-	t := &Tracker{m: m, dev: d, epoch: 1}
+	t := &Tracker{m: m, dev: d, book: epochs.New()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, t.let())
@@ -49,26 +52,34 @@ func (m *Machine) Track(ctx context.Context, path string) (_ *Tracker, resumed b
 	}
 	m.trackers[t.slot] = t
 	m.log.Info("began to track a disk", "disk", path, "granule", sector<<t.state.shift[0], "drains", t.state.drains == 1,
-		"requests", d.mq, "checked", t.state.based == 1)
+		"requests", d.Requests, "checked", t.state.based == 1)
 	return t, false, nil
+}
+
+// unsupported adds ErrUnsupported to what will not change.
+func unsupported(err error) error {
+	if errors.Is(err, sysblock.ErrNoDisk) || errors.Is(err, sysblock.ErrPartition) {
+		return fmt.Errorf("%w: %w", ErrUnsupported, err)
+	}
+	return err
 }
 
 // resume finds the slot that already has the disk.
 func (m *Machine) resume(t *Tracker) (bool, error) {
 	for slot := range m.disks {
 		s := &m.disks[slot]
-		if s.dev != t.dev.dev || s.used.Load() != 1 {
+		if s.dev != t.dev.Number || s.used.Load() != 1 {
 			continue
 		}
 		if m.trackers[slot] != nil {
-			return false, fmt.Errorf("ebpf: disk %s is tracked already", t.dev.name())
+			return false, fmt.Errorf("ebpf: disk %s is tracked already", t.dev.Name())
 		}
 		t.slot, t.state = slot, s
-		if t.dev.is(s) && t.restore() == nil {
+		if t.dev.Is(s.disk) && t.restore() == nil {
 			m.trackers[slot] = t
 			return true, nil
 		}
-		m.log.Warn("what was marked on a disk cannot be vouched for", "disk", t.dev.name())
+		m.log.Warn("what was marked on a disk cannot be vouched for", "disk", t.dev.Name())
 		t.state = nil
 		return false, m.free(slot)
 	}
@@ -106,23 +117,19 @@ func (m *Machine) begin(ctx context.Context, t *Tracker, path string) (err error
 	if t.slot < 0 {
 		return ErrFull
 	}
-	sectors, err := t.dev.sectors()
+	sectors, err := t.dev.Sectors()
 	if err != nil {
 		return err
 	}
 	if sectors == 0 {
-		return fmt.Errorf("%w: disk %s has no size", ErrUnsupported, t.dev.name())
-	}
-	seq, err := t.dev.number()
-	if err != nil {
-		return err
+		return fmt.Errorf("%w: disk %s has no size", ErrUnsupported, t.dev.Name())
 	}
 	words, shift := layout(sectors)
 	s := &m.disks[t.slot]
 	t.state = s
-	s.dev, s.seq, s.node, s.sectors = t.dev.dev, seq, t.dev.node, sectors
+	s.dev, s.disk, s.sectors = t.dev.Number, t.dev.Identity, sectors
 	s.shift, s.words = [2]uint32{shift, shift}, [2]uint32{uint32(words), uint32(words)}
-	if !t.dev.mq {
+	if !t.dev.Requests {
 		s.bios = 1
 		if err := m.watchBios(); err != nil {
 			return err
@@ -147,16 +154,16 @@ func (m *Machine) begin(ctx context.Context, t *Tracker, path string) (err error
 			t.sides[which] = side{mem, words, shift}
 		}
 	}
-	if !t.dev.counting() {
-		m.log.Warn("the kernel did not count what is written to a disk; it does now", "disk", t.dev.name(), "attribute", "queue/iostats")
-		if _, err := t.dev.iostats.WriteAt([]byte("1"), 0); err != nil {
-			return fmt.Errorf("make the kernel count writes to disk %s: %w", t.dev.name(), err)
+	if !t.dev.Counting() {
+		m.log.Warn("the kernel did not count what is written to a disk; it does now", "disk", t.dev.Name(), "attribute", "queue/iostats")
+		if err := t.dev.Count(); err != nil {
+			return err
 		}
 	}
 	if err := m.slots.Put(s.dev, uint32(t.slot)); err != nil {
-		return fmt.Errorf("track disk %s: %w", t.dev.name(), err)
+		return fmt.Errorf("track disk %s: %w", t.dev.Name(), err)
 	}
-	if t.dev.mq {
+	if t.dev.Requests {
 		if err := t.try(ctx, path); err != nil {
 			return err
 		}
@@ -207,7 +214,7 @@ func (m *Machine) free(slot int) error {
 
 // Forget stops tracking a disk, for good: what was marked is gone. It has no Tracker any more, or loses it.
 func (m *Machine) Forget(path string) error {
-	dev, err := resolve(path)
+	dev, err := sysblock.Find(path)
 	if err != nil {
 		return err
 	}
@@ -232,7 +239,7 @@ func (m *Machine) Forget(path string) error {
 func (t *Tracker) try(ctx context.Context, path string) error {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECT, 0)
 	if err != nil {
-		return fmt.Errorf("read disk %s: %w", t.dev.name(), err)
+		return fmt.Errorf("read disk %s: %w", t.dev.Name(), err)
 	}
 	var stop atomic.Bool
 	var readers sync.WaitGroup
@@ -249,7 +256,7 @@ func (t *Tracker) try(ctx context.Context, path string) error {
 	}
 	seen := t.m.sum(t.slot).freezing
 	for range 40 {
-		if err = t.dev.drain(); err != nil || ctx.Err() != nil {
+		if err = t.dev.Drain(); err != nil || ctx.Err() != nil {
 			break
 		}
 		if t.m.sum(t.slot).freezing != seen {

@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"time"
 
 	cilium "github.com/cilium/ebpf"
 
 	"github.com/lifeboat-dr/lifeboat/agent/track"
+	"github.com/lifeboat-dr/lifeboat/agent/track/epochs"
+	"github.com/lifeboat-dr/lifeboat/agent/track/sysblock"
 	"github.com/lifeboat-dr/lifeboat/replicator/block"
 )
 
@@ -19,42 +20,22 @@ type Tracker struct {
 	m     *Machine
 	slot  int
 	state *diskState
-	dev   *device
+	dev   *sysblock.Disk
 
 	sides [2]side
 	kept  []uint64 // bits of what is sealed and not released, and of late
 
-	epoch  int64 // the running one
-	sealed []sealed
+	book   *epochs.Book
 	first  []block.Extent // what an earlier process left behind, until the first Seal
-	late   []late
-	passed bool // commands passed through in the epoch sealed last
-	echo   bool // and may not have ended with it
+	passed bool           // commands passed through in the epoch sealed last
+	echo   bool           // and may not have ended with it
 	stats  Stats
 }
-
-// sealed is an epoch that is not released.
-type sealed struct {
-	epoch int64
-	es    []block.Extent
-	lost  bool
-}
-
-// late is what was marked in an epoch that ended with requests in flight which could not be waited for: it may have been read too
-// early, and is reported until the disk was seen without requests.
-type late struct {
-	at time.Time
-	es []block.Extent
-}
-
-// slowest is the longest that a request is thought to be under way on a disk that cannot be drained and is never idle. The
-// kernel's own limit is 30 seconds, times a few tries.
-const slowest = 5 * time.Minute
 
 var _ track.Tracker = (*Tracker)(nil)
 
 // Epoch implements track.Tracker.
-func (t *Tracker) Epoch() int64 { return t.epoch }
+func (t *Tracker) Epoch() int64 { return t.book.Epoch() }
 
 // Size returns the disk's size in bytes as of the last Seal, or Track.
 func (t *Tracker) Size() int64 { return t.state.sectors * sector }
@@ -78,7 +59,7 @@ func (t *Tracker) Seal(ctx context.Context) ([]block.Extent, error) {
 	lost := t.doubt(t.state.sectors > before)
 	idle := t.idle()
 	if (!idle || lost != nil) && t.state.drains == 1 {
-		if err := t.dev.drain(); err == nil {
+		if err := t.dev.Drain(); err == nil {
 			t.stats.Drained++
 			idle = true
 		}
@@ -89,42 +70,28 @@ func (t *Tracker) Seal(ctx context.Context) ([]block.Extent, error) {
 	t.echo = t.passed && t.state.drains == 0
 	es = track.Union(es, t.first)
 	t.first = nil
-	mine := es
-	for _, l := range t.late {
-		es = track.Union(es, l.es)
-	}
-	t.linger(idle, mine)
-	if t.state.lost == 1 && t.epoch == 1 {
+	if t.state.lost == 1 && t.book.Epoch() == 1 {
 		lost = errors.Join(lost, errors.New("the process before this one had lost an epoch"))
 	}
 	if lost != nil {
 		t.state.lost = 1
 	}
-	t.sealed = append(t.sealed, sealed{epoch: t.epoch, es: es, lost: lost != nil})
-	t.epoch++
 	t.stats.Sealed++
-	t.stats.Marked += track.Bytes(mine)
+	t.stats.Marked += track.Bytes(es)
+	if !idle {
+		t.stats.Lingered++
+	}
+	es = t.book.Seal(es, idle, lost)
 	t.stats.Took = time.Since(start)
 	if lost != nil {
-		return nil, fmt.Errorf("%w on disk %s: %w", track.ErrLost, t.dev.name(), lost)
+		return nil, fmt.Errorf("%w on disk %s: %w", track.ErrLost, t.dev.Name(), lost)
 	}
-	return clip(slices.Clone(es), t.Size()), nil
-}
-
-// linger keeps what may have been read too early, and lets go of what was not.
-func (t *Tracker) linger(idle bool, es []block.Extent) {
-	if idle {
-		t.late = nil
-		return
-	}
-	t.stats.Lingered++
-	t.late = slices.DeleteFunc(t.late, func(l late) bool { return len(t.late) > 2 && time.Since(l.at) > slowest })
-	t.late = append(t.late, late{time.Now(), es})
+	return clip(es, t.Size()), nil
 }
 
 // collect flips the sides and takes the marks of the one that is not active any more, into kept, too.
 func (t *Tracker) collect() ([]block.Extent, error) {
-	size, err := t.dev.sectors()
+	size, err := t.dev.Sectors()
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +115,7 @@ func (t *Tracker) flip() (old uint32, err error) {
 // doubt tells why marks of the sealed epoch may be missing. Those beyond the end of a disk that grew are not: the new part is
 // reported as a whole.
 func (t *Tracker) doubt(grown bool) error {
-	if !t.dev.is(t.state) {
+	if !t.dev.Is(t.state.disk) {
 		return errors.New("it was removed, or replaced by another one")
 	}
 	s := t.m.sum(t.slot)
@@ -166,39 +133,29 @@ func (t *Tracker) doubt(grown bool) error {
 }
 
 // Pending implements track.Tracker.
-func (t *Tracker) Pending(context.Context) (es []block.Extent, err error) {
-	for _, s := range t.sealed {
-		if s.lost {
-			return nil, fmt.Errorf("%w in epoch %d of disk %s", track.ErrLost, s.epoch, t.dev.name())
-		}
-		es = track.Union(es, s.es)
+func (t *Tracker) Pending(context.Context) ([]block.Extent, error) {
+	es, err := t.book.Pending()
+	if err != nil {
+		return nil, fmt.Errorf("disk %s: %w", t.dev.Name(), err)
 	}
 	return clip(es, t.Size()), nil
 }
 
 // Release implements track.Tracker.
 func (t *Tracker) Release(epoch int64) error {
-	if epoch >= t.epoch || epoch < 0 {
-		return fmt.Errorf("release epoch %d of disk %s while epoch %d is running", epoch, t.dev.name(), t.epoch)
-	}
 	if t.kept == nil {
 		return fmt.Errorf("release: %w", os.ErrClosed)
 	}
-	t.sealed = slices.DeleteFunc(t.sealed, func(s sealed) bool { return s.epoch <= epoch })
-	left := t.first
-	lost := uint32(0)
-	for _, s := range t.sealed {
-		left = track.Union(left, s.es)
-		if s.lost {
-			lost = 1
-		}
+	if err := t.book.Release(epoch); err != nil {
+		return fmt.Errorf("disk %s: %w", t.dev.Name(), err)
 	}
-	for _, l := range t.late {
-		left = track.Union(left, l.es)
-	}
-	keep(t.kept, left, t.sides[0].shift)
-	if t.epoch > 1 { // what an earlier process lost was said by the first Seal
-		t.state.lost = lost
+	left, lost := t.book.Kept()
+	keep(t.kept, track.Union(left, t.first), t.sides[0].shift)
+	switch {
+	case lost:
+		t.state.lost = 1
+	case t.book.Epoch() > 1: // what an earlier process lost is said by the first Seal
+		t.state.lost = 0
 	}
 	return nil
 }
@@ -215,7 +172,7 @@ func (t *Tracker) Close() error {
 }
 
 func (t *Tracker) let() error {
-	errs := []error{unmap(t.sides[0].mem), unmap(t.sides[1].mem), unmap(t.kept), t.dev.close()}
+	errs := []error{unmap(t.sides[0].mem), unmap(t.sides[1].mem), unmap(t.kept), t.dev.Close()}
 	t.sides, t.kept = [2]side{}, nil
 	return errors.Join(errs...)
 }
@@ -269,7 +226,8 @@ func (t *Tracker) resize(sectors int64) (es []block.Extent, err error) {
 		}
 	}
 	if after > before {
-		es = track.Union(es, []block.Extent{{Offset: before, Length: after - before}})
+		from := before / block.Size * block.Size
+		es = track.Union(es, []block.Extent{{Offset: from, Length: after - from}})
 	}
 	es = clip(es, after)
 	old := t.kept
@@ -298,7 +256,7 @@ func (t *Tracker) put(which int, made *cilium.Map) ([]uint64, error) {
 func (t *Tracker) found(which int) ([]uint64, error) {
 	var m *cilium.Map
 	if err := t.m.sides.Lookup(t.place(which), &m); err != nil {
-		return nil, fmt.Errorf("find bitmap %d of disk %s: %w", which, t.dev.name(), err)
+		return nil, fmt.Errorf("find bitmap %d of disk %s: %w", which, t.dev.Name(), err)
 	}
 	defer func() { _ = m.Close() }()
 	return mapped[uint64](m)

@@ -33,19 +33,18 @@ func (t *Tracker) Verify(frozen bool) error {
 	case err != nil:
 		return err
 	case !known:
-		return fmt.Errorf("%w: disk %s was never without requests since it is tracked", ErrUnchecked, t.dev.name())
+		return fmt.Errorf("%w: disk %s was never without requests since it is tracked", ErrUnchecked, t.dev.Name())
 	case off == 0:
 		t.stats.Verified++
 		return nil
-	case !t.dev.mq && t.state.counts == 0 && off > 0:
-		return fmt.Errorf("%w: the driver of disk %s does not count what it writes", ErrUnchecked, t.dev.name())
+	case !t.dev.Requests && t.state.counts == 0 && off > 0:
+		return fmt.Errorf("%w: the driver of disk %s does not count what it writes", ErrUnchecked, t.dev.Name())
 	}
 	t.stats.Mismatched++
 	t.state.lost = 1
-	if n := len(t.sealed); n > 0 {
-		t.sealed[n-1].lost = true
-	}
-	return fmt.Errorf("%w on disk %s: %d bytes were marked beyond those that the kernel counted", track.ErrLost, t.dev.name(), off)
+	why := fmt.Errorf("the bytes that were marked and those that the kernel counted differ by %d", off)
+	t.book.Lose(why)
+	return fmt.Errorf("%w on disk %s: %w", track.ErrLost, t.dev.Name(), why)
 }
 
 // Verify does so for all disks that have a Tracker, and joins what they say. The trackers are not used meanwhile.
@@ -61,28 +60,28 @@ func (m *Machine) Verify(frozen bool) error {
 
 // idle tells whether the disk was without requests at an instant during the call, so that all that was marked before is done.
 func (t *Tracker) idle() bool {
-	if !t.dev.counting() || !t.dev.mq && t.state.counts == 0 {
+	if !t.dev.Counting() || !t.dev.Requests && t.state.counts == 0 {
 		return false
 	}
-	c, err := t.dev.counters()
-	return err == nil && c.inFlight == 0
+	c, err := t.dev.Counters()
+	return err == nil && c.InFlight == 0
 }
 
 // balance looks for an instant without requests and returns how many more bytes were marked since the last one than the kernel
 // counted. The next call starts from here.
 func (t *Tracker) balance(limit time.Duration) (int64, error) {
-	if !t.dev.counting() {
-		return 0, fmt.Errorf("%w: the kernel does not count what is written to disk %s (queue/iostats)", ErrUnchecked, t.dev.name())
+	if !t.dev.Counting() {
+		return 0, fmt.Errorf("%w: the kernel does not count what is written to disk %s (queue/iostats)", ErrUnchecked, t.dev.Name())
 	}
 	start := time.Now()
 	for tries := 0; tries < 10 || time.Since(start) < limit; tries++ {
 		before := t.m.sum(t.slot)
-		c, err := t.dev.counters()
+		c, err := t.dev.Counters()
 		if err != nil {
 			return 0, err
 		}
 		after := t.m.sum(t.slot)
-		if c.inFlight != 0 || before != after {
+		if c.InFlight != 0 || before != after {
 			if tries >= 10 {
 				time.Sleep(200 * time.Microsecond)
 			}
@@ -90,14 +89,14 @@ func (t *Tracker) balance(limit time.Duration) (int64, error) {
 		}
 		marked := int64(after.issued - after.requeued)
 		s := t.state
-		off := marked - s.issued - (c.bytes - s.stat)
-		if s.based == 1 && off == 0 && c.bytes != s.stat {
+		off := marked - s.issued - (c.Bytes - s.stat)
+		if s.based == 1 && off == 0 && c.Bytes != s.stat {
 			s.counts = 1
 		}
-		s.issued, s.stat, s.based = marked, c.bytes, 1
+		s.issued, s.stat, s.based = marked, c.Bytes, 1
 		return off, nil
 	}
-	return 0, fmt.Errorf("%w: disk %s was not without requests for an instant", ErrUnchecked, t.dev.name())
+	return 0, fmt.Errorf("%w: disk %s was not without requests for an instant", ErrUnchecked, t.dev.Name())
 }
 
 // Stats of a Tracker since it was made.

@@ -14,7 +14,7 @@ func enrolmentToWire(e fleet.Enrolment) fleetoas.Enrollment {
 }
 
 func machineFromWire(m fleetoas.Machine) dr.Machine {
-	out := dr.Machine{Hostname: m.Hostname, ProductUUID: strings.ToLower(m.ProductUuid), Platform: string(m.Platform), Manufacturer: m.Manufacturer,
+	out := dr.Machine{Hypervisor: m.Hypervisor, Hostname: m.Hostname, ProductUUID: strings.ToLower(m.ProductUuid), Platform: string(m.Platform), Manufacturer: m.Manufacturer,
 		OSType: string(m.OsType), OSName: m.OsName, KernelVersion: m.KernelVersion, CPUs: m.CpuCount, MemoryBytes: m.MemoryBytes,
 		Firmware: string(m.Firmware), BootID: m.BootId, IPAddresses: m.IpAddresses}
 	for _, n := range m.Nics {
@@ -30,6 +30,9 @@ func machineFromWire(m fleetoas.Machine) dr.Machine {
 func agentReportFromWire(r fleetoas.AgentReport) fleet.AgentReport {
 	out := fleet.AgentReport{Version: r.Version, Revision: r.Revision, Machine: machineFromWire(r.Machine)}
 	out.Machine.GroupAddresses = r.GroupAddresses[:min(len(r.GroupAddresses), maxGroupAddresses)]
+	for _, m := range r.Machines {
+		out.Hosted = append(out.Hosted, dr.HostedMachine{Machine: machineFromWire(m.Machine), Running: m.Running})
+	}
 	for _, p := range r.Protections {
 		o := dr.Observed{Item: dr.ItemID(p.MachineId), AgentVersion: r.Version, Phase: string(p.Phase), Generation: p.Generation,
 			ProgressPercent: p.ProgressPercent, TotalBytes: p.TotalBytes, ProcessedBytes: p.ProcessedBytes, TransferredBytes: p.TransferredBytes,
@@ -56,7 +59,7 @@ func agentDesiredToWire(d fleet.AgentDesired) fleetoas.AgentDesired {
 		w := fleetoas.Protection{MachineId: string(p.Machine), Generation: p.Generation, Disks: p.Disks,
 			CrashConsistentSeconds: int(p.CrashConsistentEvery / time.Second), AppConsistentSeconds: int(p.AppConsistentEvery / time.Second),
 			FreezeTimeoutSeconds: int(p.FreezeTimeout / time.Second), Grant: p.Grant, GrantExpires: p.GrantExpires,
-			CaptureId: p.CaptureID, ResyncId: p.ResyncID, Fenced: p.Fenced, Throttle: fleetoas.Throttle{Zone: p.Throttle.Zone}}
+			CaptureId: p.CaptureID, ResyncId: p.ResyncID, Fenced: p.Fenced, MachineUuid: p.MachineUUID, Shutdown: p.Shutdown, Throttle: fleetoas.Throttle{Zone: p.Throttle.Zone}}
 		for _, t := range p.Throttle.Windows {
 			x := fleetoas.ThrottleWindow{From: t.From, To: t.To, BytesPerSecond: t.BytesPerSecond}
 			for _, d := range t.Days {

@@ -116,7 +116,7 @@ func (s *Service) TestFailoverCleanup(ctx context.Context, ref Ref, in CleanupIn
 
 // PlannedFailover moves the machine without loss.
 func (s *Service) PlannedFailover(ctx context.Context, ref Ref, in FailoverInput) (string, error) {
-	return s.act(ctx, ref, dr.OpPlannedFailover, fixed(job.PlanPlannedFailover), func(_ store.Tx, it *dr.Item, r *Request) error {
+	return s.act(ctx, ref, dr.OpPlannedFailover, plannedPlan, func(_ store.Tx, it *dr.Item, r *Request) error {
 		if err := checkDirection(in.Direction); err != nil {
 			return err
 		}
@@ -238,6 +238,14 @@ func checkDirection(d string) error {
 // FailoverCommit accepts a failover.
 func (s *Service) FailoverCommit(ctx context.Context, ref Ref) (string, error) {
 	return s.act(ctx, ref, dr.OpCommit, commitPlan, nil)
+}
+
+// plannedPlan is the way to the recovery site, where there is a planned one, or the way home.
+func plannedPlan(it *dr.Item) string {
+	if it.State.Leg == dr.LegHyperVAzure {
+		return job.PlanPlannedFromHost
+	}
+	return job.PlanPlannedFailover
 }
 
 func commitPlan(it *dr.Item) string {

@@ -30,7 +30,11 @@ func (s *Service) EnrolAgent(ctx context.Context, key, fingerprint string, m dr.
 		if err := save(tx, KindRegistrationKey, k.ID, &k, now); err != nil {
 			return err
 		}
-		if err := bindMachine(tx, &a, now); err != nil {
+		register := bindMachine
+		if m.Hypervisor {
+			register = enrolHost
+		}
+		if err := register(tx, &a, now); err != nil {
 			return err
 		}
 		return save(tx, KindAgent, a.ID, &a, now)
@@ -157,9 +161,9 @@ func itemsOfAgent(tx store.Tx, agentID string) (out []dr.Item, err error) {
 	return out, err
 }
 
-// AgentSeen records an agent's report: its heartbeat, its machine and what it tells of each item. A machine that is not an item's
-// active one is recorded as a stranger and changes nothing else.
-func (s *Service) AgentSeen(ctx context.Context, agentID string, version string, m dr.Machine, observed []dr.Observed) error {
+// AgentSeen records an agent's report: its heartbeat, its machine, those that run on it when it is a hypervisor, and what it tells of
+// each item. A machine that is not an item's active one is recorded as a stranger and changes nothing else.
+func (s *Service) AgentSeen(ctx context.Context, agentID string, version string, m dr.Machine, observed []dr.Observed, hosted ...dr.HostedMachine) error {
 	return s.store.Update(ctx, func(tx store.Tx) error {
 		now := s.now()
 		a, err := LoadAgent(tx, agentID)
@@ -173,14 +177,21 @@ func (s *Service) AgentSeen(ctx context.Context, agentID string, version string,
 		active := true
 		for i := range items {
 			it := &items[i]
-			mine := strings.EqualFold(it.ActiveUUID, m.ProductUUID)
-			active = active && mine
+			source, mine, record := m, strings.EqualFold(it.ActiveUUID, m.ProductUUID), true
+			if m.Hypervisor {
+				source, mine, record = onHypervisor(it, hosted)
+			} else {
+				active = active && mine
+			}
+			if !record {
+				continue
+			}
 			at := slices.IndexFunc(observed, func(o dr.Observed) bool { return o.Item == it.ID })
 			report := dr.Observed{Item: it.ID}
 			if at >= 0 {
 				report = observed[at]
 			}
-			if err := recordObserved(tx, it, report, at >= 0, mine, version, m, now); err != nil {
+			if err := recordObserved(tx, it, report, at >= 0, mine, version, source, now); err != nil {
 				return err
 			}
 		}
@@ -188,6 +199,11 @@ func (s *Service) AgentSeen(ctx context.Context, agentID string, version string,
 			return nil
 		}
 		a.AgentVersion, a.Machine, a.Hostname, a.LastHeartbeat = version, m, or(m.Hostname, a.Hostname), now
+		if m.Hypervisor {
+			if err := hostedSeen(tx, &a, hosted, now); err != nil {
+				return err
+			}
+		}
 		return save(tx, KindAgent, a.ID, &a, now)
 	})
 }

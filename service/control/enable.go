@@ -65,7 +65,14 @@ func (s *Service) Enable(ctx context.Context, ref Ref, in EnableInput) (string, 
 			return refusal
 		}
 		leg := dr.FirstLeg(policy.Provider)
-		it.Driven = !leg.Driver
+		it.Driven = !leg.Driver || agent.ID == ""
+		if it.Driven && !slices.Contains(s.drivers, policy.Provider) {
+			return noDriver(policy.Provider)
+		}
+		source, err := machineOf(machine, agent)
+		if err != nil {
+			return err
+		}
 		j := newJob(ctx, ref.Vault, planFor(&it, dr.OpEnable, fixed(job.PlanEnable)), itemTarget(&it), now)
 		next, refusal := dr.Apply(it.State, dr.Signal{Kind: dr.Requested, Op: dr.OpEnable, Job: j.ID, Leg: leg.Name, Driven: it.Driven}, now)
 		if refusal != nil {
@@ -75,7 +82,7 @@ func (s *Service) Enable(ctx context.Context, ref Ref, in EnableInput) (string, 
 		it.RecoveryFabric, it.RecoveryContainer = target.Fabric, target.Name
 		it.FriendlyName, it.ProtectableItem, it.AgentID, it.Physical = machine.FriendlyName, machine.Name, agent.ID, machine.Physical
 		it.PolicyName, it.EnableInput = policy.Name, in.ProviderInput
-		it.HomeUUID, it.ActiveUUID, it.Hardware = agent.Machine.ProductUUID, agent.Machine.ProductUUID, agent.Machine.Hardware()
+		it.HomeUUID, it.ActiveUUID, it.Hardware = source.ProductUUID, source.ProductUUID, source.Hardware()
 		it.TargetName = or(firstField(in.ProviderInput, "targetVmName", "targetAzureVmName"), machine.FriendlyName)
 		it.TestNetwork, it.TargetNetwork = jsonField(in.ProviderInput, "testNetworkId"), firstField(in.ProviderInput, "targetNetworkId", "targetAzureNetworkId", "recoveryAzureNetworkId")
 		it.MultiVMGroup = jsonField(in.ProviderInput, "multiVmGroupName")
@@ -166,14 +173,18 @@ func enablePolicy(tx store.Tx, c dr.Container, in EnableInput) (dr.Policy, dr.Ma
 // checkEnable refuses what no machine of the provider could be protected with here, before the machine is looked for.
 func (s *Service) checkEnable(p dr.ProviderType, in EnableInput) error {
 	if !dr.FirstLeg(p).Driver && !slices.Contains(s.drivers, p) {
-		return &dr.Error{Code: dr.CodeUnimplemented, Message: fmt.Sprintf("machines cannot be protected with %s yet", p), PossibleCauses: fmt.Sprintf("this server has no driver for %s: nothing here reads or writes the machine's disks", p),
-			RecommendedAction: "install lifeboat-agent on the machine and protect it with InMageRcm"}
+		return noDriver(p)
 	}
 	if jsonField(in.ProviderInput, "protectionClusterId") != "" {
 		return &dr.Error{Code: dr.CodeUnimplemented, Message: "machines of a shared-disk cluster cannot be protected together", PossibleCauses: "this server has no driver for shared disks",
 			RecommendedAction: "protect the machines one by one without their shared disks, and leave protectionClusterId out"}
 	}
 	return nil
+}
+
+func noDriver(p dr.ProviderType) error {
+	return &dr.Error{Code: dr.CodeUnimplemented, Message: fmt.Sprintf("machines cannot be protected with %s yet", p), PossibleCauses: fmt.Sprintf("this server has no driver for %s: nothing here reads or writes the machine's disks", p),
+		RecommendedAction: "install lifeboat-agent on the machine and protect it with InMageRcm"}
 }
 
 // recoveryContainer is the container of this vault that the machine replicates to: what the request names, or the target of the
@@ -208,7 +219,7 @@ func protectableFor(tx store.Tx, c dr.Container, p dr.ProviderType, in EnableInp
 		if !strings.EqualFold(m.Name, name) && !strings.EqualFold(m.AgentID, name) && (p != dr.ProviderA2A || !strings.EqualFold(m.FriendlyName, name)) {
 			continue
 		}
-		if !slices.Contains(guestAgent, p) {
+		if !slices.Contains(guestAgent, p) && (m.AgentID == "" || !slices.Contains(hostAgent, p)) {
 			return m, dr.Agent{}, nil
 		}
 		if m.AgentID == "" {

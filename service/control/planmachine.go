@@ -57,8 +57,10 @@ func machinePlan(op dr.Operation, it *dr.Item) string {
 		return commitPlan(it)
 	case dr.OpReprotect:
 		return reprotectPlan(it)
+	case dr.OpPlannedFailover:
+		return plannedPlan(it)
 	}
-	return map[dr.Operation]string{dr.OpTestFailover: job.PlanTestFailover, dr.OpTestCleanup: job.PlanTestCleanup, dr.OpPlannedFailover: job.PlanPlannedFailover,
+	return map[dr.Operation]string{dr.OpTestFailover: job.PlanTestFailover, dr.OpTestCleanup: job.PlanTestCleanup,
 		dr.OpUnplannedFailover: job.PlanUnplannedFailover, dr.OpCancelFailover: job.PlanCancelFailover}[op]
 }
 

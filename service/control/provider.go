@@ -47,6 +47,15 @@ func (s *Service) providerView(tx store.Tx, p dr.Provider) (ProviderView, error)
 	if v.Items, err = count(tx, KindItem, under(p.Vault, p.Fabric), 0); err != nil {
 		return v, err
 	}
+	if p.AgentID != "" {
+		a, err := LoadAgent(tx, p.AgentID)
+		if err != nil {
+			return v, err
+		}
+		v.Provider.LastHeartbeat, v.Provider.AgentVersion, v.Provider.Hostname = a.LastHeartbeat, a.AgentVersion, a.Hostname
+		v.Connected = s.now().Sub(a.LastHeartbeat) <= dr.HeartbeatLimit
+		return v, nil
+	}
 	r, ok, err := find[dr.Replicator](tx, KindReplicator, p.ReplicatorID)
 	if ok {
 		v.Replicator = &r

@@ -50,6 +50,10 @@ func Apply(s State, sig Signal, now time.Time) (State, *Error) {
 			return s, &Error{Code: CodeUnimplemented, Message: fmt.Sprintf("%s is not available for %s", sig.Op, l.Provider),
 				PossibleCauses: "this server has no driver for the provider", RecommendedAction: "use provider InMageRcm"}
 		}
+		if r := l.rule(sig.Op, s.Phase); r != nil && r.Leg != "" && !LegByName(r.Leg).Driver && !sig.Driven {
+			return s, &Error{Code: CodeUnimplemented, Message: fmt.Sprintf("%s of %s is not available in phase %s", sig.Op, l.Provider, s.Phase),
+				PossibleCauses: "this server has no driver for the way back", RecommendedAction: "keep the machine running at the recovery site, or export a recovery point"}
+		}
 	}
 	return step(s, sig, now)
 }

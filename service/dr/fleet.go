@@ -11,6 +11,7 @@ type Machine struct {
 	Hostname      string
 	ProductUUID   string // SMBIOS system UUID in lower case; tells a source from its replica
 	Platform      string // vm or physical
+	Hypervisor    bool   // its agent protects the machines that run on it, from outside, and not this one
 	Manufacturer  string
 	OSType        string // Linux or Windows
 	OSName        string
@@ -24,6 +25,12 @@ type Machine struct {
 	GroupAddresses []string
 	NICs           []NIC
 	Disks          []MachineDisk
+}
+
+// HostedMachine is a machine that runs on a hypervisor, as that sees it.
+type HostedMachine struct {
+	Machine Machine
+	Running bool // its guest runs or is paused; else it has shut down
 }
 
 // NIC is a network adapter of a machine.

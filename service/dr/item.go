@@ -44,6 +44,9 @@ type Item struct {
 	HomeUUID   string // SMBIOS UUID of the production machine
 	CaptureID  string // asks the agent for a capture now
 	ResyncID   string // asks the agent to compare the whole disk
+	// StopSource asks the agent of a hypervisor to shut the machine down for the capture that CaptureID asks for, and to start it
+	// again when that is withdrawn.
+	StopSource bool
 
 	// Fenced tells that Generation is closed and no other is open: nobody may ship, whoever it is.
 	Fenced bool

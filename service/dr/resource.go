@@ -62,12 +62,13 @@ type Fabric struct {
 	Input json.RawMessage // customDetails as the client sent them
 }
 
-// Provider is a registered replicator or provider of a fabric.
+// Provider is a registered replicator of a fabric, or the agent of a hypervisor there.
 type Provider struct {
 	Meta
 	ID            string
 	Vault, Fabric string // Fabric is the fabric's name
 	ReplicatorID  string
+	AgentID       string
 	Hostname      string
 	AgentVersion  string
 	LastHeartbeat time.Time

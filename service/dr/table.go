@@ -187,7 +187,7 @@ var Legs = []Leg{
 	{
 		// Failback is a planned failover in the other direction, from the committed phases: there is no reverse replication to
 		// wait for, it carries its own synchronisation (ref 6.5).
-		Name: LegHyperVAzure, Provider: ProviderHyperVReplicaAzure, Direction: PrimaryToRecovery, ActiveBefore: "Primary", ActiveAfter: "Recovery",
+		Name: LegHyperVAzure, Provider: ProviderHyperVReplicaAzure, Direction: PrimaryToRecovery, Driver: true, ActiveBefore: "Primary", ActiveAfter: "Recovery",
 		Rules: rules(enable(), drill(), planned(), unplanned(), changePit(PhasePlannedPending, PhaseUnplannedPending),
 			Rule{Op: OpPlannedFailover, From: []Phase{PhasePlannedCommitted, PhaseUnplannedCommitted}, Leg: LegHyperVAzureBack, To: PhasePlannedPending, Word: wordFailback},
 			repair(false), update(), ending()),

@@ -25,6 +25,7 @@ type AgentReport struct {
 	Revision int64 // of the desired state it acts on; 0 for none
 	Machine  dr.Machine
 	Observed []dr.Observed
+	Hosted   []dr.HostedMachine // of a hypervisor
 }
 
 // AgentDesired is what an agent should do. Revision changes with the content.
@@ -48,6 +49,8 @@ type Protection struct {
 	CaptureID            string
 	ResyncID             string
 	Fenced               bool
+	MachineUUID          string // of the machine, for an agent on a hypervisor
+	Shutdown             bool   // shut it down for the capture that CaptureID asks for
 	Group                *Group // nil: the machine is captured by itself
 	Throttle             dr.Throttle
 }
@@ -61,7 +64,7 @@ func (s *Service) SyncAgent(ctx context.Context, c Caller, r AgentReport, wait t
 	if err := c.allow(RoleAgent); err != nil {
 		return AgentDesired{}, err
 	}
-	if err := s.control.AgentSeen(ctx, c.ID, r.Version, r.Machine, r.Observed); err != nil {
+	if err := s.control.AgentSeen(ctx, c.ID, r.Version, r.Machine, r.Observed, r.Hosted...); err != nil {
 		return AgentDesired{}, err
 	}
 	return longPoll(ctx, s, wait, func(ctx context.Context) (AgentDesired, bool, error) {
@@ -81,6 +84,9 @@ func (s *Service) agentDesired(ctx context.Context, c Caller, productUUID string
 		if err != nil {
 			return AgentDesired{}, err
 		}
+		if agent.Machine.Hypervisor {
+			productUUID = ""
+		}
 		if d.Protections, err = s.protections(ctx, c, items, productUUID); err != nil {
 			return AgentDesired{}, err
 		}
@@ -89,6 +95,7 @@ func (s *Service) agentDesired(ctx context.Context, c Caller, productUUID string
 	return d, err
 }
 
+// protections are for the agent in the machine with the UUID, or, when that is empty, for one on a hypervisor.
 func (s *Service) protections(ctx context.Context, c Caller, items []control.AgentItem, productUUID string) ([]Protection, error) {
 	var replicators []dr.Replicator
 	var secrets control.VaultSecrets
@@ -101,7 +108,11 @@ func (s *Service) protections(ctx context.Context, c Caller, items []control.Age
 		for _, disk := range it.Item.Disks {
 			p.Disks = append(p.Disks, disk.ID)
 		}
-		if !it.Item.MayShip(productUUID) {
+		uuid := productUUID
+		if uuid == "" {
+			uuid, p.MachineUUID = it.Item.HomeUUID, it.Item.HomeUUID
+		}
+		if !it.Item.MayShip(uuid) {
 			p.Fenced = true
 			out = append(out, p)
 			continue
@@ -121,7 +132,7 @@ func (s *Service) protections(ctx context.Context, c Caller, items []control.Age
 		}
 		p.AppConsistentEvery = it.Policy.AppConsistentEvery
 		p.FreezeTimeout, p.Throttle = freezeTimeout, it.Policy.Throttle
-		p.CaptureID, p.ResyncID = it.Item.CaptureID, it.Item.ResyncID
+		p.CaptureID, p.ResyncID, p.Shutdown = it.Item.CaptureID, it.Item.ResyncID, it.Item.StopSource
 		p.Replicators = s.processServers(replicators, it.Item)
 		var err error
 		if it.Item.InGroup(it.Policy) {

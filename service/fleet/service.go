@@ -27,7 +27,7 @@ type Control interface {
 	EnrolReplicator(ctx context.Context, key, fingerprint string, r dr.Replicator) (control.Enrolled, error)
 	EnsureReplicator(ctx context.Context, r dr.Replicator) error
 	Agent(ctx context.Context, id string) (dr.Agent, error)
-	AgentSeen(ctx context.Context, agentID string, version string, m dr.Machine, observed []dr.Observed) error
+	AgentSeen(ctx context.Context, agentID string, version string, m dr.Machine, observed []dr.Observed, hosted ...dr.HostedMachine) error
 	AgentItems(ctx context.Context, agentID string) ([]control.AgentItem, error)
 	GroupMembers(ctx context.Context, it dr.Item) ([]control.GroupMember, error)
 	Replicator(ctx context.Context, id string) (dr.Replicator, error)

@@ -33,6 +33,7 @@ const (
 	PlanUnplannedFailover = "unplannedFailover"
 	PlanUndoUnplanned     = "undoUnplannedFailover"
 	PlanPlannedFailover   = "plannedFailover"
+	PlanPlannedFromHost   = "plannedFailoverFromHost"
 	PlanCancelFailover    = "cancelFailover"
 	PlanApplyPoint        = "applyRecoveryPoint"
 	PlanCommit            = "commit"
@@ -183,6 +184,14 @@ var Plans = append([]Plan{
 		step(StepStopHome, "VmPfoStopHome", "Making sure that the home virtual machine is off", KindHomeStop),
 		step(StepWriteback, "VmPrepareProtectedEntitiesTask", "Writing the home disks", KindHomeWriteback),
 		step(StepStartHome, "VmFoStartVmOnSecondary", "Starting the home virtual machine", KindHomeStart),
+	}},
+	{Name: PlanPlannedFromHost, Scenario: "PlannedFailover", FriendlyName: "Planned failover", Undo: PlanUndoUnplanned, Ready: StepFence, Boot: StepStartReplica, Steps: []Step{
+		step("PlannedFailoverPreflightChecksTask", "VmPfoPrerequisitesCheck", "Prerequisites check for planned failover", ""),
+		step(StepStopSource, "VmFailover", "Shutting down the virtual machine and capturing its disks", ""),
+		step(StepFence, "VmFoFenceSource", "Fencing the source", KindGenerationClose),
+		step(StepChoosePoint, "VmPrepareForFailover", "Choosing the recovery point", ""),
+		step(StepPin, "VmFoHoldPoint", "Holding the recovery point", KindPointPin),
+		step(StepStartReplica, "VmFoStartVmOnSecondary", "Starting the virtual machine", KindInstanceStart),
 	}},
 	{Name: PlanCancelFailover, Scenario: "CancelFailover", FriendlyName: "Cancel failover", Steps: []Step{
 		step(StepPreflight, "VmCancelPrerequisitesCheck", "Prerequisites check for cancelling the failover", ""),

@@ -33,12 +33,16 @@ func enablePreflight(r *run) (outcome, error) {
 		return failed(dr.CodeConflict, fmt.Sprintf("the agent of %s was last heard of at %s", r.item.FriendlyName, a.LastHeartbeat.Format("2006-01-02 15:04:05")),
 			"the machine or its agent is down, or its way to the configuration server is cut", "start the agent, then restart the job"), nil
 	}
-	disks, refusal := chooseDisks(a.Machine.Disks, r.item.EnableInput)
+	m, err := control.SourceMachine(r.tx, r.item, a)
+	if err != nil {
+		return done, err
+	}
+	disks, refusal := chooseDisks(m.Disks, r.item.EnableInput)
 	if refusal != nil {
 		return outcome{err: refusal}, nil
 	}
-	r.item.Disks, r.item.Hardware = disks, a.Machine.Hardware()
-	r.item.HomeUUID, r.item.ActiveUUID = a.Machine.ProductUUID, a.Machine.ProductUUID
+	r.item.Disks, r.item.Hardware = disks, m.Hardware()
+	r.item.HomeUUID, r.item.ActiveUUID = m.ProductUUID, m.ProductUUID
 	r.change()
 	r.work.Generation = max(1, r.item.Generation)
 	return done, nil

@@ -33,12 +33,7 @@ func init() {
 		}})
 	register(job.PlanUnplannedFailover, job.StepFence, fence("unplanned failover"))
 	register(job.PlanUnplannedFailover, job.StepChoosePoint, step{control: failoverChoose})
-	register(job.PlanUnplannedFailover, job.StepPin, step{payload: pinPayload, apply: func(r *run, _ json.RawMessage) error {
-		r.work.Instance.Pinned = true
-		r.item.FailoverInstance = r.work.Instance
-		r.change()
-		return nil
-	}})
+	register(job.PlanUnplannedFailover, job.StepPin, holdFailoverPoint())
 	register(job.PlanUnplannedFailover, job.StepStartReplica, step{payload: startReplica, route: computeRoute(startedID), apply: replicaUp})
 
 	register(job.PlanUndoUnplanned, job.StepDestroyReplica, step{payload: func(r *run) (any, error) {
@@ -57,6 +52,7 @@ func init() {
 	register(job.PlanUndoUnplanned, job.StepOpenGeneration, reopen())
 	register(job.PlanUndoUnplanned, job.StepResume, step{control: func(r *run) (outcome, error) {
 		r.item.FailoverInstance, r.item.FailoverPoint = nil, dr.PointRef{}
+		r.startAgain()
 		return r.resumeSource(r.work.Active)
 	}})
 
@@ -78,6 +74,16 @@ func init() {
 	}
 	register(job.PlanCommit, job.StepWaitHydrated, step{control: waitHydrated})
 	register(job.PlanCommitFailback, job.StepDestroyReplica, destroyOld())
+}
+
+// holdFailoverPoint pins the point that the replica starts from.
+func holdFailoverPoint() step {
+	return step{payload: pinPayload, apply: func(r *run, _ json.RawMessage) error {
+		r.work.Instance.Pinned = true
+		r.item.FailoverInstance = r.work.Instance
+		r.change()
+		return nil
+	}}
 }
 
 func failoverPreflight(r *run) (outcome, error) {
@@ -102,11 +108,18 @@ func syncSource(r *run) (outcome, error) {
 	case r.item.Fenced:
 		trouble = "its recovery point log is closed"
 	case r.work.CaptureID == "" && r.now.Sub(o.LastHeartbeat) <= dr.HeartbeatLimit:
+		if r.item.StopSource, err = r.hosted(); err != nil { // who is there can shut it down first
+			return done, err
+		}
 		r.askCapture()
 		return waiting, nil
 	case r.work.CaptureID == "":
 		trouble = "its agent was last heard of at " + o.LastHeartbeat.Format(time.DateTime)
 	case r.captured(o):
+		if r.item.StopSource {
+			r.item.SourceShutdownNote = "The source virtual machine was shut down, and its disks were captured after that."
+			r.change()
+		}
 		return done, nil
 	case r.waited() > r.opt.AnswerWait && o.LastHeartbeat.Before(r.task.Started):
 		trouble = fmt.Sprintf("its agent did not answer within %s", r.opt.AnswerWait)
@@ -123,7 +136,7 @@ func syncSource(r *run) (outcome, error) {
 // shutdownSource shuts the production machine down if it was asked for and somebody sees it. Whatever comes of it, the failover
 // goes on: the source is presumed lost.
 func shutdownSource(r *run) (any, error) {
-	if !r.req.Shutdown {
+	if !r.req.Shutdown || r.item.StopSource { // the agent on its hypervisor was asked
 		return nil, nil
 	}
 	rep, vm, err := r.homeMachine()

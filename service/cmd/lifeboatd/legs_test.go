@@ -25,7 +25,6 @@ func TestAProviderWithoutADataPlaneIsRefused(t *testing.T) {
 	for _, test := range []struct{ provider, fabric, policy, enable string }{
 		{"InMageAzureV2", "VMware", `"multiVmSyncStatus":"Enable"`, `"targetAzureVmName":"web01-dr"`},
 		{"InMage", "VMware", `"multiVmSyncStatus":"Disable"`, `"masterTargetId":"mt","multiVmGroupId":"g","multiVmGroupName":"g","processServerId":"ps","retentionDrive":"/r"`},
-		{"HyperVReplicaAzure", "HyperVSite", `"replicationInterval":300`, `"targetAzureVmName":"web01-dr"`},
 		{"HyperVReplica2012", "VMM", `"recoveryPoints":4`, `"none":""`},
 		{"HyperVReplica2012R2", "VMM", `"replicationFrequencyInSeconds":30`, `"none":""`},
 		{"A2A", "Azure", `"multiVmSyncStatus":"Enable"`, `"fabricObjectId":"/machines/web01"`},

@@ -53,6 +53,9 @@ func (p *Protector) session(ctx context.Context, want fleet.Protection) (err err
 	if err != nil {
 		return err
 	}
+	if err := p.forget(want.Disks); err != nil {
+		return err
+	}
 	s := &session{p: p, want: want, wake: make(chan struct{}, 1)}
 	hello := &wire.Hello{Grant: want.Grant, Machine: want.MachineId, Generation: want.Generation, Version: p.cfg.Version, Capabilities: []string{"scan"}}
 	defer func() { err = errors.Join(err, s.closeDisks()) }()
@@ -110,7 +113,7 @@ func (s *session) run(ctx context.Context) error {
 	for i, d := range s.disks {
 		id := scan.Identity{Machine: s.want.MachineId, Disk: d.src.Id, Size: d.src.SizeBytes, Key: s.link.welcome.SumKeys[i]}
 		var err error
-		if d.sums, err = scan.OpenSums(s.p.path(d.src.Id+".sums"), id); err != nil {
+		if d.sums, err = scan.OpenSums(s.p.path(d.src.Id+sumsSuffix), id); err != nil {
 			return err
 		}
 		if d.prints, err = s.p.printsOf(d); err != nil {
@@ -199,19 +202,31 @@ func (s *session) wait(ctx context.Context, next, notBefore time.Time) error {
 }
 
 // align makes the files of known sums say what the replicator holds, and every disk be compared as far as its tracker cannot vouch
-// for it. Known sums are trusted only if they are those of the replicator's newest point and it holds nothing beyond.
+// for it. Known sums are trusted only if they are those of the replicator's newest point and it holds nothing beyond. A disk that
+// is new beside others that are trusted gets its first copy; they go on as they are.
 func (s *session) align(ctx context.Context, resync bool) (fleet.ProtectionStatusPhase, error) {
 	w := s.link.welcome
-	trusted := !resync && w.Clean && w.Head != nil && !s.opened
-	for _, d := range s.disks {
+	vouched := !resync && w.Clean && w.Head != nil && !s.opened
+	trusted := make([]bool, len(s.disks))
+	known, fresh := 0, 0
+	for i, d := range s.disks {
 		at, ok := d.sums.Settled()
-		trusted = trusted && ok && at == scan.PointRef{Generation: w.Head.Generation, Sequence: w.Head.Sequence}
+		trusted[i] = vouched && ok && at == scan.PointRef{Generation: w.Head.Generation, Sequence: w.Head.Sequence}
+		switch {
+		case trusted[i]:
+			known++
+		case at == scan.PointRef{}:
+			fresh++
+		}
 	}
 	ph := fleet.Delta
 	switch {
 	case w.Head == nil && s.p.memo.Generation != s.want.Generation:
 		ph = fleet.InitialReplication
-	case !trusted:
+	case known == len(s.disks):
+	case known > 0 && known+fresh == len(s.disks):
+		ph = fleet.InitialReplication
+	default:
 		ph = fleet.Resync
 	}
 	s.prog.end()
@@ -219,36 +234,44 @@ func (s *session) align(ctx context.Context, resync bool) (fleet.ProtectionStatu
 		st.Generation, st.Phase, st.Error = s.want.Generation, ph, fleet.Error{}
 	})
 	for i, d := range s.disks {
-		pending, err := d.tracker.Pending(ctx)
-		if err != nil && !errors.Is(err, track.ErrLost) {
-			return ph, fmt.Errorf("read the changes of disk %s: %w", d.src.Id, err)
-		}
-		if trusted && err == nil {
-			d.owed = track.Union(d.owed, pending)
-			continue
-		}
-		d.owed = d.whole()
-		if trusted {
-			continue
-		}
-		nothing := w.Head == nil && w.Clean && !s.opened // is held
-		if nothing || !d.sums.Ours() {
-			if err := errors.Join(d.sums.Reset(), d.prints.Forget()); err != nil {
-				return ph, err
-			}
-		}
-		if nothing {
-			continue
-		}
-		if err := d.sums.Open(); err != nil {
+		if err := s.alignDisk(ctx, i, d, trusted[i]); err != nil {
 			return ph, err
-		}
-		s.prog.begin(i, d.src.SizeBytes)
-		if err := s.link.fetch(ctx, i, d.src.SizeBytes, d.scanner, func(int64) {}); err != nil {
-			return ph, fmt.Errorf("fetch sums of disk %s: %w", d.src.Id, err)
 		}
 	}
 	return ph, nil
+}
+
+func (s *session) alignDisk(ctx context.Context, i int, d *disk, trusted bool) error {
+	w := s.link.welcome
+	pending, err := d.tracker.Pending(ctx)
+	if err != nil && !errors.Is(err, track.ErrLost) {
+		return fmt.Errorf("read the changes of disk %s: %w", d.src.Id, err)
+	}
+	if trusted && err == nil {
+		d.owed = track.Union(d.owed, pending)
+		return nil
+	}
+	d.owed = d.whole()
+	if trusted {
+		return nil
+	}
+	nothing := w.Head == nil && w.Clean && !s.opened // is held
+	if nothing || !d.sums.Ours() {
+		if err := errors.Join(d.sums.Reset(), d.prints.Forget()); err != nil {
+			return err
+		}
+	}
+	if nothing {
+		return nil
+	}
+	if err := d.sums.Open(); err != nil {
+		return err
+	}
+	s.prog.begin(i, d.src.SizeBytes)
+	if err := s.link.fetch(ctx, i, d.src.SizeBytes, d.scanner, func(int64) {}); err != nil {
+		return fmt.Errorf("fetch sums of disk %s: %w", d.src.Id, err)
+	}
+	return nil
 }
 
 func (d *disk) whole() []block.Extent { return []block.Extent{{Offset: 0, Length: d.src.SizeBytes}} }

@@ -17,6 +17,7 @@ func (s *Service) Item(ctx context.Context, ref Ref) (v ItemView, err error) {
 			return err
 		}
 		v, err = s.itemView(newItemReader(tx), it)
+		shown(ctx, v.RPOAt, v.until)
 		return err
 	})
 	return v, err
@@ -160,7 +161,7 @@ func (s *Service) itemView(r *itemReader, it dr.Item) (ItemView, error) {
 	now := s.now()
 	v.Health, v.HealthErrors = dr.Judge(e, now)
 	v.RPO, v.RPOValid = dr.RPOLag(e, now)
-	v.RPOAt = now
+	v.RPOAt, v.until = now, dr.JudgedUntil(e, now)
 	if !it.FailoverPoint.IsZero() {
 		v.FailoverPointID = dr.PointID(it.ID, it.FailoverPoint)
 	}

@@ -78,6 +78,7 @@ type ItemView struct {
 	RPO      time.Duration
 	RPOValid bool
 	RPOAt    time.Time
+	until    time.Time // what RPOAt, RPO and health tell may change then
 	// Health is Normal, Warning, Critical or None.
 	Health         string
 	FailoverHealth string

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/url"
+	"os"
 	"sync"
 
 	"github.com/jackc/pgx/v5"
@@ -32,10 +33,12 @@ type Store struct {
 	read  *sql.DB
 	opts  dialect
 
-	mu    sync.Mutex // orders writers of this process (SQLite only)
-	subs  subscribers
-	news  *news  // of other processes; nil on SQLite, which one process has for itself
-	slots *slots // nil on SQLite
+	mu      sync.Mutex // orders writers of this process (SQLite only)
+	subs    subscribers
+	changes *changes // nil on PostgreSQL, where others write too
+	lock    *os.File // keeps other processes out; nil on PostgreSQL
+	news    *news    // of other processes; nil on SQLite, which one process has for itself
+	slots   *slots   // nil on SQLite
 }
 
 // A dialect is what the two engines differ in.
@@ -48,23 +51,37 @@ type dialect struct {
 
 var _ store.Store = (*Store)(nil)
 
-// OpenSQLite opens or creates the database file at path. Every commit is synced to disk before it returns.
+// OpenSQLite opens or creates the database file at path. Every commit is synced to disk before it returns. A database is open
+// once: ErrInUse when another Store has it, in this process or another.
 func OpenSQLite(ctx context.Context, path string) (*Store, error) {
+	lock, err := lockFile(path + "-lock")
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	s, err := openSQLite(ctx, path)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), lock.Close())
+	}
+	s.lock = lock
+	return s, nil
+}
+
+func openSQLite(ctx context.Context, path string) (*Store, error) {
 	dsn := func(extra string) string {
 		return "file:" + (&url.URL{Path: path}).EscapedPath() + "?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(10000)" + extra
 	}
 	write, err := sql.Open("sqlite", dsn("&_txlock=immediate"))
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", path, err)
+		return nil, err
 	}
 	write.SetMaxOpenConns(1)
-	s := &Store{write: write, opts: dialect{goose: goose.DialectSQLite3, oneWriter: true}}
+	s := &Store{write: write, opts: dialect{goose: goose.DialectSQLite3, oneWriter: true}, changes: new(changes)}
 	if err := s.migrate(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), write.Close())
+		return nil, errors.Join(err, write.Close())
 	}
 	s.read, err = sql.Open("sqlite", dsn("&_pragma=query_only(true)"))
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), write.Close())
+		return nil, errors.Join(err, write.Close())
 	}
 	s.read.SetMaxOpenConns(8)
 	return s, nil
@@ -149,6 +166,9 @@ func (s *Store) Close() error {
 	if s.read != s.write {
 		err = errors.Join(err, s.read.Close())
 	}
+	if s.lock != nil {
+		err = errors.Join(err, s.lock.Close())
+	}
 	return err
 }
 
@@ -156,7 +176,9 @@ type tx struct {
 	ctx      context.Context // of the View or Update that owns it
 	tx       *sql.Tx
 	readOnly bool
+	notes    *basis // nil: nobody wants to know what is read
 	kinds    map[store.Kind]bool
+	touched  map[uint32]bool // places in changes
 	conflict error
 	broken   error // what the engine answered first, whatever fn made of it
 }
@@ -170,6 +192,7 @@ func (t *tx) note(err error) error {
 }
 
 func (t *tx) Get(kind store.Kind, key string, dst any) (int64, error) {
+	t.notes.document(kind, key)
 	var version int64
 	var body string
 	err := t.tx.QueryRowContext(t.ctx, `SELECT version, body FROM documents WHERE kind = $1 AND key = $2`, string(kind), key).Scan(&version, &body)
@@ -216,8 +239,13 @@ func (t *tx) Put(kind store.Kind, key string, expect int64, doc any) (int64, err
 	if err != nil {
 		return 0, fmt.Errorf("save %s %s: %w", kind, key, t.note(err))
 	}
-	t.kinds[kind] = true
+	t.saved(kind, key)
 	return version, nil
+}
+
+func (t *tx) saved(kind store.Kind, key string) {
+	t.kinds[kind] = true
+	touch(t.touched, kind, key)
 }
 
 func (t *tx) Delete(kind store.Kind, key string, expect int64) error {
@@ -243,7 +271,7 @@ func (t *tx) Delete(kind store.Kind, key string, expect int64) error {
 		t.conflict = fmt.Errorf("%s %s, expected version %d: %w", kind, key, expect, store.ErrConflict)
 		return t.conflict
 	}
-	t.kinds[kind] = true
+	t.saved(kind, key)
 	return nil
 }
 
@@ -257,6 +285,7 @@ type row struct {
 }
 
 func (t *tx) List(kind store.Kind, prefix, after string, limit int, fn func(string, int64, func(any) error) error) error {
+	t.notes.under(kind, prefix)
 	for left := limit; limit == 0 || left > 0; {
 		n := chunk
 		if limit > 0 {
@@ -286,6 +315,7 @@ func (t *tx) List(kind store.Kind, prefix, after string, limit int, fn func(stri
 }
 
 func (t *tx) Count(kind store.Kind, prefix string, limit int) (n int, err error) {
+	t.notes.under(kind, prefix)
 	where, args := within(kind, prefix)
 	q := `SELECT COUNT(*) FROM documents` + where
 	if limit > 0 {

@@ -2,6 +2,7 @@ package sqlstore_test
 
 import (
 	"database/sql"
+	"errors"
 	"path/filepath"
 	"testing"
 
@@ -60,5 +61,26 @@ func TestSQLiteKeepsWhatWasSavedOverReopening(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+func TestASQLiteDatabaseIsOpenOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lifeboat.db")
+	first, err := sqlstore.OpenSQLite(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := sqlstore.OpenSQLite(t.Context(), path); !errors.Is(err, sqlstore.ErrInUse) {
+		t.Errorf("got %v, %v while it is open, want ErrInUse", s, err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := sqlstore.OpenSQLite(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Close(); err != nil {
+		t.Error(err)
 	}
 }

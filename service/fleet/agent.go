@@ -48,6 +48,7 @@ type Protection struct {
 	CaptureID            string
 	ResyncID             string
 	Fenced               bool
+	Stop                 bool // Fenced, and the machine shall shut itself down
 }
 
 // Address of a replicator's data port, and the TLS server name that selects the vault there.
@@ -100,7 +101,7 @@ func (s *Service) protections(ctx context.Context, c Caller, items []control.Age
 			p.Disks = append(p.Disks, disk.ID)
 		}
 		if !it.Item.MayShip(productUUID) {
-			p.Fenced = true
+			p.Fenced, p.Stop = true, it.Item.MustStop(productUUID)
 			out = append(out, p)
 			continue
 		}

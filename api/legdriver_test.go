@@ -11,11 +11,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lifeboat-dr/lifeboat/service/control"
 	"github.com/lifeboat-dr/lifeboat/service/dr"
 	"github.com/lifeboat-dr/lifeboat/service/job"
 	"github.com/lifeboat-dr/lifeboat/service/queue"
 	"github.com/lifeboat-dr/lifeboat/service/queue/embedded"
 	"github.com/lifeboat-dr/lifeboat/service/queue/redisqueue"
+	"github.com/lifeboat-dr/lifeboat/service/store"
 	"github.com/lifeboat-dr/lifeboat/service/workflow"
 )
 
@@ -101,6 +103,10 @@ func (d *legDriver) do(p job.LegOperation) job.LegDone {
 			d.site.t.Errorf("%s without a point", p.Operation)
 		}
 		return job.LegDone{Instance: "vm-" + p.MachineID}
+	case dr.OpAddDisks:
+		return job.LegDone{Disks: []job.LegDisk{{ID: "vda", SizeBytes: 1 << 30, IsOSDisk: true}, {ID: p.Disks[0], SizeBytes: 1 << 20}}}
+	case dr.OpRemoveDisks:
+		return job.LegDone{Disks: []job.LegDisk{{ID: "vda", SizeBytes: 1 << 30, IsOSDisk: true}}}
 	case dr.OpRemove, dr.OpPurge:
 		delete(d.runs, dr.ItemID(p.MachineID))
 	}
@@ -127,6 +133,29 @@ func (d *legDriver) replicate(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-time.After(15 * time.Millisecond):
+		}
+	}
+}
+
+// loseTracking makes the machines need a comparison, as their agents would say.
+func (d *legDriver) loseTracking(ctx context.Context) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for id := range d.runs {
+		err := d.site.control.Store().Update(ctx, func(tx store.Tx) error {
+			it, err := control.LoadItem(tx, id)
+			if err != nil {
+				return err
+			}
+			next, refusal := dr.Apply(it.State, dr.Signal{Kind: dr.ResyncBegan}, time.Now())
+			if refusal != nil {
+				return refusal
+			}
+			it.State = next
+			return control.SaveItem(tx, &it, time.Now())
+		})
+		if err != nil {
+			d.site.t.Errorf("lose tracking: %v", err)
 		}
 	}
 }

@@ -33,6 +33,7 @@ type stage struct {
 	captured  string // the last capture that was asked for and made
 	spacious  bool   // nothing is full any more
 	pace      string // phase that agents' first copies stay in; empty: they end at once
+	plugged   []dr.MachineDisk // disks that the first machine has got since it enrolled
 	more      []*other
 }
 
@@ -105,6 +106,7 @@ func (st *stage) round(ctx context.Context) error {
 		uuids = append(uuids, testMachine.ProductUUID)
 	}
 	agent := st.agent
+	plugged := slices.Clone(st.plugged)
 	others := st.voices()
 	st.mu.Unlock()
 	home := dr.Replicator{ID: homeReplicator, Hostname: "home", Site: dr.SiteHome, AgentVersion: "0.1.0", Roles: []string{dr.RoleMasterTarget}, Capabilities: []string{job.CapabilityWriteback},
@@ -133,7 +135,7 @@ func (st *stage) round(ctx context.Context) error {
 			continue
 		}
 		m := testMachine
-		m.ProductUUID = uuid
+		m.ProductUUID, m.Disks = uuid, append(slices.Clip(m.Disks), plugged...)
 		if err := st.report(ctx, agent, m); err != nil {
 			return err
 		}
@@ -179,6 +181,9 @@ func (st *stage) report(ctx context.Context, agent string, m dr.Machine) error {
 		o := dr.Observed{Item: i.ID, Generation: i.Generation, Phase: "delta", ProgressPercent: 100, LastCaptureID: i.CaptureID}
 		st.linger(&o)
 		if p, ok := st.ship(string(i.ID), i.Generation, i.CaptureID); ok {
+			for _, d := range i.Disks {
+				p.Disks = append(p.Disks, d.ID)
+			}
 			if err := st.site.control.RecordPoints(ctx, i.Vault, i.ID, []dr.Point{p}, false); err != nil {
 				return err
 			}
@@ -321,6 +326,13 @@ func (st *stage) enrol(container string) string {
 	defer st.mu.Unlock()
 	st.agent = agent
 	return item
+}
+
+// plug puts a disk into the first machine.
+func (st *stage) plug(d dr.MachineDisk) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.plugged = append(st.plugged, d)
 }
 
 // lose makes the production machine vanish.

@@ -5475,6 +5475,13 @@ type InMageRcmRecoveryPointDetails struct {
 	IsMultiVmSyncPoint string `json:"isMultiVmSyncPoint,omitempty,omitzero"`
 }
 
+// InMageRcmRemoveDisksInput Lifeboat extension. Disks to stop replicating; protectedDisks lists them. The one that the machine boots from stays.
+type InMageRcmRemoveDisksInput struct {
+	// DiskIds Ids of the disks to stop replicating.
+	DiskIds      []string `json:"diskIds"`
+	InstanceType string   `json:"instanceType"`
+}
+
 // InMageRcmReplicationDetails A machine on its way to the recovery site. Booleans in quotes are the field's.
 type InMageRcmReplicationDetails struct {
 	// AgentUpgradeAttemptToVersion Version that the last upgrade aimed at.
@@ -8098,11 +8105,11 @@ type RemoveDisksInput struct {
 
 // RemoveDisksInputProperties Which disks.
 type RemoveDisksInputProperties struct {
-	// ProviderSpecificDetails Input by provider; only A2A can remove disks.
+	// ProviderSpecificDetails Input by provider; others cannot remove disks.
 	ProviderSpecificDetails RemoveDisksProviderSpecificInput `json:"providerSpecificDetails,omitempty,omitzero"`
 }
 
-// RemoveDisksProviderSpecificInput Input by provider; only A2A can remove disks.
+// RemoveDisksProviderSpecificInput Input by provider; others cannot remove disks.
 type RemoveDisksProviderSpecificInput struct {
 	union json.RawMessage
 }
@@ -17356,6 +17363,40 @@ func (t *RecoveryVirtualNetworkCustomDetails) UnmarshalJSON(b []byte) error {
 	return err
 }
 
+// AsInMageRcmRemoveDisksInput returns the union data inside the RemoveDisksProviderSpecificInput as a InMageRcmRemoveDisksInput
+func (t RemoveDisksProviderSpecificInput) AsInMageRcmRemoveDisksInput() (InMageRcmRemoveDisksInput, error) {
+	var body InMageRcmRemoveDisksInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromInMageRcmRemoveDisksInput overwrites any union data inside the RemoveDisksProviderSpecificInput as the provided InMageRcmRemoveDisksInput
+func (t *RemoveDisksProviderSpecificInput) FromInMageRcmRemoveDisksInput(v InMageRcmRemoveDisksInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"InMageRcm"}`))
+	t.union = b
+	return err
+}
+
+// MergeInMageRcmRemoveDisksInput performs a merge with any union data inside the RemoveDisksProviderSpecificInput, using the provided InMageRcmRemoveDisksInput
+func (t *RemoveDisksProviderSpecificInput) MergeInMageRcmRemoveDisksInput(v InMageRcmRemoveDisksInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"InMageRcm"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
 // AsA2ARemoveDisksInput returns the union data inside the RemoveDisksProviderSpecificInput as a A2ARemoveDisksInput
 func (t RemoveDisksProviderSpecificInput) AsA2ARemoveDisksInput() (A2ARemoveDisksInput, error) {
 	var body A2ARemoveDisksInput
@@ -17440,6 +17481,8 @@ func (t RemoveDisksProviderSpecificInput) ValueByDiscriminator() (interface{}, e
 	switch discriminator {
 	case "A2A":
 		return t.AsA2ARemoveDisksInput()
+	case "InMageRcm":
+		return t.AsInMageRcmRemoveDisksInput()
 	case "RemoveDisksProviderSpecificInput":
 		return t.AsOtherProviderInput()
 	default:

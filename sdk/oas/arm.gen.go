@@ -5479,6 +5479,13 @@ type InMageRcmRecoveryPointDetails struct {
 	IsMultiVmSyncPoint string `json:"isMultiVmSyncPoint,omitempty,omitzero"`
 }
 
+// InMageRcmRemoveDisksInput Lifeboat extension. Disks to stop replicating; protectedDisks lists them. The one that the machine boots from stays.
+type InMageRcmRemoveDisksInput struct {
+	// DiskIds Ids of the disks to stop replicating.
+	DiskIds      []string `json:"diskIds"`
+	InstanceType string   `json:"instanceType"`
+}
+
 // InMageRcmReplicationDetails A machine on its way to the recovery site. Booleans in quotes are the field's.
 type InMageRcmReplicationDetails struct {
 	// AgentUpgradeAttemptToVersion Version that the last upgrade aimed at.
@@ -8102,11 +8109,11 @@ type RemoveDisksInput struct {
 
 // RemoveDisksInputProperties Which disks.
 type RemoveDisksInputProperties struct {
-	// ProviderSpecificDetails Input by provider; only A2A can remove disks.
+	// ProviderSpecificDetails Input by provider; others cannot remove disks.
 	ProviderSpecificDetails RemoveDisksProviderSpecificInput `json:"providerSpecificDetails,omitempty,omitzero"`
 }
 
-// RemoveDisksProviderSpecificInput Input by provider; only A2A can remove disks.
+// RemoveDisksProviderSpecificInput Input by provider; others cannot remove disks.
 type RemoveDisksProviderSpecificInput struct {
 	union json.RawMessage
 }
@@ -17360,6 +17367,40 @@ func (t *RecoveryVirtualNetworkCustomDetails) UnmarshalJSON(b []byte) error {
 	return err
 }
 
+// AsInMageRcmRemoveDisksInput returns the union data inside the RemoveDisksProviderSpecificInput as a InMageRcmRemoveDisksInput
+func (t RemoveDisksProviderSpecificInput) AsInMageRcmRemoveDisksInput() (InMageRcmRemoveDisksInput, error) {
+	var body InMageRcmRemoveDisksInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromInMageRcmRemoveDisksInput overwrites any union data inside the RemoveDisksProviderSpecificInput as the provided InMageRcmRemoveDisksInput
+func (t *RemoveDisksProviderSpecificInput) FromInMageRcmRemoveDisksInput(v InMageRcmRemoveDisksInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"InMageRcm"}`))
+	t.union = b
+	return err
+}
+
+// MergeInMageRcmRemoveDisksInput performs a merge with any union data inside the RemoveDisksProviderSpecificInput, using the provided InMageRcmRemoveDisksInput
+func (t *RemoveDisksProviderSpecificInput) MergeInMageRcmRemoveDisksInput(v InMageRcmRemoveDisksInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"InMageRcm"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
 // AsA2ARemoveDisksInput returns the union data inside the RemoveDisksProviderSpecificInput as a A2ARemoveDisksInput
 func (t RemoveDisksProviderSpecificInput) AsA2ARemoveDisksInput() (A2ARemoveDisksInput, error) {
 	var body A2ARemoveDisksInput
@@ -17444,6 +17485,8 @@ func (t RemoveDisksProviderSpecificInput) ValueByDiscriminator() (interface{}, e
 	switch discriminator {
 	case "A2A":
 		return t.AsA2ARemoveDisksInput()
+	case "InMageRcm":
+		return t.AsInMageRcmRemoveDisksInput()
 	case "RemoveDisksProviderSpecificInput":
 		return t.AsOtherProviderInput()
 	default:
@@ -20654,7 +20697,7 @@ type ClientInterface interface {
 
 	// ReplicationProtectedItemsAddDisksWithBody Protect further disks of a machine.
 	//
-	// unprotectedDisks of the item lists the candidates.
+	// unprotectedDisks of the item lists the candidates. A disk that is added gets its first copy while the others go on, so that the machine stays Protected; diskState tells how far it is, and points from the next one on have it.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -20663,7 +20706,7 @@ type ClientInterface interface {
 
 	// ReplicationProtectedItemsAddDisks Protect further disks of a machine.
 	//
-	// unprotectedDisks of the item lists the candidates.
+	// unprotectedDisks of the item lists the candidates. A disk that is added gets its first copy while the others go on, so that the machine stays Protected; diskState tells how far it is, and points from the next one on have it.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -20796,12 +20839,16 @@ type ClientInterface interface {
 
 	// ReplicationProtectedItemsRemoveDisksWithBody Stop protecting disks of a machine.
 	//
+	// Points that have the disk keep it and can be started with it; later ones are without. The disk that the machine boots from cannot be removed. A disk that is added again gets its first copy anew.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/removeDisks (the `ReplicationProtectedItemsRemoveDisks` operationId).
 	ReplicationProtectedItemsRemoveDisksWithBody(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params *ReplicationProtectedItemsRemoveDisksParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ReplicationProtectedItemsRemoveDisks Stop protecting disks of a machine.
+	//
+	// Points that have the disk keep it and can be started with it; later ones are without. The disk that the machine boots from cannot be removed. A disk that is added again gets its first copy anew.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -23267,7 +23314,7 @@ func (c *Client) ReplicationProtectedItemsCreate(ctx context.Context, subscripti
 
 // ReplicationProtectedItemsAddDisksWithBody Protect further disks of a machine.
 //
-// unprotectedDisks of the item lists the candidates.
+// unprotectedDisks of the item lists the candidates. A disk that is added gets its first copy while the others go on, so that the machine stays Protected; diskState tells how far it is, and points from the next one on have it.
 //
 // Takes any type of body and a specified content type.
 //
@@ -23286,7 +23333,7 @@ func (c *Client) ReplicationProtectedItemsAddDisksWithBody(ctx context.Context, 
 
 // ReplicationProtectedItemsAddDisks Protect further disks of a machine.
 //
-// unprotectedDisks of the item lists the candidates.
+// unprotectedDisks of the item lists the candidates. A disk that is added gets its first copy while the others go on, so that the machine stays Protected; diskState tells how far it is, and points from the next one on have it.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -23629,6 +23676,8 @@ func (c *Client) ReplicationProtectedItemsDelete(ctx context.Context, subscripti
 
 // ReplicationProtectedItemsRemoveDisksWithBody Stop protecting disks of a machine.
 //
+// Points that have the disk keep it and can be started with it; later ones are without. The disk that the machine boots from cannot be removed. A disk that is added again gets its first copy anew.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/removeDisks (the `ReplicationProtectedItemsRemoveDisks` operationId).
@@ -23645,6 +23694,8 @@ func (c *Client) ReplicationProtectedItemsRemoveDisksWithBody(ctx context.Contex
 }
 
 // ReplicationProtectedItemsRemoveDisks Stop protecting disks of a machine.
+//
+// Points that have the disk keep it and can be started with it; later ones are without. The disk that the machine boots from cannot be removed. A disk that is added again gets its first copy anew.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -44551,7 +44602,7 @@ type ClientWithResponsesInterface interface {
 
 	// ReplicationProtectedItemsAddDisksWithBodyWithResponse Protect further disks of a machine.
 	//
-	// unprotectedDisks of the item lists the candidates.
+	// unprotectedDisks of the item lists the candidates. A disk that is added gets its first copy while the others go on, so that the machine stays Protected; diskState tells how far it is, and points from the next one on have it.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -44560,7 +44611,7 @@ type ClientWithResponsesInterface interface {
 
 	// ReplicationProtectedItemsAddDisksWithResponse Protect further disks of a machine.
 	//
-	// unprotectedDisks of the item lists the candidates.
+	// unprotectedDisks of the item lists the candidates. A disk that is added gets its first copy while the others go on, so that the machine stays Protected; diskState tells how far it is, and points from the next one on have it.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -44709,12 +44760,16 @@ type ClientWithResponsesInterface interface {
 
 	// ReplicationProtectedItemsRemoveDisksWithBodyWithResponse Stop protecting disks of a machine.
 	//
+	// Points that have the disk keep it and can be started with it; later ones are without. The disk that the machine boots from cannot be removed. A disk that is added again gets its first copy anew.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/removeDisks (the `ReplicationProtectedItemsRemoveDisks` operationId).
 	ReplicationProtectedItemsRemoveDisksWithBodyWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params *ReplicationProtectedItemsRemoveDisksParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReplicationProtectedItemsRemoveDisksResponse, error)
 
 	// ReplicationProtectedItemsRemoveDisksWithResponse Stop protecting disks of a machine.
+	//
+	// Points that have the disk keep it and can be started with it; later ones are without. The disk that the machine boots from cannot be removed. A disk that is added again gets its first copy anew.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -58782,7 +58837,7 @@ func (c *ClientWithResponses) ReplicationProtectedItemsCreateWithResponse(ctx co
 
 // ReplicationProtectedItemsAddDisksWithBodyWithResponse Protect further disks of a machine.
 //
-// unprotectedDisks of the item lists the candidates.
+// unprotectedDisks of the item lists the candidates. A disk that is added gets its first copy while the others go on, so that the machine stays Protected; diskState tells how far it is, and points from the next one on have it.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -58797,7 +58852,7 @@ func (c *ClientWithResponses) ReplicationProtectedItemsAddDisksWithBodyWithRespo
 
 // ReplicationProtectedItemsAddDisksWithResponse Protect further disks of a machine.
 //
-// unprotectedDisks of the item lists the candidates.
+// unprotectedDisks of the item lists the candidates. A disk that is added gets its first copy while the others go on, so that the machine stays Protected; diskState tells how far it is, and points from the next one on have it.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -59072,6 +59127,8 @@ func (c *ClientWithResponses) ReplicationProtectedItemsDeleteWithResponse(ctx co
 
 // ReplicationProtectedItemsRemoveDisksWithBodyWithResponse Stop protecting disks of a machine.
 //
+// Points that have the disk keep it and can be started with it; later ones are without. The disk that the machine boots from cannot be removed. A disk that is added again gets its first copy anew.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/removeDisks (the `ReplicationProtectedItemsRemoveDisks` operationId).
@@ -59084,6 +59141,8 @@ func (c *ClientWithResponses) ReplicationProtectedItemsRemoveDisksWithBodyWithRe
 }
 
 // ReplicationProtectedItemsRemoveDisksWithResponse Stop protecting disks of a machine.
+//
+// Points that have the disk keep it and can be started with it; later ones are without. The disk that the machine boots from cannot be removed. A disk that is added again gets its first copy anew.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

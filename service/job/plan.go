@@ -40,6 +40,8 @@ const (
 	PlanReprotect         = "reprotect"
 	PlanReprotectForward  = "reprotectForward"
 	PlanRepair            = "repair"
+	PlanAddDisks          = "addDisks"
+	PlanRemoveDisks       = "removeDisks"
 	PlanRemove            = "remove"
 	PlanPurge             = "purge"
 	PlanPrune             = "prune"
@@ -233,6 +235,12 @@ var Plans = append([]Plan{
 		step(StepPreflight, "VmRepairPrerequisitesCheck", "Prerequisites check for resynchronization", ""),
 		step(StepOpenGeneration, "VmRepairReopenReplication", "Opening the recovery point log again", KindGenerationOpen),
 		step(StepResume, "VmRepairStartResynchronization", "Starting resynchronization", ""),
+	}},
+	{Name: PlanAddDisks, Scenario: "AddDisks", FriendlyName: "Add disks", Steps: []Step{
+		step(StepConfigure, "VmConfigureReplication", "Configuring replication on the machine", ""),
+	}},
+	{Name: PlanRemoveDisks, Scenario: "RemoveDisks", FriendlyName: "Remove disks", Steps: []Step{
+		step(StepConfigure, "VmConfigureReplication", "Configuring replication on the machine", ""),
 	}},
 	{Name: PlanRemove, Scenario: "DisableProtection", FriendlyName: "Disable replication", Steps: []Step{
 		step(StepPreflight, "VmDisablePrerequisitesCheck", "Prerequisites check for disabling replication", ""),

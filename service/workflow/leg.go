@@ -57,6 +57,9 @@ func legChecks(r *run) (outcome, error) {
 func legPayload(r *run) (any, error) {
 	p := job.LegOperation{Machine: r.machine(), Leg: string(r.item.State.Leg), Operation: r.job.Operation, FriendlyName: r.item.FriendlyName, Generation: r.work.Generation,
 		Shutdown: r.req.Shutdown, Network: r.req.Network}
+	for _, d := range r.req.Disks {
+		p.Disks = append(p.Disks, d.ID)
+	}
 	if !r.work.Point.IsZero() {
 		point := ref(r.work.Point)
 		p.Point = &point
@@ -82,11 +85,10 @@ func legDone(r *run, output json.RawMessage) error {
 	home := dr.Project(r.item.State).Direction == dr.RecoveryToPrimary
 	switch dr.Operation(r.job.Operation) {
 	case dr.OpEnable:
-		r.item.Disks = nil
-		for _, d := range out.Disks {
-			r.item.Disks = append(r.item.Disks, dr.Disk(d))
-		}
+		r.item.Disks = disksOf(out)
 		r.openAs(r.work.Generation, dr.PointRef{})
+	case dr.OpAddDisks, dr.OpRemoveDisks:
+		r.item.Disks = disksOf(out)
 	case dr.OpTestFailover:
 		r.item.TestInstance = r.work.Instance
 	case dr.OpTestCleanup:
@@ -99,6 +101,8 @@ func legDone(r *run, output json.RawMessage) error {
 		if home {
 			r.item.FailoverInstance = nil
 		}
+	case dr.OpRepair:
+		r.item.State.Resync = false
 	case dr.OpReprotect:
 		r.openAs(r.work.Generation, r.work.Point)
 		r.item.InternalID = newID()
@@ -108,4 +112,11 @@ func legDone(r *run, output json.RawMessage) error {
 	}
 	r.change()
 	return nil
+}
+
+func disksOf(out job.LegDone) (disks []dr.Disk) {
+	for _, d := range out.Disks {
+		disks = append(disks, dr.Disk{ID: d.ID, SizeBytes: d.SizeBytes, IsOSDisk: d.IsOSDisk})
+	}
+	return disks
 }

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -148,11 +149,16 @@ func (s *server) serveDocuments(w http.ResponseWriter, r *http.Request) {
 func compressed(next http.Handler) http.Handler {
 	zipping := middleware.Compress(gzipLevel, "application/json", "application/yaml", "text/plain", "text/html", "text/css")(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if takesGzip(r.Header["Accept-Encoding"]) {
-			zipping.ServeHTTP(w, r)
+		accept := r.Header["Accept-Encoding"]
+		if !takesGzip(accept) {
+			next.ServeHTTP(w, r)
 			return
 		}
-		next.ServeHTTP(w, r)
+		if !slices.Equal(accept, inGzip) { // the middleware reads the header in a way of its own
+			r = r.Clone(r.Context())
+			r.Header["Accept-Encoding"] = inGzip
+		}
+		zipping.ServeHTTP(w, r)
 	})
 }
 

@@ -12,8 +12,7 @@ import (
 // the name of the job that does it, or "" when it is done already; the job can be read when they return. Errors are *dr.Error;
 // any other is taken for an internal fault.
 type Control interface {
-	// Note returns a context under which Vault, Container and Item note what they are made of. The Basis is nil when nobody can
-	// tell whether that changed.
+	// Note returns a context under which Vault, Container and Item note what they are made of.
 	Note(ctx context.Context) (context.Context, *control.Basis)
 
 	PutVault(ctx context.Context, key dr.VaultKey, in control.VaultInput) (control.PutVault, error)

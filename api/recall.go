@@ -162,7 +162,7 @@ func (s *server) getAndKeep(w http.ResponseWriter, r *http.Request, body func(r 
 		}
 		x := of(r)
 		a := newReply(x.needs, basis, encode(v))
-		if basis != nil && x.asked != "" {
+		if x.asked != "" {
 			s.answers.add(x.asked, a)
 		}
 		a.write(w, r)

@@ -17,13 +17,10 @@ type Basis struct {
 
 type basisKey struct{}
 
-// Note returns a context under which answers note what they are made of. The Basis is nil when the store cannot tell whether that
-// is still true. It holds for Vault, Container and Item; what else is asked under the context may depend on more.
+// Note returns a context under which answers note what they are made of. That is so of Vault, Container and Item; what else is
+// asked under the context may depend on more.
 func (s *Service) Note(ctx context.Context) (context.Context, *Basis) {
 	ctx, read := s.store.Note(ctx)
-	if read == nil {
-		return ctx, nil
-	}
 	b := &Basis{read: read, now: s.now}
 	return context.WithValue(ctx, basisKey{}, b), b
 }

@@ -33,8 +33,7 @@ type Store interface {
 	// that ends the subscription. Saves of other processes on the same PostgreSQL are heard of too, at once as a rule, but a
 	// process may die between its save and the word of it: poll as well, seldom.
 	Subscribe(kinds ...Kind) (<-chan struct{}, func())
-	// Note returns a context under which views note what they read, and what they noted. The Basis is nil when this store cannot
-	// tell whether that is still true.
+	// Note returns a context under which views note what they read, and what they noted.
 	Note(ctx context.Context) (context.Context, Basis)
 	Close() error
 }

@@ -19,9 +19,11 @@ const places = 1 << 16
 const changing = math.MaxUint64
 
 // changes knows which commit changed a document last, and which one changed any whose key begins with some of the parts between
-// slashes, for the only process on a database. Commits come one at a time; the zero value is ready.
+// slashes. It hears of commits one after the other, and numbers them as it does: on SQLite from the one process there is, on
+// PostgreSQL from a feed, of several at once. The zero value is ready.
 type changes struct {
 	newest atomic.Uint64         // number of the newest commit that has ended
+	oldest atomic.Uint64         // what was read before the commit of this number may have changed unheard
 	at     [places]atomic.Uint64 // number of the newest commit that changed something there, or changing
 }
 
@@ -52,21 +54,38 @@ func (c *changes) begin(touched map[uint32]bool) (end func()) {
 	}
 }
 
-// touch adds the places of a document that is to be changed: its own, and those of all lists it is in.
-func touch(touched map[uint32]bool, kind store.Kind, key string) {
-	touched[placeOf(kind, key, true)] = true
-	touched[placeOf(kind, "", false)] = true
+// learned tells of changes that ended elsewhere, each in its places.
+func (c *changes) learned(touched []uint32) {
+	number := c.newest.Load() + 1
+	for _, p := range touched {
+		c.at[p].Store(number)
+	}
+	c.newest.Store(number)
+}
+
+// forget tells that nobody knows what was changed until now.
+func (c *changes) forget() {
+	number := c.newest.Load() + 1
+	c.oldest.Store(number)
+	c.newest.Store(number)
+}
+
+// placesOf are the places of a document that changes: its own, and those of all lists it is in.
+func placesOf(kind store.Kind, key string) []uint32 {
+	out := []uint32{placeOf(kind, key, true), placeOf(kind, "", false)}
 	for i := range len(key) {
 		if key[i] == '/' {
-			touched[placeOf(kind, key[:i+1], false)] = true
+			out = append(out, placeOf(kind, key[:i+1], false))
 		}
 	}
+	return out
 }
 
 // basis implements store.Basis. Everything was read after commit number mark had ended; a place with a higher number was changed
 // since, perhaps before it was read.
 type basis struct {
 	changes *changes
+	feed    *feed // nil on SQLite
 	mark    uint64
 
 	mu    sync.Mutex // guards what follows while views run; Holds comes after them
@@ -78,10 +97,7 @@ type basisKey struct{}
 
 // Note implements store.Store.
 func (s *Store) Note(ctx context.Context) (context.Context, store.Basis) {
-	if s.changes == nil {
-		return ctx, nil
-	}
-	b := &basis{changes: s.changes, mark: s.changes.newest.Load()}
+	b := &basis{changes: s.changes, feed: s.feed, mark: s.changes.newest.Load()}
 	return context.WithValue(ctx, basisKey{}, b), b
 }
 
@@ -90,9 +106,13 @@ func basisOf(ctx context.Context) *basis {
 	return b
 }
 
-// Holds implements store.Basis.
-func (b *basis) Holds(context.Context) bool {
-	return !b.wrote && !slices.ContainsFunc(b.read, func(p uint32) bool { return b.changes.at[p].Load() > b.mark })
+// Holds implements store.Basis. Where others write too it asks the engine what they wrote, unless it is too late already.
+func (b *basis) Holds(ctx context.Context) bool {
+	return b.unchanged() && (b.feed == nil || b.feed.current(ctx) && b.unchanged())
+}
+
+func (b *basis) unchanged() bool {
+	return !b.wrote && b.mark >= b.changes.oldest.Load() && !slices.ContainsFunc(b.read, func(p uint32) bool { return b.changes.at[p].Load() > b.mark })
 }
 
 // What follows does nothing to a nil basis.

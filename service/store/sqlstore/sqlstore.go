@@ -35,7 +35,8 @@ type Store struct {
 
 	mu      sync.Mutex // orders writers of this process (SQLite only)
 	subs    subscribers
-	changes *changes // nil on PostgreSQL, where others write too
+	changes *changes
+	feed    *feed    // of what all processes change; nil on SQLite
 	lock    *os.File // keeps other processes out; nil on PostgreSQL
 	news    *news    // of other processes; nil on SQLite, which one process has for itself
 	slots   *slots   // nil on SQLite
@@ -95,7 +96,7 @@ func OpenPostgres(ctx context.Context, url string) (*Store, error) {
 	}
 	db := stdlib.OpenDB(*cfg, stdlib.OptionAfterConnect(narrow))
 	db.SetMaxOpenConns(connections)
-	s := &Store{write: db, read: db, opts: dialect{goose: goose.DialectPostgres,
+	s := &Store{write: db, read: db, changes: new(changes), opts: dialect{goose: goose.DialectPostgres,
 		update: &sql.TxOptions{Isolation: sql.LevelSerializable},
 		view:   &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}}}
 	if err := s.migrate(ctx); err != nil {
@@ -107,6 +108,7 @@ func OpenPostgres(ctx context.Context, url string) (*Store, error) {
 	if s.news, err = hear(ctx, cfg, db, &s.subs); err != nil {
 		return nil, errors.Join(fmt.Errorf("open postgres: %w", err), db.Close())
 	}
+	s.feed = newFeed(ctx, cfg, s.changes, toldFor)
 	return s, nil
 }
 
@@ -117,7 +119,7 @@ func narrow(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// connections bounds how many one process holds, besides the one it listens on.
+// connections bounds how many one process holds, besides the one it listens on and the one it learns of changes on.
 const connections = 16
 
 func (s *Store) migrate(ctx context.Context) error {
@@ -125,7 +127,7 @@ func (s *Store) migrate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	opts := []goose.ProviderOption{goose.WithGoMigrations(s.bytewiseKeys(), s.commitSlots()), goose.WithDisableGlobalRegistry(true), goose.WithSlog(slog.New(slog.DiscardHandler))}
+	opts := []goose.ProviderOption{goose.WithGoMigrations(s.bytewiseKeys(), s.commitSlots(), s.changeWords()), goose.WithDisableGlobalRegistry(true), goose.WithSlog(slog.New(slog.DiscardHandler))}
 	if s.opts.goose == goose.DialectPostgres {
 		locker, err := lock.NewPostgresSessionLocker()
 		if err != nil {
@@ -161,6 +163,7 @@ func (s *Store) Subscribe(kinds ...store.Kind) (<-chan struct{}, func()) { retur
 func (s *Store) Close() error {
 	if s.news != nil {
 		s.news.close()
+		s.feed.close()
 	}
 	err := s.write.Close()
 	if s.read != s.write {
@@ -245,7 +248,9 @@ func (t *tx) Put(kind store.Kind, key string, expect int64, doc any) (int64, err
 
 func (t *tx) saved(kind store.Kind, key string) {
 	t.kinds[kind] = true
-	touch(t.touched, kind, key)
+	for _, p := range placesOf(kind, key) {
+		t.touched[p] = true
+	}
 }
 
 func (t *tx) Delete(kind store.Kind, key string, expect int64) error {

@@ -29,10 +29,8 @@ func TestPostgres(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer db.Close()
-		for _, table := range []string{"documents", "commit_slots", "goose_db_version"} {
-			if _, err := db.ExecContext(t.Context(), "DROP TABLE IF EXISTS "+table); err != nil {
-				t.Fatal(err)
-			}
+		if _, err := db.ExecContext(t.Context(), "DROP SCHEMA public CASCADE; CREATE SCHEMA public"); err != nil {
+			t.Fatal(err)
 		}
 		s, err := sqlstore.OpenPostgres(t.Context(), url)
 		if err != nil {

@@ -78,7 +78,7 @@ func (s *Store) updateOnce(ctx context.Context, fn func(store.Tx) error) (map[st
 	case t.conflict != nil: // also when fn did not pass it on: the contract says that nothing is saved
 		return nil, t.conflict
 	}
-	if s.changes != nil {
+	if s.opts.oneWriter {
 		defer s.changes.begin(t.touched)()
 	}
 	if s.slots == nil || len(t.kinds) == 0 {

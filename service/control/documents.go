@@ -28,6 +28,7 @@ const (
 	KindRecoveryPlan    store.Kind = "recoveryPlan"    // v/name
 	KindMapping         store.Kind = "mapping"         // v/fabric/container/name
 	KindItem            store.Kind = "item"            // v/fabric/container/name
+	KindItemCount       store.Kind = "itemCount"       // v/fabric/container/part -> number of items
 	KindItemKey         store.Kind = "itemKey"         // item ID -> key of the item
 	KindAgentItem       store.Kind = "agentItem"       // agent/item ID -> key of the item
 	KindObserved        store.Kind = "observed"        // item ID
@@ -52,6 +53,7 @@ const (
 	KindAlertSetting          store.Kind = "alertSetting"          // v/name
 	KindAlert                 store.Kind = "alert"                 // event ID, oldest first, while somebody is to be told
 	KindIntent                store.Kind = "intent"                // v/name
+	KindWaitingIntent         store.Kind = "waitingIntent"         // v/name, while an intent waits for its machine
 	KindVaultExtended         store.Kind = "vaultExtendedInfo"     // v/
 	KindVaultCredential       store.Kind = "vaultCredential"       // v/name
 )
@@ -59,8 +61,8 @@ const (
 // belowFabric are the kinds that vanish with their fabric, belowVault those that vanish with their vault besides what the vault's
 // removal names.
 var (
-	belowFabric = []store.Kind{KindVCenter, KindNetworkMapping, KindNetwork, KindLogicalNetwork, KindStorageMapping, KindStorageClassification}
-	belowVault  = []store.Kind{KindAlertSetting, KindIntent, KindVaultExtended, KindVaultCredential, KindJobState}
+	belowFabric = []store.Kind{KindVCenter, KindNetworkMapping, KindNetwork, KindLogicalNetwork, KindStorageMapping, KindStorageClassification, KindItemCount}
+	belowVault  = []store.Kind{KindAlertSetting, KindIntent, KindWaitingIntent, KindVaultExtended, KindVaultCredential, KindJobState, KindItemCount}
 )
 
 // resource is what embeds dr.Meta.
@@ -250,6 +252,9 @@ func SaveItem(tx store.Tx, it *dr.Item, now time.Time) error {
 	if !isNew {
 		return nil
 	}
+	if err := countItem(tx, it, 1); err != nil {
+		return err
+	}
 	if _, err := tx.Put(KindItemKey, string(it.ID), -1, key); err != nil {
 		return err
 	}
@@ -268,10 +273,18 @@ func DeleteItem(tx store.Tx, it *dr.Item, now time.Time) error {
 			return err
 		}
 	}
+	switch err := tx.Delete(KindItem, itemRef(it).itemKey(), -1); {
+	case err == nil:
+		if err := countItem(tx, it, -1); err != nil {
+			return err
+		}
+	case !errors.Is(err, store.ErrNotFound):
+		return err
+	}
 	for _, d := range []struct {
 		kind store.Kind
 		key  string
-	}{{KindItem, itemRef(it).itemKey()}, {KindItemKey, string(it.ID)}, {KindAgentItem, it.AgentID + "/" + string(it.ID)}, {KindObserved, string(it.ID)}} {
+	}{{KindItemKey, string(it.ID)}, {KindAgentItem, it.AgentID + "/" + string(it.ID)}, {KindObserved, string(it.ID)}} {
 		if err := tx.Delete(d.kind, d.key, -1); err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}

@@ -111,7 +111,7 @@ func (s *Service) fabricView(tx store.Tx, f dr.Fabric) (FabricView, error) {
 	if v.Providers, err = all[dr.Provider](tx, KindProvider, under(f.Vault, f.Name)); err != nil {
 		return v, err
 	}
-	if v.Items, err = count(tx, KindItem, under(f.Vault, f.Name), 0); err != nil {
+	if v.Items, err = countedItems(tx, under(f.Vault, f.Name)); err != nil {
 		return v, err
 	}
 	reps, err := LoadReplicators(tx)
@@ -271,7 +271,7 @@ func containerView(tx store.Tx, c dr.Container) (ContainerView, error) {
 	if v.Fabric, err = load[dr.Fabric](tx, KindFabric, fold(c.Vault, c.Fabric)); err != nil {
 		return v, err
 	}
-	if v.Items, err = count(tx, KindItem, under(c.Vault, c.Fabric, c.Name), 0); err != nil {
+	if v.Items, err = countedItems(tx, under(c.Vault, c.Fabric, c.Name)); err != nil {
 		return v, err
 	}
 	v.Paired, err = some(tx, KindMapping, under(c.Vault, c.Fabric, c.Name))

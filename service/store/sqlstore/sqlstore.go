@@ -31,6 +31,7 @@ var migrations embed.FS
 type Store struct {
 	write *sql.DB // SQLite: one connection, so that a writer waits in line instead of failing busy
 	read  *sql.DB
+	ready map[string]*sql.Stmt // by what they ask, of read; nil on PostgreSQL
 	opts  dialect
 
 	mu      sync.Mutex // orders writers of this process (SQLite only)
@@ -84,9 +85,16 @@ func openSQLite(ctx context.Context, path string) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, write.Close())
 	}
-	s.read.SetMaxOpenConns(8)
+	s.read.SetMaxOpenConns(readers)
+	s.read.SetMaxIdleConns(readers)
+	if err := s.prepare(ctx); err != nil {
+		return nil, errors.Join(err, write.Close(), s.read.Close())
+	}
 	return s, nil
 }
+
+// readers bounds how many connections views of a SQLite database take.
+const readers = 8
 
 // OpenPostgres connects to the server and database that url names (a libpq URL or keyword string).
 func OpenPostgres(ctx context.Context, url string) (*Store, error) {
@@ -179,7 +187,8 @@ type tx struct {
 	ctx      context.Context // of the View or Update that owns it
 	tx       *sql.Tx
 	readOnly bool
-	notes    *basis // nil: nobody wants to know what is read
+	ready    map[string]*sql.Stmt // nil: none
+	notes    *basis               // nil: nobody wants to know what is read
 	kinds    map[store.Kind]bool
 	touched  map[uint32]bool // places in changes
 	conflict error
@@ -198,7 +207,7 @@ func (t *tx) Get(kind store.Kind, key string, dst any) (int64, error) {
 	t.notes.document(kind, key)
 	var version int64
 	var body string
-	err := t.tx.QueryRowContext(t.ctx, `SELECT version, body FROM documents WHERE kind = $1 AND key = $2`, string(kind), key).Scan(&version, &body)
+	err := t.queryRow(getQuery, string(kind), key).Scan(&version, &body)
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, fmt.Errorf("%s %s: %w", kind, key, store.ErrNotFound)
 	}
@@ -343,17 +352,15 @@ func within(kind store.Kind, prefix string) (where string, args []any) {
 }
 
 func (t *tx) page(kind store.Kind, prefix, after string, n int) ([]row, error) {
-	where, args := within(kind, max(prefix, after))
-	if end := prefixEnd(prefix); after > prefix {
-		where, args = ` WHERE kind = $1 AND key > $2`, []any{string(kind), after}
-		if end != "" {
-			where, args = where+` AND key < $3`, append(args, end)
-		}
+	from, args, end := fromKey, []any{string(kind), prefix}, prefixEnd(prefix)
+	if after > prefix {
+		from, args[1] = behindKey, after
 	}
-	q := `SELECT key, version, body FROM documents` + where
+	if end != "" {
+		args = append(args, end)
+	}
 	args = append(args, n)
-	q += fmt.Sprintf(` ORDER BY key LIMIT $%d`, len(args))
-	rows, err := t.tx.QueryContext(t.ctx, q, args...)
+	rows, err := t.query(pageQuery(from, end != ""), args...)
 	if err != nil {
 		return nil, err
 	}

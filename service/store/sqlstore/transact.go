@@ -35,7 +35,7 @@ func (s *Store) viewOnce(ctx context.Context, fn func(store.Tx) error) error {
 		return fmt.Errorf("begin: %w", &engineError{err})
 	}
 	defer func() { _ = sqlTx.Rollback() }()
-	t := &tx{ctx: ctx, tx: sqlTx, readOnly: true, notes: basisOf(ctx)}
+	t := &tx{ctx: ctx, tx: sqlTx, readOnly: true, ready: s.ready, notes: basisOf(ctx)}
 	err = fn(t)
 	if t.broken != nil {
 		return &engineError{t.broken}

@@ -120,7 +120,8 @@ func (l *azureLife) disks() {
 
 func (l *azureLife) fabricActions() {
 	t, ctx, fabrics := l.t, l.t.Context(), l.f.NewReplicationFabricsClient()
-	done[asr.ReplicationFabricsClientMigrateToAADResponse](t)(fabrics.BeginMigrateToAAD(ctx, "rg", "v1", fabricName, nil))
+	_, err := fabrics.BeginMigrateToAAD(ctx, "rg", "v1", fabricName, nil)
+	refusedBy(t, "moving a fabric to a directory", 501, err)
 	renewed := done[asr.ReplicationFabricsClientRenewCertificateResponse](t)(fabrics.BeginRenewCertificate(ctx, "rg", "v1", fabricName, asr.RenewCertificateInput{
 		Properties: &asr.RenewCertificateInputProperties{RenewCertificateType: to.Ptr("Cloud")}}, nil))
 	if *renewed.Name != fabricName {
@@ -128,7 +129,7 @@ func (l *azureLife) fabricActions() {
 	}
 	done[asr.ReplicationFabricsClientReassociateGatewayResponse](t)(fabrics.BeginReassociateGateway(ctx, "rg", "v1", fabricName, asr.FailoverProcessServerRequest{Properties: &asr.FailoverProcessServerRequestProperties{
 		ContainerName: to.Ptr(l.container), SourceProcessServerID: to.Ptr(mainReplicator), TargetProcessServerID: to.Ptr(mainReplicator), UpdateType: to.Ptr("systemlevel"), VMsToMigrate: []*string{to.Ptr(itemName)}}}, nil))
-	_, err := fabrics.BeginReassociateGateway(ctx, "rg", "v1", fabricName, asr.FailoverProcessServerRequest{Properties: &asr.FailoverProcessServerRequestProperties{
+	_, err = fabrics.BeginReassociateGateway(ctx, "rg", "v1", fabricName, asr.FailoverProcessServerRequest{Properties: &asr.FailoverProcessServerRequestProperties{
 		TargetProcessServerID: to.Ptr(mainReplicator), UpdateType: to.Ptr("systemlevel"), VMsToMigrate: []*string{to.Ptr("nobody")}}}, nil)
 	refusedBy(t, "moving a machine that is not there", 400, err)
 	_, err = fabrics.BeginRemoveInfra(ctx, "rg", "v1", fabricName, nil)

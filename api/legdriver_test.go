@@ -33,7 +33,8 @@ type legDriver struct {
 	mu   sync.Mutex
 	runs map[dr.ItemID]driven
 	did  []string // legs and operations, in order
-	held bool     // nothing is copied
+	last job.LegOperation
+	held bool // nothing is copied
 }
 
 type driven struct {
@@ -91,7 +92,7 @@ func (d *legDriver) work(ctx context.Context) {
 func (d *legDriver) do(p job.LegOperation) job.LegDone {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.did = append(d.did, p.Leg+" "+p.Operation)
+	d.did, d.last = append(d.did, p.Leg+" "+p.Operation), p
 	switch dr.Operation(p.Operation) {
 	case dr.OpEnable:
 		d.runs[dr.ItemID(p.MachineID)] = driven{p.VaultID, p.Generation, time.Now().UTC()}

@@ -30,9 +30,9 @@ type stage struct {
 	owner     map[string]string       // machine of an instance
 	homeRuns  bool
 	agent     string
-	captured  string // the last capture that was asked for and made
-	spacious  bool   // nothing is full any more
-	pace      string // phase that agents' first copies stay in; empty: they end at once
+	captured  string           // the last capture that was asked for and made
+	spacious  bool             // nothing is full any more
+	pace      string           // phase that agents' first copies stay in; empty: they end at once
 	plugged   []dr.MachineDisk // disks that the first machine has got since it enrolled
 	more      []*other
 }

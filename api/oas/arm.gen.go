@@ -2190,7 +2190,7 @@ type ConsistencyCheckTaskDetails struct {
 	VmDetails []InconsistentVMDetails `json:"vmDetails,omitempty,omitzero"`
 }
 
-// CreateNetworkMappingInput Says where replicas of machines on a network are attached.
+// CreateNetworkMappingInput Says where replicas of machines on a network are attached when neither the request nor the protected item names a network. A machine is on a network that one of its adapters names or has an address of; where that is not known, the only way from the site counts.
 type CreateNetworkMappingInput struct {
 	Properties CreateNetworkMappingInputProperties `json:"properties"`
 }
@@ -8459,6 +8459,9 @@ type ReplicationProtectionIntentProperties struct {
 
 	// ProviderSpecificDetails Only A2A has intents.
 	ProviderSpecificDetails ReplicationProtectionIntentProviderSpecificSettings `json:"providerSpecificDetails,omitempty,omitzero"`
+
+	// WaitingFor Lifeboat extension. Why the machine is not protected yet; absent once its protection was asked for. The intent is tried again when the machine becomes known.
+	WaitingFor string `json:"waitingFor,omitempty,omitzero"`
 }
 
 // ReplicationProtectionIntentProviderSpecificSettings Only A2A has intents.
@@ -9145,7 +9148,7 @@ type TestFailoverInputProperties struct {
 	// FailoverDirection From the primary side to the recovery side, or back.
 	FailoverDirection FailoverDirection `json:"failoverDirection,omitempty,omitzero"`
 
-	// NetworkId Network of the drill; an isolated one is made when absent.
+	// NetworkId Network of the drill; absent takes the item's test network, else what network mappings have, else an isolated one.
 	NetworkId string `json:"networkId,omitempty,omitzero"`
 
 	// NetworkType VmNetworkAsInput or NoNetworkAttachAsInput.

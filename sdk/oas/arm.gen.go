@@ -2194,7 +2194,7 @@ type ConsistencyCheckTaskDetails struct {
 	VmDetails []InconsistentVMDetails `json:"vmDetails,omitempty,omitzero"`
 }
 
-// CreateNetworkMappingInput Says where replicas of machines on a network are attached.
+// CreateNetworkMappingInput Says where replicas of machines on a network are attached when neither the request nor the protected item names a network. A machine is on a network that one of its adapters names or has an address of; where that is not known, the only way from the site counts.
 type CreateNetworkMappingInput struct {
 	Properties CreateNetworkMappingInputProperties `json:"properties"`
 }
@@ -8463,6 +8463,9 @@ type ReplicationProtectionIntentProperties struct {
 
 	// ProviderSpecificDetails Only A2A has intents.
 	ProviderSpecificDetails ReplicationProtectionIntentProviderSpecificSettings `json:"providerSpecificDetails,omitempty,omitzero"`
+
+	// WaitingFor Lifeboat extension. Why the machine is not protected yet; absent once its protection was asked for. The intent is tried again when the machine becomes known.
+	WaitingFor string `json:"waitingFor,omitempty,omitzero"`
 }
 
 // ReplicationProtectionIntentProviderSpecificSettings Only A2A has intents.
@@ -9149,7 +9152,7 @@ type TestFailoverInputProperties struct {
 	// FailoverDirection From the primary side to the recovery side, or back.
 	FailoverDirection FailoverDirection `json:"failoverDirection,omitempty,omitzero"`
 
-	// NetworkId Network of the drill; an isolated one is made when absent.
+	// NetworkId Network of the drill; absent takes the item's test network, else what network mappings have, else an isolated one.
 	NetworkId string `json:"networkId,omitempty,omitzero"`
 
 	// NetworkType VmNetworkAsInput or NoNetworkAttachAsInput.
@@ -20291,7 +20294,7 @@ type ClientInterface interface {
 
 	// ReplicationFabricsMigrateToAad Move a fabric to the cloud's directory.
 	//
-	// There is no such directory here: parts of a site prove themselves with certificates, so this succeeds and changes nothing.
+	// Always refused: there is no such directory here. Parts of a site prove themselves with certificates, which they renew by themselves.
 	//
 	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/migratetoaad (the `ReplicationFabricsMigrateToAad` operationId).
 	ReplicationFabricsMigrateToAad(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, params *ReplicationFabricsMigrateToAadParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -20811,12 +20814,16 @@ type ClientInterface interface {
 
 	// ReplicationProtectedItemsReinstallMobilityServiceWithBody Install the agent of a machine again.
 	//
+	// Always refused: the agent is installed on the machine and enrols with a registration key; the protected item is found again by the machine's SMBIOS UUID.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/reinstallMobilityService (the `ReplicationProtectedItemsReinstallMobilityService` operationId).
 	ReplicationProtectedItemsReinstallMobilityServiceWithBody(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params *ReplicationProtectedItemsReinstallMobilityServiceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ReplicationProtectedItemsReinstallMobilityService Install the agent of a machine again.
+	//
+	// Always refused: the agent is installed on the machine and enrols with a registration key; the protected item is found again by the machine's SMBIOS UUID.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -20857,6 +20864,8 @@ type ClientInterface interface {
 
 	// ReplicationProtectedItemsRepairReplication Compare the disks and send what differs.
 	//
+	// Taken when allowedOperations lists RepairReplication, and refused otherwise. For A2A that is whenever the machine is protected; for others while disks have to be compared because tracking was lost, and when a failover that could not be undone has stopped replication.
+	//
 	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/repairReplication (the `ReplicationProtectedItemsRepairReplication` operationId).
 	ReplicationProtectedItemsRepairReplication(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params *ReplicationProtectedItemsRepairReplicationParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
@@ -20880,12 +20889,16 @@ type ClientInterface interface {
 
 	// ReplicationProtectedItemsSwitchProviderWithBody Hand a machine over from InMageAzureV2 to InMageRcm.
 	//
+	// Always refused: no provider here gives a machine away. Remove the protected item and enable it again with InMageRcm.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/switchProvider (the `ReplicationProtectedItemsSwitchProvider` operationId).
 	ReplicationProtectedItemsSwitchProviderWithBody(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params *ReplicationProtectedItemsSwitchProviderParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ReplicationProtectedItemsSwitchProvider Hand a machine over from InMageAzureV2 to InMageRcm.
+	//
+	// Always refused: no provider here gives a machine away. Remove the protected item and enable it again with InMageRcm.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -20961,7 +20974,7 @@ type ClientInterface interface {
 
 	// ReplicationProtectedItemsUpdateMobilityServiceWithBody Bring the agent of a machine up to date.
 	//
-	// Refused while reasonsBlockingUpgrade of the item is not empty.
+	// Always refused: the agent's binary is replaced on the machine, and replication goes on where it was. reasonsBlockingUpgrade of the item is never empty.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -20970,7 +20983,7 @@ type ClientInterface interface {
 
 	// ReplicationProtectedItemsUpdateMobilityService Bring the agent of a machine up to date.
 	//
-	// Refused while reasonsBlockingUpgrade of the item is not empty.
+	// Always refused: the agent's binary is replaced on the machine, and replication goes on where it was. reasonsBlockingUpgrade of the item is never empty.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -21526,12 +21539,16 @@ type ClientInterface interface {
 
 	// ReplicationProtectionIntentsCreateWithBody Ask that a machine be protected between two regions.
 	//
+	// A machine that is known, with an agent, is protected at once, or the request is refused. Any other is waited for: it is protected when it becomes known, and waitingFor says what is missing until then. Put again, the intent is tried again.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectionIntents/{intentObjectName} (the `ReplicationProtectionIntentsCreate` operationId).
 	ReplicationProtectionIntentsCreateWithBody(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, intentObjectName IntentObjectName, params *ReplicationProtectionIntentsCreateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ReplicationProtectionIntentsCreate Ask that a machine be protected between two regions.
+	//
+	// A machine that is known, with an agent, is protected at once, or the request is refused. Any other is waited for: it is protected when it becomes known, and waitingFor says what is missing until then. Put again, the intent is tried again.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -22328,7 +22345,7 @@ func (c *Client) ReplicationFabricsGenerateRegistrationKey(ctx context.Context, 
 
 // ReplicationFabricsMigrateToAad Move a fabric to the cloud's directory.
 //
-// There is no such directory here: parts of a site prove themselves with certificates, so this succeeds and changes nothing.
+// Always refused: there is no such directory here. Parts of a site prove themselves with certificates, which they renew by themselves.
 //
 // Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/migratetoaad (the `ReplicationFabricsMigrateToAad` operationId).
 func (c *Client) ReplicationFabricsMigrateToAad(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, params *ReplicationFabricsMigrateToAadParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -23608,6 +23625,8 @@ func (c *Client) RecoveryPointsVerify(ctx context.Context, subscriptionId Subscr
 
 // ReplicationProtectedItemsReinstallMobilityServiceWithBody Install the agent of a machine again.
 //
+// Always refused: the agent is installed on the machine and enrols with a registration key; the protected item is found again by the machine's SMBIOS UUID.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/reinstallMobilityService (the `ReplicationProtectedItemsReinstallMobilityService` operationId).
@@ -23624,6 +23643,8 @@ func (c *Client) ReplicationProtectedItemsReinstallMobilityServiceWithBody(ctx c
 }
 
 // ReplicationProtectedItemsReinstallMobilityService Install the agent of a machine again.
+//
+// Always refused: the agent is installed on the machine and enrols with a registration key; the protected item is found again by the machine's SMBIOS UUID.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -23714,6 +23735,8 @@ func (c *Client) ReplicationProtectedItemsRemoveDisks(ctx context.Context, subsc
 
 // ReplicationProtectedItemsRepairReplication Compare the disks and send what differs.
 //
+// Taken when allowedOperations lists RepairReplication, and refused otherwise. For A2A that is whenever the machine is protected; for others while disks have to be compared because tracking was lost, and when a failover that could not be undone has stopped replication.
+//
 // Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/repairReplication (the `ReplicationProtectedItemsRepairReplication` operationId).
 func (c *Client) ReplicationProtectedItemsRepairReplication(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params *ReplicationProtectedItemsRepairReplicationParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewReplicationProtectedItemsRepairReplicationRequest(c.Server, subscriptionId, resourceGroupName, resourceName, fabricName, protectionContainerName, replicatedProtectedItemName, params)
@@ -23767,6 +23790,8 @@ func (c *Client) ReplicationProtectedItemsResolveHealthErrors(ctx context.Contex
 
 // ReplicationProtectedItemsSwitchProviderWithBody Hand a machine over from InMageAzureV2 to InMageRcm.
 //
+// Always refused: no provider here gives a machine away. Remove the protected item and enable it again with InMageRcm.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/switchProvider (the `ReplicationProtectedItemsSwitchProvider` operationId).
@@ -23783,6 +23808,8 @@ func (c *Client) ReplicationProtectedItemsSwitchProviderWithBody(ctx context.Con
 }
 
 // ReplicationProtectedItemsSwitchProvider Hand a machine over from InMageAzureV2 to InMageRcm.
+//
+// Always refused: no provider here gives a machine away. Remove the protected item and enable it again with InMageRcm.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -23958,7 +23985,7 @@ func (c *Client) ReplicationProtectedItemsUpdateAppliance(ctx context.Context, s
 
 // ReplicationProtectedItemsUpdateMobilityServiceWithBody Bring the agent of a machine up to date.
 //
-// Refused while reasonsBlockingUpgrade of the item is not empty.
+// Always refused: the agent's binary is replaced on the machine, and replication goes on where it was. reasonsBlockingUpgrade of the item is never empty.
 //
 // Takes any type of body and a specified content type.
 //
@@ -23977,7 +24004,7 @@ func (c *Client) ReplicationProtectedItemsUpdateMobilityServiceWithBody(ctx cont
 
 // ReplicationProtectedItemsUpdateMobilityService Bring the agent of a machine up to date.
 //
-// Refused while reasonsBlockingUpgrade of the item is not empty.
+// Always refused: the agent's binary is replaced on the machine, and replication goes on where it was. reasonsBlockingUpgrade of the item is never empty.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -25393,6 +25420,8 @@ func (c *Client) ReplicationProtectionIntentsGet(ctx context.Context, subscripti
 
 // ReplicationProtectionIntentsCreateWithBody Ask that a machine be protected between two regions.
 //
+// A machine that is known, with an agent, is protected at once, or the request is refused. Any other is waited for: it is protected when it becomes known, and waitingFor says what is missing until then. Put again, the intent is tried again.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectionIntents/{intentObjectName} (the `ReplicationProtectionIntentsCreate` operationId).
@@ -25409,6 +25438,8 @@ func (c *Client) ReplicationProtectionIntentsCreateWithBody(ctx context.Context,
 }
 
 // ReplicationProtectionIntentsCreate Ask that a machine be protected between two regions.
+//
+// A machine that is known, with an agent, is protected at once, or the request is refused. Any other is waited for: it is protected when it becomes known, and waitingFor says what is missing until then. Put again, the intent is tried again.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -44144,7 +44175,7 @@ type ClientWithResponsesInterface interface {
 
 	// ReplicationFabricsMigrateToAadWithResponse Move a fabric to the cloud's directory.
 	//
-	// There is no such directory here: parts of a site prove themselves with certificates, so this succeeds and changes nothing.
+	// Always refused: there is no such directory here. Parts of a site prove themselves with certificates, which they renew by themselves.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -44732,12 +44763,16 @@ type ClientWithResponsesInterface interface {
 
 	// ReplicationProtectedItemsReinstallMobilityServiceWithBodyWithResponse Install the agent of a machine again.
 	//
+	// Always refused: the agent is installed on the machine and enrols with a registration key; the protected item is found again by the machine's SMBIOS UUID.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/reinstallMobilityService (the `ReplicationProtectedItemsReinstallMobilityService` operationId).
 	ReplicationProtectedItemsReinstallMobilityServiceWithBodyWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params *ReplicationProtectedItemsReinstallMobilityServiceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReplicationProtectedItemsReinstallMobilityServiceResponse, error)
 
 	// ReplicationProtectedItemsReinstallMobilityServiceWithResponse Install the agent of a machine again.
+	//
+	// Always refused: the agent is installed on the machine and enrols with a registration key; the protected item is found again by the machine's SMBIOS UUID.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -44778,6 +44813,8 @@ type ClientWithResponsesInterface interface {
 
 	// ReplicationProtectedItemsRepairReplicationWithResponse Compare the disks and send what differs.
 	//
+	// Taken when allowedOperations lists RepairReplication, and refused otherwise. For A2A that is whenever the machine is protected; for others while disks have to be compared because tracking was lost, and when a failover that could not be undone has stopped replication.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/repairReplication (the `ReplicationProtectedItemsRepairReplication` operationId).
@@ -44803,12 +44840,16 @@ type ClientWithResponsesInterface interface {
 
 	// ReplicationProtectedItemsSwitchProviderWithBodyWithResponse Hand a machine over from InMageAzureV2 to InMageRcm.
 	//
+	// Always refused: no provider here gives a machine away. Remove the protected item and enable it again with InMageRcm.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/switchProvider (the `ReplicationProtectedItemsSwitchProvider` operationId).
 	ReplicationProtectedItemsSwitchProviderWithBodyWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params *ReplicationProtectedItemsSwitchProviderParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReplicationProtectedItemsSwitchProviderResponse, error)
 
 	// ReplicationProtectedItemsSwitchProviderWithResponse Hand a machine over from InMageAzureV2 to InMageRcm.
+	//
+	// Always refused: no provider here gives a machine away. Remove the protected item and enable it again with InMageRcm.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -44886,7 +44927,7 @@ type ClientWithResponsesInterface interface {
 
 	// ReplicationProtectedItemsUpdateMobilityServiceWithBodyWithResponse Bring the agent of a machine up to date.
 	//
-	// Refused while reasonsBlockingUpgrade of the item is not empty.
+	// Always refused: the agent's binary is replaced on the machine, and replication goes on where it was. reasonsBlockingUpgrade of the item is never empty.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -44895,7 +44936,7 @@ type ClientWithResponsesInterface interface {
 
 	// ReplicationProtectedItemsUpdateMobilityServiceWithResponse Bring the agent of a machine up to date.
 	//
-	// Refused while reasonsBlockingUpgrade of the item is not empty.
+	// Always refused: the agent's binary is replaced on the machine, and replication goes on where it was. reasonsBlockingUpgrade of the item is never empty.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -45549,12 +45590,16 @@ type ClientWithResponsesInterface interface {
 
 	// ReplicationProtectionIntentsCreateWithBodyWithResponse Ask that a machine be protected between two regions.
 	//
+	// A machine that is known, with an agent, is protected at once, or the request is refused. Any other is waited for: it is protected when it becomes known, and waitingFor says what is missing until then. Put again, the intent is tried again.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectionIntents/{intentObjectName} (the `ReplicationProtectionIntentsCreate` operationId).
 	ReplicationProtectionIntentsCreateWithBodyWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, intentObjectName IntentObjectName, params *ReplicationProtectionIntentsCreateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReplicationProtectionIntentsCreateResponse, error)
 
 	// ReplicationProtectionIntentsCreateWithResponse Ask that a machine be protected between two regions.
+	//
+	// A machine that is known, with an agent, is protected at once, or the request is refused. Any other is waited for: it is protected when it becomes known, and waitingFor says what is missing until then. Put again, the intent is tried again.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -58031,7 +58076,7 @@ func (c *ClientWithResponses) ReplicationFabricsGenerateRegistrationKeyWithRespo
 
 // ReplicationFabricsMigrateToAadWithResponse Move a fabric to the cloud's directory.
 //
-// There is no such directory here: parts of a site prove themselves with certificates, so this succeeds and changes nothing.
+// Always refused: there is no such directory here. Parts of a site prove themselves with certificates, which they renew by themselves.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -59075,6 +59120,8 @@ func (c *ClientWithResponses) RecoveryPointsVerifyWithResponse(ctx context.Conte
 
 // ReplicationProtectedItemsReinstallMobilityServiceWithBodyWithResponse Install the agent of a machine again.
 //
+// Always refused: the agent is installed on the machine and enrols with a registration key; the protected item is found again by the machine's SMBIOS UUID.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/reinstallMobilityService (the `ReplicationProtectedItemsReinstallMobilityService` operationId).
@@ -59087,6 +59134,8 @@ func (c *ClientWithResponses) ReplicationProtectedItemsReinstallMobilityServiceW
 }
 
 // ReplicationProtectedItemsReinstallMobilityServiceWithResponse Install the agent of a machine again.
+//
+// Always refused: the agent is installed on the machine and enrols with a registration key; the protected item is found again by the machine's SMBIOS UUID.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -59157,6 +59206,8 @@ func (c *ClientWithResponses) ReplicationProtectedItemsRemoveDisksWithResponse(c
 
 // ReplicationProtectedItemsRepairReplicationWithResponse Compare the disks and send what differs.
 //
+// Taken when allowedOperations lists RepairReplication, and refused otherwise. For A2A that is whenever the machine is protected; for others while disks have to be compared because tracking was lost, and when a failover that could not be undone has stopped replication.
+//
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/repairReplication (the `ReplicationProtectedItemsRepairReplication` operationId).
@@ -59200,6 +59251,8 @@ func (c *ClientWithResponses) ReplicationProtectedItemsResolveHealthErrorsWithRe
 
 // ReplicationProtectedItemsSwitchProviderWithBodyWithResponse Hand a machine over from InMageAzureV2 to InMageRcm.
 //
+// Always refused: no provider here gives a machine away. Remove the protected item and enable it again with InMageRcm.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/switchProvider (the `ReplicationProtectedItemsSwitchProvider` operationId).
@@ -59212,6 +59265,8 @@ func (c *ClientWithResponses) ReplicationProtectedItemsSwitchProviderWithBodyWit
 }
 
 // ReplicationProtectedItemsSwitchProviderWithResponse Hand a machine over from InMageAzureV2 to InMageRcm.
+//
+// Always refused: no provider here gives a machine away. Remove the protected item and enable it again with InMageRcm.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -59349,7 +59404,7 @@ func (c *ClientWithResponses) ReplicationProtectedItemsUpdateApplianceWithRespon
 
 // ReplicationProtectedItemsUpdateMobilityServiceWithBodyWithResponse Bring the agent of a machine up to date.
 //
-// Refused while reasonsBlockingUpgrade of the item is not empty.
+// Always refused: the agent's binary is replaced on the machine, and replication goes on where it was. reasonsBlockingUpgrade of the item is never empty.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -59364,7 +59419,7 @@ func (c *ClientWithResponses) ReplicationProtectedItemsUpdateMobilityServiceWith
 
 // ReplicationProtectedItemsUpdateMobilityServiceWithResponse Bring the agent of a machine up to date.
 //
-// Refused while reasonsBlockingUpgrade of the item is not empty.
+// Always refused: the agent's binary is replaced on the machine, and replication goes on where it was. reasonsBlockingUpgrade of the item is never empty.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -60534,6 +60589,8 @@ func (c *ClientWithResponses) ReplicationProtectionIntentsGetWithResponse(ctx co
 
 // ReplicationProtectionIntentsCreateWithBodyWithResponse Ask that a machine be protected between two regions.
 //
+// A machine that is known, with an agent, is protected at once, or the request is refused. Any other is waited for: it is protected when it becomes known, and waitingFor says what is missing until then. Put again, the intent is tried again.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectionIntents/{intentObjectName} (the `ReplicationProtectionIntentsCreate` operationId).
@@ -60546,6 +60603,8 @@ func (c *ClientWithResponses) ReplicationProtectionIntentsCreateWithBodyWithResp
 }
 
 // ReplicationProtectionIntentsCreateWithResponse Ask that a machine be protected between two regions.
+//
+// A machine that is known, with an agent, is protected at once, or the request is refused. Any other is waited for: it is protected when it becomes known, and waitingFor says what is missing until then. Put again, the intent is tried again.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

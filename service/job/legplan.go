@@ -18,8 +18,12 @@ type LegOperation struct {
 	Point        *PointRef `json:"point,omitempty"`
 	Generation   int64     `json:"generation"`
 	Shutdown     bool      `json:"shutdown,omitempty"`
-	Network      string    `json:"network,omitempty"`
-	Disks        []string  `json:"disks,omitempty"` // to be added or removed
+	// Network is what a started machine is attached to: as asked, as the item was told, or as a network mapping has it; empty: nothing
+	// tells.
+	Network string   `json:"network,omitempty"`
+	Disks   []string `json:"disks,omitempty"` // to be added or removed
+	// Storage is the class of storage that replicas of disks get, by the class that the disks have, when disks get replicas.
+	Storage map[string]string `json:"storage,omitempty"`
 }
 
 // LegDone tells what there is afterwards. Disks answer an enable, and a change of the disks: what the driver replicates

@@ -82,7 +82,6 @@ const (
 	PlanUpdateAppliance  = "updateAppliance"
 	PlanResolveHealth    = "resolveHealthErrors"
 	PlanReassociate      = "reassociateGateway"
-	PlanMigrateToAad     = "migrateToAad"
 	PlanRenewCertificate = "renewCertificate"
 	PlanCreateContainer  = "createContainer"
 	PlanRemoveContainer  = "removeContainer"
@@ -324,7 +323,6 @@ var Plans = append([]Plan{
 	done(PlanUpdateAppliance, "UpdateAppliance", "Update the appliance of the virtual machine"),
 	done(PlanResolveHealth, "ResolveHealthErrors", "Resolve health errors"),
 	done(PlanReassociate, "ReassociateGateway", "Move machines to another process server"),
-	done(PlanMigrateToAad, "MigrateFabricToAad", "Migrate the site to a directory"),
 	done(PlanRenewCertificate, "RenewCertificate", "Renew certificates"),
 	done(PlanCreateContainer, "CreateProtectionContainer", "Create a protection container"),
 	done(PlanRemoveContainer, "RemoveProtectionContainer", "Delete a protection container"),

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"github.com/lifeboat-dr/lifeboat/service/control"
 	"github.com/lifeboat-dr/lifeboat/service/dr"
 	"github.com/lifeboat-dr/lifeboat/service/job"
 )
@@ -43,8 +44,10 @@ func legChecks(r *run) (outcome, error) {
 			return outcome{err: refusal}, err
 		}
 		r.work.Point, r.work.Instance = point, newInstance(point)
+		return done, r.chooseNetwork()
 	case dr.OpApplyRecoveryPoint:
 		r.work.Point, r.work.Instance = r.req.Point, newInstance(r.req.Point)
+		return done, r.chooseNetwork()
 	case dr.OpReprotect:
 		if r.item.FailoverPoint.IsZero() {
 			return failed(dr.CodeConflict, fmt.Sprintf("%s was not failed over from a point", r.item.FriendlyName), "an earlier job was interrupted", "fail over again"), nil
@@ -54,15 +57,34 @@ func legChecks(r *run) (outcome, error) {
 	return done, nil
 }
 
+// chooseNetwork settles where the machine that is to be started is attached.
+func (r *run) chooseNetwork() error {
+	if r.req.NoNetwork {
+		return nil
+	}
+	network, by, err := control.RecoveryNetwork(r.tx, r.item, dr.Operation(r.job.Operation), r.req.Network)
+	r.work.Network = network
+	if err != nil || by == "" {
+		return err
+	}
+	return r.note("NetworkMapped", dr.SeverityInfo, fmt.Sprintf("%s is attached to network %s, as network mapping %s has it", r.item.FriendlyName, network, by))
+}
+
 func legPayload(r *run) (any, error) {
 	p := job.LegOperation{Machine: r.machine(), Leg: string(r.item.State.Leg), Operation: r.job.Operation, FriendlyName: r.item.FriendlyName, Generation: r.work.Generation,
-		Shutdown: r.req.Shutdown, Network: r.req.Network}
+		Shutdown: r.req.Shutdown, Network: r.work.Network}
 	for _, d := range r.req.Disks {
 		p.Disks = append(p.Disks, d.ID)
 	}
 	if !r.work.Point.IsZero() {
 		point := ref(r.work.Point)
 		p.Point = &point
+	}
+	switch op := dr.Operation(r.job.Operation); op {
+	case dr.OpEnable, dr.OpAddDisks, dr.OpReprotect:
+		var err error
+		p.Storage, err = control.ReplicaStorage(r.tx, r.item, op)
+		return p, err
 	}
 	return p, nil
 }

@@ -54,15 +54,25 @@ func newLegDriver(t *testing.T) (*site, *legDriver) {
 			t.Error(err)
 		}
 	})
-	d := &legDriver{site: newDrivenSite(t, drivenProviders), queue: redisqueue.New(srv.Client(), redisqueue.Options{Lease: 2 * time.Second}), runs: map[dr.ItemID]driven{}}
+	q := redisqueue.New(srv.Client(), redisqueue.Options{Lease: 2 * time.Second})
+	s := newDrivenSite(t, drivenProviders)
 	ctx, cancel := context.WithCancel(t.Context())
 	var parts sync.WaitGroup
-	engine := workflow.New(d.site.control.Store(), d.queue, workflow.Options{Tick: 20 * time.Millisecond, Housekeeping: 50 * time.Millisecond, RetryFirst: 10 * time.Millisecond, RetryMost: 50 * time.Millisecond}, nil)
+	engine := workflow.New(s.control.Store(), q, workflow.Options{Tick: 20 * time.Millisecond, Housekeeping: 50 * time.Millisecond, RetryFirst: 10 * time.Millisecond, RetryMost: 50 * time.Millisecond}, nil)
 	parts.Go(func() { engine.Run(ctx) })
+	t.Cleanup(func() { cancel(); parts.Wait() })
+	return s, driveLegs(s, q)
+}
+
+// driveLegs lets the drivers of a site that was made for them work until the test ends.
+func driveLegs(s *site, q *redisqueue.Queue) *legDriver {
+	d := &legDriver{site: s, queue: q, runs: map[dr.ItemID]driven{}}
+	ctx, cancel := context.WithCancel(s.t.Context())
+	var parts sync.WaitGroup
 	parts.Go(func() { d.work(ctx) })
 	parts.Go(func() { d.replicate(ctx) })
-	t.Cleanup(func() { cancel(); parts.Wait() })
-	return d.site, d
+	s.t.Cleanup(func() { cancel(); parts.Wait() })
+	return d
 }
 
 func (d *legDriver) work(ctx context.Context) {

@@ -56,6 +56,12 @@ const (
 // newStage is a site with a stage. Its engine runs until the test ends.
 func newStage(t *testing.T) (*site, *stage) {
 	t.Helper()
+	return newDrivenStage(t, nil)
+}
+
+// newDrivenStage is a stage beside which drivers of providers may work.
+func newDrivenStage(t *testing.T, drivers []dr.ProviderType) (*site, *stage) {
+	t.Helper()
 	srv, err := embedded.Start()
 	if err != nil {
 		t.Fatal(err)
@@ -67,7 +73,7 @@ func newStage(t *testing.T) (*site, *stage) {
 			t.Error(err)
 		}
 	})
-	st.site = newSite(t)
+	st.site = newDrivenSite(t, drivers)
 	ctx, cancel := context.WithCancel(t.Context())
 	var parts sync.WaitGroup
 	engine := workflow.New(st.site.control.Store(), st.queue, workflow.Options{Tick: 20 * time.Millisecond, Housekeeping: 50 * time.Millisecond, RetryFirst: 10 * time.Millisecond, RetryMost: 50 * time.Millisecond}, nil)

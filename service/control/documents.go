@@ -146,6 +146,22 @@ func all[T any, P resource[T]](tx store.Tx, kind store.Kind, prefix string) ([]T
 	return out, err
 }
 
+type visitor func(key string, version int64, decode func(any) error) error
+
+// inSteps lists like store.Tx without a limit, for a fn that may have enough soon: it reads ahead so many documents at first, and
+// more the longer it goes on.
+func inSteps(tx store.Tx, kind store.Kind, prefix, after string, ahead int, fn visitor) error {
+	for ; ; ahead = min(2*ahead, scanned) {
+		n := 0
+		if err := tx.List(kind, prefix, after, ahead, func(key string, version int64, decode func(any) error) error {
+			n, after = n+1, key
+			return fn(key, version, decode)
+		}); err != nil || n < ahead {
+			return err
+		}
+	}
+}
+
 // some tells whether anything is under prefix.
 func some(tx store.Tx, kind store.Kind, prefix string) (bool, error) {
 	n, err := count(tx, kind, prefix, 1)
@@ -369,11 +385,11 @@ func LoadPointByID(tx store.Tx, id dr.ItemID, guid string) (dr.Point, error) {
 // NewestPoint returns the newest point of an item that accept takes (nil: any).
 func NewestPoint(tx store.Tx, id dr.ItemID, accept func(dr.Point) bool) (*dr.Point, error) {
 	var found *dr.Point
-	stop, limit := errors.New("found"), 0
+	stop, ahead := errors.New("found"), 16
 	if accept == nil {
-		limit = 1
+		ahead = 1
 	}
-	err := tx.List(KindPoint, string(id)+"/", "", limit, func(_ string, _ int64, decode func(any) error) error {
+	err := inSteps(tx, KindPoint, string(id)+"/", "", ahead, func(_ string, _ int64, decode func(any) error) error {
 		var p dr.Point
 		if err := decode(&p); err != nil {
 			return err

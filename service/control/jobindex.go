@@ -133,19 +133,11 @@ func walkJobs(tx store.Tx, vault string, f JobFilter, after string, ahead int, f
 	return err
 }
 
-type visitor func(key string, version int64, decode func(any) error) error
-
 func walkAll(tx store.Tx, vault, after string, ahead int, visit visitor) error {
 	prefix := vault + "/"
-	for last := prefix + after; ; ahead = min(2*ahead, scanned) {
-		n := 0
-		if err := tx.List(KindJob, prefix, last, ahead, func(key string, version int64, decode func(any) error) error {
-			n, last = n+1, key
-			return visit(strings.TrimPrefix(key, prefix), version, decode)
-		}); err != nil || n < ahead {
-			return err
-		}
-	}
+	return inSteps(tx, KindJob, prefix, prefix+after, ahead, func(key string, version int64, decode func(any) error) error {
+		return visit(strings.TrimPrefix(key, prefix), version, decode)
+	})
 }
 
 // walkStates merges the indexes of some states.

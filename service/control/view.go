@@ -72,7 +72,6 @@ type ItemView struct {
 	TargetFabric    dr.Fabric
 	TargetContainer dr.Container
 	Agent           *dr.Agent
-	Protectable     *dr.ProtectableItem
 	LatestPoint     *dr.Point
 	// RPO is now minus the capture time of the newest point; Valid only when there is a point and the leg replicates.
 	RPO      time.Duration

@@ -27,7 +27,7 @@ const (
 func (s *Store) prepare(ctx context.Context) error {
 	s.ready = map[string]*sql.Stmt{}
 	for _, q := range []string{getQuery, pageQuery(fromKey, true), pageQuery(fromKey, false), pageQuery(behindKey, true), pageQuery(behindKey, false)} {
-		stmt, err := s.read.PrepareContext(ctx, q)
+		stmt, err := s.read.PrepareContext(ctx, q) //nolint:sqlclosecheck // it ends with the database
 		if err != nil {
 			return fmt.Errorf("prepare %s: %w", q, err)
 		}
@@ -38,14 +38,14 @@ func (s *Store) prepare(ctx context.Context) error {
 
 func (t *tx) queryRow(q string, args ...any) *sql.Row {
 	if stmt := t.ready[q]; stmt != nil {
-		return t.tx.StmtContext(t.ctx, stmt).QueryRowContext(t.ctx, args...)
+		return t.tx.StmtContext(t.ctx, stmt).QueryRowContext(t.ctx, args...) //nolint:sqlclosecheck // it ends with the transaction
 	}
 	return t.tx.QueryRowContext(t.ctx, q, args...)
 }
 
 func (t *tx) query(q string, args ...any) (*sql.Rows, error) {
 	if stmt := t.ready[q]; stmt != nil {
-		return t.tx.StmtContext(t.ctx, stmt).QueryContext(t.ctx, args...)
+		return t.tx.StmtContext(t.ctx, stmt).QueryContext(t.ctx, args...) //nolint:sqlclosecheck // it ends with the transaction
 	}
 	return t.tx.QueryContext(t.ctx, q, args...)
 }

@@ -35,6 +35,7 @@ func (s *server) admit(next http.Handler) http.Handler {
 			return
 		}
 		x := of(r)
+		x.needs = op.role
 		if !x.token.Role.Covers(op.role) {
 			s.refuse(w, r, refusal{Status: http.StatusForbidden, Code: "AuthorizationFailed",
 				Message: fmt.Sprintf("%s with role %s may not call %s", x.token.Name, x.token.Role, op.op.OperationID),

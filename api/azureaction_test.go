@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -11,6 +12,8 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
 	asr "github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/recoveryservices/armrecoveryservicessiterecovery/v2"
+
+	"github.com/lifeboat-dr/lifeboat/service/dr"
 )
 
 // refusedBy wants the SDK to have decoded a refusal with the status, and with words that tell what to do.
@@ -59,12 +62,7 @@ func (l *azureLife) itemActions() {
 	refusedBy(t, "an appliance that is not there", 400, err)
 	done[asr.ReplicationProtectedItemsClientResolveHealthErrorsResponse](t)(items.BeginResolveHealthErrors(ctx, "rg", "v1", fabricName, l.container, itemName, asr.ResolveHealthInput{
 		Properties: &asr.ResolveHealthInputProperties{HealthErrors: []*asr.ResolveHealthError{{HealthErrorID: to.Ptr("gone")}}}}, nil))
-	_, err = items.BeginAddDisks(ctx, "rg", "v1", fabricName, l.container, itemName, asr.AddDisksInput{Properties: &asr.AddDisksInputProperties{ProviderSpecificDetails: &asr.InMageRcmAddDisksInput{
-		InstanceType: to.Ptr("InMageRcm"), Disks: []*asr.InMageRcmDiskInput{{DiskID: to.Ptr("vdc"), DiskType: to.Ptr(asr.DiskAccountTypeStandardLRS), LogStorageAccountID: to.Ptr("none")}}}}}, nil)
-	refusedBy(t, "addDisks", 501, err)
-	_, err = items.BeginRemoveDisks(ctx, "rg", "v1", fabricName, l.container, itemName, asr.RemoveDisksInput{Properties: &asr.RemoveDisksInputProperties{
-		ProviderSpecificDetails: &asr.A2ARemoveDisksInput{InstanceType: to.Ptr("A2A"), VMManagedDisksIDs: []*string{to.Ptr("vdb")}}}}, nil)
-	refusedBy(t, "removeDisks of another provider", 409, err)
+	l.disks()
 	_, err = items.BeginSwitchProvider(ctx, "rg", "v1", fabricName, l.container, itemName, asr.SwitchProviderInput{Properties: &asr.SwitchProviderInputProperties{TargetInstanceType: to.Ptr("InMageRcm"),
 		ProviderSpecificDetails: &asr.InMageAzureV2SwitchProviderInput{InstanceType: to.Ptr("InMageAzureV2"), TargetVaultID: to.Ptr(vaultURL), TargetFabricID: to.Ptr(fabricURL), TargetApplianceID: to.Ptr("x")}}}, nil)
 	refusedBy(t, "switchProvider of a machine that is there already", 409, err)
@@ -73,9 +71,57 @@ func (l *azureLife) itemActions() {
 	l.s.must(501, "POST", fabricURL+"/replicationProtectionContainers/"+l.container+"/replicationProtectedItems/"+itemName+"/reinstallMobilityService", `{"properties":{"runAsAccountId":"1"}}`)
 }
 
+// disks adds a disk that the machine has got and takes it away again.
+func (l *azureLife) disks() {
+	t, ctx, items := l.t, l.t.Context(), l.items()
+	l.st.plug(dr.MachineDisk{ID: "vdc", Path: "/dev/vdc", SizeBytes: 1 << 30, SectorSize: 512})
+	eventually(t, func() (bool, string) {
+		got, err := items.Get(ctx, "rg", "v1", fabricName, l.container, itemName, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := got.Properties.ProviderSpecificDetails.(*asr.InMageRcmReplicationDetails).UnprotectedDisks
+		return len(d) == 1 && *d[0].DiskID == "vdc", fmt.Sprintf("the machine's candidates are %v", d)
+	})
+	add := func(disk string) asr.AddDisksInput {
+		return asr.AddDisksInput{Properties: &asr.AddDisksInputProperties{ProviderSpecificDetails: &asr.InMageRcmAddDisksInput{InstanceType: to.Ptr("InMageRcm"),
+			Disks: []*asr.InMageRcmDiskInput{{DiskID: &disk, DiskType: to.Ptr(asr.DiskAccountTypePremiumLRS), LogStorageAccountID: to.Ptr("cache")}}}}}
+	}
+	_, err := items.BeginAddDisks(ctx, "rg", "v1", fabricName, l.container, itemName, add("nothing"), nil)
+	refusedBy(t, "a disk that the machine does not have", 400, err)
+	added := done[asr.ReplicationProtectedItemsClientAddDisksResponse](t)(items.BeginAddDisks(ctx, "rg", "v1", fabricName, l.container, itemName, add("vdc"), nil))
+	d := added.Properties.ProviderSpecificDetails.(*asr.InMageRcmReplicationDetails)
+	if n := len(d.ProtectedDisks); *added.Properties.ProtectionState != "Protected" || len(d.UnprotectedDisks) != 0 || n == 0 || *d.ProtectedDisks[n-1].DiskID != "vdc" ||
+		*d.ProtectedDisks[n-1].DiskType != asr.DiskAccountTypePremiumLRS || *d.ProtectedDisks[n-1].LogStorageAccountID != "cache" {
+		t.Errorf("got %s machine with disks %v", *added.Properties.ProtectionState, d.ProtectedDisks)
+	}
+	path := fabricURL + "/replicationProtectionContainers/" + l.container + "/replicationProtectedItems/" + itemName
+	state := func(want string) {
+		t.Helper()
+		eventually(t, func() (bool, string) {
+			disks := l.s.must(200, "GET", path, "").at("properties.providerSpecificDetails.protectedDisks").([]any)
+			last := disks[len(disks)-1].(map[string]any)
+			return last["diskId"] == "vdc" && last["diskState"] == want && last["isInitialReplicationComplete"] == map[string]string{"Protected": "true"}[want], fmt.Sprint(last)
+		})
+	}
+	l.s.must(202, "POST", path+"/captureNow", "")
+	state("Protected")
+	_, err = items.BeginAddDisks(ctx, "rg", "v1", fabricName, l.container, itemName, add("vdc"), nil)
+	refusedBy(t, "a disk that is protected already", 409, err)
+	_, err = items.BeginRemoveDisks(ctx, "rg", "v1", fabricName, l.container, itemName, asr.RemoveDisksInput{Properties: &asr.RemoveDisksInputProperties{
+		ProviderSpecificDetails: &asr.A2ARemoveDisksInput{InstanceType: to.Ptr("A2A"), VMManagedDisksIDs: []*string{to.Ptr("vdc")}}}}, nil)
+	refusedBy(t, "input of another provider", 400, err)
+	l.s.must(202, "POST", path+"/removeDisks", `{"properties":{"providerSpecificDetails":{"instanceType":"InMageRcm","diskIds":["vdc"]}}}`)
+	eventually(t, func() (bool, string) {
+		got := l.s.must(200, "GET", path, "")
+		return got.at("properties.providerSpecificDetails.unprotectedDisks.0.diskId") == "vdc", got.String()
+	})
+}
+
 func (l *azureLife) fabricActions() {
 	t, ctx, fabrics := l.t, l.t.Context(), l.f.NewReplicationFabricsClient()
-	done[asr.ReplicationFabricsClientMigrateToAADResponse](t)(fabrics.BeginMigrateToAAD(ctx, "rg", "v1", fabricName, nil))
+	_, err := fabrics.BeginMigrateToAAD(ctx, "rg", "v1", fabricName, nil)
+	refusedBy(t, "moving a fabric to a directory", 501, err)
 	renewed := done[asr.ReplicationFabricsClientRenewCertificateResponse](t)(fabrics.BeginRenewCertificate(ctx, "rg", "v1", fabricName, asr.RenewCertificateInput{
 		Properties: &asr.RenewCertificateInputProperties{RenewCertificateType: to.Ptr("Cloud")}}, nil))
 	if *renewed.Name != fabricName {
@@ -83,7 +129,7 @@ func (l *azureLife) fabricActions() {
 	}
 	done[asr.ReplicationFabricsClientReassociateGatewayResponse](t)(fabrics.BeginReassociateGateway(ctx, "rg", "v1", fabricName, asr.FailoverProcessServerRequest{Properties: &asr.FailoverProcessServerRequestProperties{
 		ContainerName: to.Ptr(l.container), SourceProcessServerID: to.Ptr(mainReplicator), TargetProcessServerID: to.Ptr(mainReplicator), UpdateType: to.Ptr("systemlevel"), VMsToMigrate: []*string{to.Ptr(itemName)}}}, nil))
-	_, err := fabrics.BeginReassociateGateway(ctx, "rg", "v1", fabricName, asr.FailoverProcessServerRequest{Properties: &asr.FailoverProcessServerRequestProperties{
+	_, err = fabrics.BeginReassociateGateway(ctx, "rg", "v1", fabricName, asr.FailoverProcessServerRequest{Properties: &asr.FailoverProcessServerRequestProperties{
 		TargetProcessServerID: to.Ptr(mainReplicator), UpdateType: to.Ptr("systemlevel"), VMsToMigrate: []*string{to.Ptr("nobody")}}}, nil)
 	refusedBy(t, "moving a machine that is not there", 400, err)
 	_, err = fabrics.BeginRemoveInfra(ctx, "rg", "v1", fabricName, nil)

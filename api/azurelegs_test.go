@@ -37,7 +37,23 @@ const (
 func drillOf(in any, home seen) []stride {
 	open := home
 	open.allowed = "TestFailoverCleanup"
-	return []stride{{"testFailover", in, open}, {"testFailoverCleanup", nil, home}, {"repairReplication", nil, home}}
+	return append([]stride{{"testFailover", in, open}, {"testFailoverCleanup", nil, home}}, repairOf(home)...)
+}
+
+// repairOf is a loss of tracking, which makes a repair be listed, and the repair.
+func repairOf(home seen) []stride {
+	lost := home
+	if !strings.Contains(lost.allowed, "RepairReplication") {
+		lost.allowed += " RepairReplication"
+	}
+	return []stride{{"loseTracking", nil, lost}, {"repairReplication", nil, home}}
+}
+
+// disksOf adds a disk between regions and takes it away.
+func disksOf(home seen) []stride {
+	return []stride{{"addDisks", &asr.A2AAddDisksInput{InstanceType: to.Ptr("A2A"), VMManagedDisks: []*asr.A2AVMManagedDiskInputDetails{{DiskID: to.Ptr("vdb"), PrimaryStagingAzureStorageAccountID: to.Ptr("s"),
+		RecoveryResourceGroupID: to.Ptr("rg")}}}, home},
+		{"removeDisks", &asr.A2ARemoveDisksInput{InstanceType: to.Ptr("A2A"), VMManagedDisksIDs: []*string{to.Ptr("vdb")}}, home}}
 }
 
 func TestEveryLegLivesThroughTheAzureSDK(t *testing.T) {
@@ -97,7 +113,7 @@ func TestEveryLegLivesThroughTheAzureSDK(t *testing.T) {
 				{"failoverCommit", nil, seen{overCommitted, "Recovery", "CompleteMigration DisableProtection ReverseReplicate", classic}},
 				{"reProtect", &asr.InMageReprotectInput{InstanceType: p("InMage"), MasterTargetID: p("mt"), ProcessServerID: p("ps"), RetentionDrive: p("/r"), ProfileID: p(vaultURL + "/replicationPolicies/p1-failback")},
 					seen{"Protected", "Recovery", "UnplannedFailover DisableProtection", scout}},
-				{"repairReplication", nil, seen{"Protected", "Recovery", "UnplannedFailover DisableProtection", scout}},
+			}, repairOf(seen{"Protected", "Recovery", "UnplannedFailover DisableProtection", scout}), []stride{
 				{"unplannedFailover", &asr.InMageUnplannedFailoverInput{InstanceType: p("InMage"), RecoveryPointType: to.Ptr(asr.RecoveryPointTypeLatestTime)}, seen{overPending, "Primary", "CompleteMigration Commit DisableProtection", scout}},
 				{"failoverCommit", nil, seen{overCommitted, "Primary", "CompleteMigration DisableProtection ReverseReplicate", scout}},
 				{"reProtect", &asr.InMageAzureV2ReprotectInput{InstanceType: p("InMageAzureV2"), PolicyID: p(vaultURL + "/replicationPolicies/p1")}, guest}})},
@@ -118,12 +134,12 @@ func TestEveryLegLivesThroughTheAzureSDK(t *testing.T) {
 		{"HyperVReplica2012R2", "VMM", `"replicationFrequencyInSeconds":30`, west, sites("HyperVReplica2012R2", blue)},
 		{"A2A", "Azure", `"multiVmSyncStatus":"Enable"`, west, slices.Concat([]stride{
 			{"enable", &asr.A2AEnableProtectionInput{InstanceType: p("A2A"), FabricObjectID: p("/machines/web01"), RecoveryContainerID: p(west)}, region}},
-			drillOf(&asr.A2ATestFailoverInput{InstanceType: p("A2A")}, region), []stride{
+			drillOf(&asr.A2ATestFailoverInput{InstanceType: p("A2A")}, region), disksOf(region), []stride{
 				{"unplannedFailover", &asr.A2AUnplannedFailoverInput{InstanceType: p("A2A")}, seen{overPending, "Recovery", "CompleteMigration Commit DisableProtection ChangePit", regions}},
 				{"applyRecoveryPoint", &asr.A2AApplyRecoveryPointInput{InstanceType: p("A2A")}, seen{overPending, "Recovery", "CompleteMigration Commit DisableProtection ChangePit", regions}},
 				{"failoverCommit", nil, seen{overCommitted, "Recovery", "CompleteMigration DisableProtection SwitchProtection", regions}},
 				{"switchProtection", &asr.A2ASwitchProtectionInput{InstanceType: p("A2A"), PolicyID: p(vaultURL + "/replicationPolicies/p1")}, regionBack}},
-			drillOf(&asr.A2ATestFailoverInput{InstanceType: p("A2A")}, regionBack), []stride{
+			drillOf(&asr.A2ATestFailoverInput{InstanceType: p("A2A")}, regionBack), disksOf(regionBack), []stride{
 				{"unplannedFailover", &asr.A2AUnplannedFailoverInput{InstanceType: p("A2A")}, seen{overPending, "Primary", "CompleteMigration Commit DisableProtection ChangePit", regions}},
 				{"applyRecoveryPoint", &asr.A2AApplyRecoveryPointInput{InstanceType: p("A2A")}, seen{overPending, "Primary", "CompleteMigration Commit DisableProtection ChangePit", regions}},
 				{"failoverCommit", nil, seen{overCommitted, "Primary", "CompleteMigration DisableProtection SwitchProtection", regions}},
@@ -141,6 +157,9 @@ func TestEveryLegLivesThroughTheAzureSDK(t *testing.T) {
 			l.furnishLeg(c.fabric, fmt.Sprintf(`{"instanceType":%q,%s}`, c.provider, c.policy), c.target)
 			for n, st := range c.strides {
 				driver.hold(true)
+				if st.op == "loseTracking" {
+					driver.loseTracking(t.Context())
+				}
 				l.ask(st.op, st.in)
 				copied := st.op == "enable" || st.op == "switchProtection" || st.op == "reProtect" && !(c.fabric == "VMM" && c.strides[n-1].want.state == moveCommitted)
 				if copied {
@@ -289,6 +308,18 @@ func (l *azureLife) ask(op string, in any) {
 		done[asr.ReplicationProtectedItemsClientFailoverCommitResponse](t)(items.BeginFailoverCommit(ctx, "rg", "v1", fabricName, l.container, itemName, nil))
 	case "failoverCancel":
 		done[asr.ReplicationProtectedItemsClientFailoverCancelResponse](t)(items.BeginFailoverCancel(ctx, "rg", "v1", fabricName, l.container, itemName, nil))
+	case "addDisks":
+		got := done[asr.ReplicationProtectedItemsClientAddDisksResponse](t)(items.BeginAddDisks(ctx, "rg", "v1", fabricName, l.container, itemName, asr.AddDisksInput{Properties: &asr.AddDisksInputProperties{
+			ProviderSpecificDetails: in.(asr.AddDisksProviderSpecificInputClassification)}}, nil))
+		if d := got.Properties.ProviderSpecificDetails.(*asr.A2AReplicationDetails).ProtectedManagedDisks; len(d) != 2 || *d[1].DiskID != "vdb" {
+			t.Errorf("got disks %v, want another one", d)
+		}
+	case "removeDisks":
+		got := done[asr.ReplicationProtectedItemsClientRemoveDisksResponse](t)(items.BeginRemoveDisks(ctx, "rg", "v1", fabricName, l.container, itemName, asr.RemoveDisksInput{Properties: &asr.RemoveDisksInputProperties{
+			ProviderSpecificDetails: in.(asr.RemoveDisksProviderSpecificInputClassification)}}, nil))
+		if d := got.Properties.ProviderSpecificDetails.(*asr.A2AReplicationDetails).ProtectedManagedDisks; len(d) != 1 {
+			t.Errorf("got disks %v, want one", d)
+		}
 	case "repairReplication":
 		done[asr.ReplicationProtectedItemsClientRepairReplicationResponse](t)(items.BeginRepairReplication(ctx, "rg", "v1", fabricName, l.container, itemName, nil))
 	case "reProtect":

@@ -109,7 +109,7 @@ func (l *sweptLife) fabrics() {
 	l.ok(c+"Get", "rg", "v1", fabricName)
 	l.ok(c+"NewListPager", "rg", "v1")
 	l.ok(c+"BeginCheckConsistency", "rg", "v1", fabricName)
-	l.ok(c+"BeginMigrateToAAD", "rg", "v1", fabricName)
+	l.no("501 NotImplemented", c+"BeginMigrateToAAD", "rg", "v1", fabricName)
 	l.ok(c+"BeginRenewCertificate", "rg", "v1", fabricName, `{"properties":{"renewCertificateType":"Cloud"}}`)
 }
 

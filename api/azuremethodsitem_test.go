@@ -1,8 +1,11 @@
 package api
 
 import (
+	"fmt"
+	"slices"
 	"strings"
-	"time"
+
+	"github.com/lifeboat-dr/lifeboat/service/dr"
 )
 
 const items = "siterecovery.ReplicationProtectedItems."
@@ -13,18 +16,19 @@ func (l *sweptLife) item(method string, args ...string) answer {
 	return l.ok(items+method, append([]string{"rg", "v1", fabricName, "$container", itemName}, args...)...)
 }
 
-// until reads the machine until it is in the state and may do something.
-func (l *sweptLife) until(state string) {
+// until reads the machine until it is in the state and may do something, or all of these.
+func (l *sweptLife) until(state string, allowed ...any) {
 	l.t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+	eventually(l.t, func() (bool, string) {
 		got := l.item("Get")
-		if got.at("properties.protectionState") == state && got.at("properties.allowedOperations.0") != nil {
-			return
+		may, _ := got.at("properties.allowedOperations").([]any)
+		for _, op := range allowed {
+			if !slices.Contains(may, op) {
+				return false, got.String()
+			}
 		}
-		if time.Now().After(deadline) {
-			l.t.Fatalf("waited for %s: %s", state, got)
-		}
-	}
+		return got.at("properties.protectionState") == state && len(may) > 0, fmt.Sprintf("waited for %s: %s", state, got)
+	})
 }
 
 func (l *sweptLife) enable() {
@@ -46,13 +50,27 @@ func (l *sweptLife) protect() {
 	l.item("BeginUpdate", `{"properties":{"providerSpecificDetails":{"instanceType":"InMageRcm","targetVmName":"web01-new"}}}`)
 	l.item("BeginUpdateAppliance", `{"properties":{"targetApplianceId":"`+mainReplicator+`","providerSpecificDetails":{"instanceType":"InMageRcm","runAsAccountId":"1"}}}`)
 	l.item("BeginResolveHealthErrors", `{"properties":{"healthErrors":[{"healthErrorId":"gone"}]}}`)
+	l.st.hold("resync")
+	l.until("Protected", "RepairReplication")
 	l.item("BeginRepairReplication")
+	l.st.hold("")
+	l.disks()
 	points := l.ok("siterecovery.RecoveryPoints.NewListByReplicationProtectedItemsPager", "rg", "v1", fabricName, "$container", itemName)
 	l.words["point"] = points.at("value.0.name").(string)
 	l.ok("siterecovery.RecoveryPoints.Get", "rg", "v1", fabricName, "$container", itemName, "$point")
 	l.ok("siterecovery.TargetComputeSizes.NewListByReplicationProtectedItemsPager", "rg", "v1", fabricName, "$container", itemName)
 	l.ok("siterecovery.ReplicationFabrics.BeginReassociateGateway", "rg", "v1", fabricName, `{"properties":{"containerName":"$container","sourceProcessServerId":"`+mainReplicator+`","targetProcessServerId":"`+mainReplicator+
 		`","updateType":"systemlevel","vmsToMigrate":["`+itemName+`"]}}`)
+}
+
+func (l *sweptLife) disks() {
+	l.t.Helper()
+	l.st.plug(dr.MachineDisk{ID: "vdc", Path: "/dev/vdc", SizeBytes: 1 << 30, SectorSize: 512})
+	eventually(l.t, func() (bool, string) {
+		got := l.item("Get")
+		return got.at("properties.providerSpecificDetails.unprotectedDisks.0.diskId") == "vdc", got.String()
+	})
+	l.item("BeginAddDisks", `{"properties":{"providerSpecificDetails":{"instanceType":"InMageRcm","disks":[{"diskId":"vdc","diskType":"Standard_LRS","logStorageAccountId":"none"}]}}}`)
 }
 
 // refusedActions are those that no machine of this provider takes, or none yet.
@@ -62,8 +80,7 @@ func (l *sweptLife) refusedActions() {
 		l.t.Helper()
 		l.no(want, items+method, append(at[:len(at):len(at)], args...)...)
 	}
-	no("501 NotImplemented", "BeginAddDisks", `{"properties":{"providerSpecificDetails":{"instanceType":"InMageRcm","disks":[{"diskId":"vdc","diskType":"Standard_LRS","logStorageAccountId":"none"}]}}}`)
-	no("409 Conflict", "BeginRemoveDisks", `{"properties":{"providerSpecificDetails":{"instanceType":"A2A","vmManagedDisksIds":["vdb"]}}}`)
+	no("400 BadRequest", "BeginRemoveDisks", `{"properties":{"providerSpecificDetails":{"instanceType":"A2A","vmManagedDisksIds":["vdb"]}}}`)
 	no("409 Conflict", "BeginSwitchProvider", `{"properties":{"targetInstanceType":"InMageRcm","providerSpecificDetails":{"instanceType":"InMageAzureV2","targetVaultID":"$vault","targetFabricID":"$vault/replicationFabrics/site2","targetApplianceID":"x"}}}`)
 	no("501 NotImplemented", "BeginUpdateMobilityService", `{"properties":{"runAsAccountId":"1"}}`)
 	l.no("409 Conflict", "siterecovery.ReplicationProtectionContainers.BeginSwitchProtection", "rg", "v1", fabricName, "$container", `{"properties":{"replicationProtectedItemName":"`+itemName+`","providerSpecificDetails":{"instanceType":"A2A"}}}`)
@@ -98,15 +115,12 @@ const plans = "siterecovery.ReplicationRecoveryPlans."
 // suspended waits until the plan's job waits for a person, and remembers its name.
 func (l *sweptLife) suspended() {
 	l.t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+	eventually(l.t, func() (bool, string) {
 		id, _ := l.ok(plans+"Get", "rg", "v1", planName).at("properties.currentScenario.jobId").(string)
 		l.words["job"] = id[strings.LastIndexByte(id, '/')+1:]
-		if got := l.ok("siterecovery.ReplicationJobs.Get", "rg", "v1", "$job"); got.at("properties.state") == "Suspended" {
-			return
-		} else if time.Now().After(deadline) {
-			l.t.Fatalf("the job is not suspended: %s", got)
-		}
-	}
+		got := l.ok("siterecovery.ReplicationJobs.Get", "rg", "v1", "$job")
+		return got.at("properties.state") == "Suspended", fmt.Sprintf("the job is not suspended: %s", got)
+	})
 }
 
 const planDrill = `{"properties":{"failoverDirection":"PrimaryToRecovery","networkType":"NoNetworkAttachAsInput","providerSpecificDetails":[{"instanceType":"InMageRcm","recoveryPointType":"LatestProcessed"}]}}`

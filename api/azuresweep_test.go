@@ -250,10 +250,11 @@ func (c *call) decoded() (a answer) {
 
 // own are fields that Lifeboat adds to what the resource model has, by what carries them; the SDK drops them.
 var own = map[string][]string{
-	"recoveryservices.Operations.":           {"percentComplete"}, // ARM has it, the SDK's type does not
-	"siterecovery.RecoveryPoints.":           {"properties.generation", "properties.sequence", "properties.storedBytes", "properties.changedBytes"},
-	"siterecovery.ReplicationJobs.":          {"protectedItemDetails.dataLossInSeconds", "protectedItemDetails.recoveryTimeInSeconds"},
-	"siterecovery.ReplicationRecoveryPlans.": {"properties.onFailure", "properties.parallelStarts"},
+	"recoveryservices.Operations.":               {"percentComplete"}, // ARM has it, the SDK's type does not
+	"siterecovery.ReplicationProtectionIntents.": {"properties.waitingFor"},
+	"siterecovery.RecoveryPoints.":               {"properties.generation", "properties.sequence", "properties.storedBytes", "properties.changedBytes"},
+	"siterecovery.ReplicationJobs.":              {"protectedItemDetails.dataLossInSeconds", "protectedItemDetails.recoveryTimeInSeconds"},
+	"siterecovery.ReplicationRecoveryPlans.":     {"properties.onFailure", "properties.parallelStarts"},
 }
 
 // keeps checks that everything in the JSON is in the decoded value, too: a field that the SDK does not know, or whose

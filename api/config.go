@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -56,6 +57,7 @@ type server struct {
 	audit   *slog.Logger
 
 	throttle *throttle
+	answers  answers
 	docs     http.Handler // the document for people
 }
 
@@ -105,21 +107,16 @@ func (s *server) model() chi.Router {
 }
 
 func (s *server) handler() http.Handler {
-	model := s.fold(s.authenticate(s.slow(s.model())))
+	model := s.authenticate(s.slow(s.recall(compressed(s.fold(s.model())))))
+	open := compressed(http.HandlerFunc(s.serveDocuments))
 	root := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch {
-		case r.Method == http.MethodGet && r.URL.Path == "/openapi.json":
-			serveDocument(w, "application/json", s.doc.json)
-		case r.Method == http.MethodGet && r.URL.Path == "/openapi.yaml":
-			serveDocument(w, "application/yaml", s.doc.yaml)
-		case r.Method == http.MethodGet && (r.URL.Path == "/docs" || strings.HasPrefix(r.URL.Path, "/docs/")):
-			s.docs.ServeHTTP(w, r)
-		default:
-			model.ServeHTTP(w, r)
+		if r.Method == http.MethodGet && isDocument(r.URL.Path) {
+			open.ServeHTTP(w, r)
+			return
 		}
+		model.ServeHTTP(w, r)
 	})
-	compressed := middleware.Compress(5, "application/json", "application/yaml", "text/plain", "text/html", "text/css")
-	edge := s.envelope(compressed(root))
+	edge := s.envelope(root)
 	if s.cfg.Fleet == nil {
 		return edge
 	}
@@ -131,6 +128,42 @@ func (s *server) handler() http.Handler {
 		edge.ServeHTTP(w, r)
 	})
 }
+
+// What anybody may read.
+func isDocument(path string) bool {
+	return path == "/openapi.json" || path == "/openapi.yaml" || path == "/docs" || strings.HasPrefix(path, "/docs/")
+}
+
+func (s *server) serveDocuments(w http.ResponseWriter, r *http.Request) {
+	switch r.URL.Path {
+	case "/openapi.json":
+		serveDocument(w, "application/json", s.doc.json)
+	case "/openapi.yaml":
+		serveDocument(w, "application/yaml", s.doc.yaml)
+	default:
+		s.docs.ServeHTTP(w, r)
+	}
+}
+
+// compressed compresses answers for those who take it. Answers that come compressed pass as they are.
+func compressed(next http.Handler) http.Handler {
+	zipping := middleware.Compress(gzipLevel, "application/json", "application/yaml", "text/plain", "text/html", "text/css")(next)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		accept := r.Header["Accept-Encoding"]
+		if !takesGzip(accept) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		if !slices.Equal(accept, inGzip) { // the middleware reads the header in a way of its own
+			r = r.Clone(r.Context())
+			r.Header["Accept-Encoding"] = inGzip
+		}
+		zipping.ServeHTTP(w, r)
+	})
+}
+
+// gzipLevel is what answers are compressed with. Higher ones take longer and save little on JSON.
+const gzipLevel = 5
 
 func orDiscard(l *slog.Logger) *slog.Logger {
 	if l == nil {

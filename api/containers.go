@@ -44,7 +44,7 @@ func (s *server) ReplicationProtectionContainersListByReplicationFabrics(w http.
 }
 
 func (s *server) ReplicationProtectionContainersGet(w http.ResponseWriter, r *http.Request, _, _, _, _, _ string, _ oas.ReplicationProtectionContainersGetParams) {
-	s.get(w, r, s.container(r))
+	s.getAndKeep(w, r, s.container)
 }
 
 func (s *server) ReplicationProtectionContainersDiscoverProtectableItem(w http.ResponseWriter, r *http.Request, _, _, _, _, _ string, _ oas.ReplicationProtectionContainersDiscoverProtectableItemParams) {

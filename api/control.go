@@ -12,6 +12,9 @@ import (
 // the name of the job that does it, or "" when it is done already; the job can be read when they return. Errors are *dr.Error;
 // any other is taken for an internal fault.
 type Control interface {
+	// Note returns a context under which Vault, Container and Item note what they are made of.
+	Note(ctx context.Context) (context.Context, *control.Basis)
+
 	PutVault(ctx context.Context, key dr.VaultKey, in control.VaultInput) (control.PutVault, error)
 	PatchVault(ctx context.Context, key dr.VaultKey, in control.VaultPatch) (dr.Vault, error)
 	DeleteVaultIf(ctx context.Context, key dr.VaultKey, want control.Precondition) error

@@ -70,6 +70,9 @@ func agentDesiredToWire(d fleet.AgentDesired) fleetoas.AgentDesired {
 		if p.Fenced {
 			w.FencedAction = "none"
 		}
+		if p.Stop {
+			w.FencedAction = "shutdown"
+		}
 		for _, a := range p.Replicators {
 			w.Replicators = append(w.Replicators, fleetoas.ReplicatorAddress{Address: a.Address, ServerName: a.ServerName})
 		}
@@ -110,6 +113,10 @@ func replicatorDesiredToWire(d fleet.ReplicatorDesired) fleetoas.ReplicatorDesir
 }
 
 func pointFromWire(p fleetoas.Point) dr.Point {
-	return dr.Point{ID: p.Id, Item: dr.ItemID(p.MachineId), Generation: p.Generation, Sequence: p.Sequence, Time: p.Time.UTC(),
+	out := dr.Point{ID: p.Id, Item: dr.ItemID(p.MachineId), Generation: p.Generation, Sequence: p.Sequence, Time: p.Time.UTC(),
 		Consistency: dr.Consistency(p.Consistency), ChangedBytes: p.ChangedBytes, StoredBytes: p.StoredBytes, GroupID: p.GroupId}
+	for _, d := range p.Disks {
+		out.Disks = append(out.Disks, d.Id)
+	}
+	return out
 }

@@ -221,7 +221,11 @@ func (s *fleetServer) ReportPoints(ctx context.Context, r fleetoas.ReportPointsR
 	for _, p := range r.Body.Points {
 		points = append(points, pointFromWire(p))
 	}
-	if err := s.svc.RecordPoints(ctx, fleetCaller(ctx), r.Body.VaultId, dr.ItemID(r.Body.MachineId), points, r.Body.Complete); err != nil {
+	damaged := make([]dr.PointRef, 0, len(r.Body.Damaged))
+	for _, d := range r.Body.Damaged {
+		damaged = append(damaged, dr.PointRef{Generation: d.Generation, Sequence: d.Sequence})
+	}
+	if err := s.svc.RecordPoints(ctx, fleetCaller(ctx), r.Body.VaultId, dr.ItemID(r.Body.MachineId), points, r.Body.Complete, damaged...); err != nil {
 		return nil, err
 	}
 	return fleetoas.ReportPoints204Response{}, nil

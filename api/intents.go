@@ -18,7 +18,7 @@ var intentNames = map[string]string{"primaryStagingStorageAccountCustomInput": "
 
 func intentBody(c *scope, v control.IntentView) oas.ReplicationProtectionIntent {
 	i := v.Intent
-	p := oas.ReplicationProtectionIntentProperties{FriendlyName: i.Machine, JobState: string(v.JobState), IsActive: ptr(i.Item == ""), CreationTimeUTC: i.Created.UTC().Format(time.RFC3339)}
+	p := oas.ReplicationProtectionIntentProperties{FriendlyName: i.Machine, JobState: string(v.JobState), IsActive: ptr(i.Item == ""), WaitingFor: i.Waiting, CreationTimeUTC: i.Created.UTC().Format(time.RFC3339)}
 	if i.Job != "" {
 		p.JobId = c.job(i.Job)
 	}

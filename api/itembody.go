@@ -134,9 +134,10 @@ func rcmDetails(c *scope, v control.ItemView) oas.InMageRcmReplicationDetails {
 		IsUpgradeable: "false", ReasonsBlockingUpgrade: []string{"AlreadyOnLatestVersion"}}
 	for _, k := range i.Disks {
 		progress, name := diskProgress(v, k.ID)
+		asked := diskInput(set, k)
 		disk := oas.InMageRcmProtectedDiskDetails{DiskId: k.ID, DiskName: name, IsOSDisk: boolText(k.IsOSDisk), CapacityInBytes: ptr(k.SizeBytes), DiskState: "Protected",
-			IsInitialReplicationComplete: boolText(!initial.running), DiskType: diskType(set, k.ID), LogStorageAccountId: logAccount(set, k.ID)}
-		if initial.running {
+			IsInitialReplicationComplete: boolText(!initial.running && !k.Seeding), DiskType: string(asked.DiskType), LogStorageAccountId: asked.LogStorageAccountId}
+		if initial.running || k.Seeding {
 			disk.DiskState = "InitialReplicationPending"
 			disk.IrDetails = syncDetails(o, progress)
 		} else if i.State.Resync {
@@ -251,23 +252,17 @@ func syncDetails(o dr.Observed, p dr.DiskProgress) oas.InMageRcmSyncDetails {
 	return out
 }
 
-// diskType and logAccount echo the settings of one disk.
-func diskType(set oas.InMageRcmEnableProtectionInput, id string) string {
+// diskInput is what was asked for one disk: when it was added, or when protection was enabled, by name or for all.
+func diskInput(set oas.InMageRcmEnableProtectionInput, k dr.Disk) oas.InMageRcmDiskInput {
+	if k.Input != nil {
+		return read[oas.InMageRcmDiskInput](k.Input)
+	}
 	for _, d := range set.DisksToInclude {
-		if d.DiskId == id {
-			return string(d.DiskType)
+		if d.DiskId == k.ID {
+			return d
 		}
 	}
-	return string(set.DisksDefault.DiskType)
-}
-
-func logAccount(set oas.InMageRcmEnableProtectionInput, id string) string {
-	for _, d := range set.DisksToInclude {
-		if d.DiskId == id {
-			return d.LogStorageAccountId
-		}
-	}
-	return set.DisksDefault.LogStorageAccountId
+	return oas.InMageRcmDiskInput{DiskType: set.DisksDefault.DiskType, LogStorageAccountId: set.DisksDefault.LogStorageAccountId}
 }
 
 func firstOf(v []string) string {

@@ -53,7 +53,7 @@ func (s *server) ReplicationProtectedItemsListByReplicationProtectionContainers(
 }
 
 func (s *server) ReplicationProtectedItemsGet(w http.ResponseWriter, r *http.Request, _, _, _, _, _, _ string, _ oas.ReplicationProtectedItemsGetParams) {
-	s.get(w, r, s.item(r))
+	s.getAndKeep(w, r, s.item)
 }
 
 func (s *server) ReplicationProtectedItemsCreate(w http.ResponseWriter, r *http.Request, _, _, _, _, _, _ string, _ oas.ReplicationProtectedItemsCreateParams) {

@@ -11,11 +11,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lifeboat-dr/lifeboat/service/control"
 	"github.com/lifeboat-dr/lifeboat/service/dr"
 	"github.com/lifeboat-dr/lifeboat/service/job"
 	"github.com/lifeboat-dr/lifeboat/service/queue"
 	"github.com/lifeboat-dr/lifeboat/service/queue/embedded"
 	"github.com/lifeboat-dr/lifeboat/service/queue/redisqueue"
+	"github.com/lifeboat-dr/lifeboat/service/store"
 	"github.com/lifeboat-dr/lifeboat/service/workflow"
 )
 
@@ -31,7 +33,8 @@ type legDriver struct {
 	mu   sync.Mutex
 	runs map[dr.ItemID]driven
 	did  []string // legs and operations, in order
-	held bool     // nothing is copied
+	last job.LegOperation
+	held bool // nothing is copied
 }
 
 type driven struct {
@@ -51,15 +54,25 @@ func newLegDriver(t *testing.T) (*site, *legDriver) {
 			t.Error(err)
 		}
 	})
-	d := &legDriver{site: newDrivenSite(t, drivenProviders), queue: redisqueue.New(srv.Client(), redisqueue.Options{Lease: 2 * time.Second}), runs: map[dr.ItemID]driven{}}
+	q := redisqueue.New(srv.Client(), redisqueue.Options{Lease: 2 * time.Second})
+	s := newDrivenSite(t, drivenProviders)
 	ctx, cancel := context.WithCancel(t.Context())
 	var parts sync.WaitGroup
-	engine := workflow.New(d.site.control.Store(), d.queue, workflow.Options{Tick: 20 * time.Millisecond, Housekeeping: 50 * time.Millisecond, RetryFirst: 10 * time.Millisecond, RetryMost: 50 * time.Millisecond}, nil)
+	engine := workflow.New(s.control.Store(), q, workflow.Options{Tick: 20 * time.Millisecond, Housekeeping: 50 * time.Millisecond, RetryFirst: 10 * time.Millisecond, RetryMost: 50 * time.Millisecond}, nil)
 	parts.Go(func() { engine.Run(ctx) })
+	t.Cleanup(func() { cancel(); parts.Wait() })
+	return s, driveLegs(s, q)
+}
+
+// driveLegs lets the drivers of a site that was made for them work until the test ends.
+func driveLegs(s *site, q *redisqueue.Queue) *legDriver {
+	d := &legDriver{site: s, queue: q, runs: map[dr.ItemID]driven{}}
+	ctx, cancel := context.WithCancel(s.t.Context())
+	var parts sync.WaitGroup
 	parts.Go(func() { d.work(ctx) })
 	parts.Go(func() { d.replicate(ctx) })
-	t.Cleanup(func() { cancel(); parts.Wait() })
-	return d.site, d
+	s.t.Cleanup(func() { cancel(); parts.Wait() })
+	return d
 }
 
 func (d *legDriver) work(ctx context.Context) {
@@ -89,7 +102,7 @@ func (d *legDriver) work(ctx context.Context) {
 func (d *legDriver) do(p job.LegOperation) job.LegDone {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.did = append(d.did, p.Leg+" "+p.Operation)
+	d.did, d.last = append(d.did, p.Leg+" "+p.Operation), p
 	switch dr.Operation(p.Operation) {
 	case dr.OpEnable:
 		d.runs[dr.ItemID(p.MachineID)] = driven{p.VaultID, p.Generation, time.Now().UTC()}
@@ -101,6 +114,10 @@ func (d *legDriver) do(p job.LegOperation) job.LegDone {
 			d.site.t.Errorf("%s without a point", p.Operation)
 		}
 		return job.LegDone{Instance: "vm-" + p.MachineID}
+	case dr.OpAddDisks:
+		return job.LegDone{Disks: []job.LegDisk{{ID: "vda", SizeBytes: 1 << 30, IsOSDisk: true}, {ID: p.Disks[0], SizeBytes: 1 << 20}}}
+	case dr.OpRemoveDisks:
+		return job.LegDone{Disks: []job.LegDisk{{ID: "vda", SizeBytes: 1 << 30, IsOSDisk: true}}}
 	case dr.OpRemove, dr.OpPurge:
 		delete(d.runs, dr.ItemID(p.MachineID))
 	}
@@ -127,6 +144,29 @@ func (d *legDriver) replicate(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-time.After(15 * time.Millisecond):
+		}
+	}
+}
+
+// loseTracking makes the machines need a comparison, as their agents would say.
+func (d *legDriver) loseTracking(ctx context.Context) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for id := range d.runs {
+		err := d.site.control.Store().Update(ctx, func(tx store.Tx) error {
+			it, err := control.LoadItem(tx, id)
+			if err != nil {
+				return err
+			}
+			next, refusal := dr.Apply(it.State, dr.Signal{Kind: dr.ResyncBegan}, time.Now())
+			if refusal != nil {
+				return refusal
+			}
+			it.State = next
+			return control.SaveItem(tx, &it, time.Now())
+		})
+		if err != nil {
+			d.site.t.Errorf("lose tracking: %v", err)
 		}
 	}
 }

@@ -30,9 +30,10 @@ type stage struct {
 	owner     map[string]string       // machine of an instance
 	homeRuns  bool
 	agent     string
-	captured  string // the last capture that was asked for and made
-	spacious  bool   // nothing is full any more
-	pace      string // phase that agents' first copies stay in; empty: they end at once
+	captured  string           // the last capture that was asked for and made
+	spacious  bool             // nothing is full any more
+	pace      string           // phase that agents' first copies stay in; empty: they end at once
+	plugged   []dr.MachineDisk // disks that the first machine has got since it enrolled
 	more      []*other
 }
 
@@ -55,6 +56,12 @@ const (
 // newStage is a site with a stage. Its engine runs until the test ends.
 func newStage(t *testing.T) (*site, *stage) {
 	t.Helper()
+	return newDrivenStage(t, nil)
+}
+
+// newDrivenStage is a stage beside which drivers of providers may work.
+func newDrivenStage(t *testing.T, drivers []dr.ProviderType) (*site, *stage) {
+	t.Helper()
 	srv, err := embedded.Start()
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +73,7 @@ func newStage(t *testing.T) (*site, *stage) {
 			t.Error(err)
 		}
 	})
-	st.site = newSite(t)
+	st.site = newDrivenSite(t, drivers)
 	ctx, cancel := context.WithCancel(t.Context())
 	var parts sync.WaitGroup
 	engine := workflow.New(st.site.control.Store(), st.queue, workflow.Options{Tick: 20 * time.Millisecond, Housekeeping: 50 * time.Millisecond, RetryFirst: 10 * time.Millisecond, RetryMost: 50 * time.Millisecond}, nil)
@@ -105,6 +112,7 @@ func (st *stage) round(ctx context.Context) error {
 		uuids = append(uuids, testMachine.ProductUUID)
 	}
 	agent := st.agent
+	plugged := slices.Clone(st.plugged)
 	others := st.voices()
 	st.mu.Unlock()
 	home := dr.Replicator{ID: homeReplicator, Hostname: "home", Site: dr.SiteHome, AgentVersion: "0.1.0", Roles: []string{dr.RoleMasterTarget}, Capabilities: []string{job.CapabilityWriteback},
@@ -133,7 +141,7 @@ func (st *stage) round(ctx context.Context) error {
 			continue
 		}
 		m := testMachine
-		m.ProductUUID = uuid
+		m.ProductUUID, m.Disks = uuid, append(slices.Clip(m.Disks), plugged...)
 		if err := st.report(ctx, agent, m); err != nil {
 			return err
 		}
@@ -179,6 +187,9 @@ func (st *stage) report(ctx context.Context, agent string, m dr.Machine) error {
 		o := dr.Observed{Item: i.ID, Generation: i.Generation, Phase: "delta", ProgressPercent: 100, LastCaptureID: i.CaptureID}
 		st.linger(&o)
 		if p, ok := st.ship(string(i.ID), i.Generation, i.CaptureID); ok {
+			for _, d := range i.Disks {
+				p.Disks = append(p.Disks, d.ID)
+			}
 			if err := st.site.control.RecordPoints(ctx, i.Vault, i.ID, []dr.Point{p}, false); err != nil {
 				return err
 			}
@@ -321,6 +332,13 @@ func (st *stage) enrol(container string) string {
 	defer st.mu.Unlock()
 	st.agent = agent
 	return item
+}
+
+// plug puts a disk into the first machine.
+func (st *stage) plug(d dr.MachineDisk) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.plugged = append(st.plugged, d)
 }
 
 // lose makes the production machine vanish.

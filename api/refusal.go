@@ -56,17 +56,24 @@ func (s *server) refuse(w http.ResponseWriter, r *http.Request, e refusal) {
 	writeJSON(w, e.Status, oas.ErrorResponse{Error: oas.ErrorBody{Code: e.Code, Message: e.Message, Target: e.Target, Details: e.Details}})
 }
 
+const contentJSON = "application/json; charset=utf-8"
+
 // writeJSON writes a body whole or not at all: it is encoded before the status is sent.
 func writeJSON(w http.ResponseWriter, status int, body any) {
+	raw := encode(body)
+	w.Header().Set("Content-Type", contentJSON)
+	w.WriteHeader(status)
+	_, _ = w.Write(raw) // the caller may have left
+}
+
+func encode(body any) []byte {
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(body); err != nil {
 		panic(fmt.Errorf("encode %T: %w", body, err)) // generated types always encode; envelope answers 500
 	}
-	w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	w.WriteHeader(status)
-	_, _ = w.Write(buf.Bytes()) // the caller may have left
+	return buf.Bytes()
 }
 
 // fail answers with err. What is not a *dr.Error is a fault of ours: it is logged whole and shown without its cause.

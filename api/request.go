@@ -17,9 +17,11 @@ import (
 
 // exchange is what one request carries through the handlers.
 type exchange struct {
-	path       string // escaped path as the caller spelled it, without a trailing slash
+	path       string // escaped path as the caller spelled it, with one slash before and none behind
 	template   string // path of the document that it matched
+	asked      string // URL whose answer may be remembered, or empty
 	token      Token
+	needs      Role // that the operation takes
 	apiVersion string
 	clientID   string // x-ms-client-request-id
 	activity   string // names the request in our log and in errors; ours, and never that of another request
@@ -41,7 +43,7 @@ func of(r *http.Request) *exchange {
 func (s *server) envelope(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
-		x := &exchange{path: strings.TrimSuffix(r.URL.EscapedPath(), "/"), clientID: printable(r.Header.Get("x-ms-client-request-id")), activity: uuid.NewString()}
+		x := &exchange{path: "/" + strings.TrimLeft(strings.TrimSuffix(r.URL.EscapedPath(), "/"), "/"), clientID: printable(r.Header.Get("x-ms-client-request-id")), activity: uuid.NewString()}
 		x.correlation = x.activity
 		if id, err := uuid.Parse(r.Header.Get("x-ms-correlation-request-id")); err == nil {
 			x.correlation = id.String()
@@ -120,8 +122,7 @@ func printable(s string) string {
 func (s *server) fold(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		x := of(r)
-		escaped := "/" + strings.TrimLeft(x.path, "/")
-		x.path = escaped
+		escaped := x.path
 		if out, path := s.doc.paths.find(strings.Split(escaped[1:], "/")); path != "" {
 			x.template = path
 			escaped = "/" + strings.Join(out, "/")

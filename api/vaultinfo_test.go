@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -11,8 +12,11 @@ import (
 	"math/big"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/lifeboat-dr/lifeboat/service/dr"
 )
 
 func TestSettingsAreKept(t *testing.T) {
@@ -177,9 +181,61 @@ func TestIntentsWaitForTheirMachine(t *testing.T) {
 			t.Errorf("got %s", a)
 		}
 	}
-	s.must(200, "GET", at, "")
+	if a := s.must(200, "GET", at, ""); !strings.Contains(fmt.Sprint(a.at("properties.waitingFor")), "web01") {
+		t.Errorf("the intent does not say what it waits for: %s", a)
+	}
 	if a := s.must(200, "GET", vaultURL+"/replicationProtectionIntents?takeToken=1", ""); a.at("value.0.name") != "web01" || a.at("nextLink") != nil {
 		t.Errorf("got %s", a)
+	}
+}
+
+func TestAnIntentIsCarriedOutWhenItsMachineEnrols(t *testing.T) {
+	t.Parallel()
+	s, d := newLegDriver(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	var kept sync.WaitGroup
+	kept.Go(func() { s.control.KeepIntents(ctx) })
+	kept.Go(func() { s.control.KeepIntents(ctx) }) // as another lifeboatd on the store would
+	t.Cleanup(func() { cancel(); kept.Wait() })
+	s.must(201, "PUT", vaultURL, vaultIn)
+	for n, region := range []string{"eastern", "western"} {
+		fabric := s.fabricOf(fmt.Sprint("site", n+1), fmt.Sprintf(`{"instanceType":"Azure","location":%q}`, region))
+		s.must(202, "PUT", fmt.Sprintf("%s/replicationProtectionContainers/c%d", fabric, n+1), `{"properties":{"providerSpecificInput":[{"instanceType":"A2A"}]}}`)
+	}
+	put := func(name, machine string) string {
+		t.Helper()
+		at := vaultURL + "/replicationProtectionIntents/" + name
+		s.must(200, "PUT", at, fmt.Sprintf(`{"properties":{"providerSpecificDetails":{"instanceType":"A2A","fabricObjectId":"/x/%s","primaryLocation":"eastern","recoveryLocation":"western","recoverySubscriptionId":"sub","recoveryResourceGroupId":"rg","recoveryAvailabilityType":"Single"}}}`, machine))
+		return at
+	}
+	at, other := put("wish", "web01"), put("dream", "web02")
+	waits := func(at, words string) {
+		t.Helper()
+		eventually(t, func() (bool, string) {
+			a := s.must(200, "GET", at, "")
+			why, _ := a.at("properties.waitingFor").(string)
+			return a.at("properties.isActive") == true && a.at("properties.jobState") == "NotStarted" && strings.Contains(why, words), a.String()
+		})
+	}
+	waits(at, "no machine web01")
+	s.enrol(fabricURL + "/replicationProtectionContainers/c1")
+	waits(at, "no policy") // the machine is known; what else it takes is not there yet
+	if a := s.must(200, "GET", vaultURL+"/replicationEvents", ""); !strings.Contains(a.String(), "Protection intent wish cannot be carried out") {
+		t.Errorf("no event tells of the intent: %s", a)
+	}
+	s.must(202, "PUT", vaultURL+"/replicationPolicies/p1", `{"properties":{"providerSpecificInput":{"instanceType":"A2A","multiVmSyncStatus":"Enable"}}}`)
+	s.must(202, "PUT", fabricURL+"/replicationProtectionContainers/c1/replicationProtectionContainerMappings/m1", fmt.Sprintf(
+		`{"properties":{"policyId":"%s/replicationPolicies/p1","targetProtectionContainerId":"%s/replicationFabrics/site2/replicationProtectionContainers/c2"}}`, vaultURL, vaultURL))
+	eventually(t, func() (bool, string) {
+		a := s.must(200, "GET", at, "")
+		return a.at("properties.isActive") == false && a.at("properties.jobState") == "Succeeded" && a.at("properties.waitingFor") == nil && a.at("properties.jobId") != nil, a.String()
+	})
+	s.until(fabricURL+"/replicationProtectionContainers/c1/replicationProtectedItems/wish", "properties.protectionState", "Protected")
+	waits(other, "no machine web02")
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if n := strings.Count(strings.Join(d.did, ","), string(dr.OpEnable)); n != 1 {
+		t.Errorf("the driver was asked %v, want one machine to be protected once", d.did)
 	}
 }
 

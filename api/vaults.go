@@ -106,7 +106,9 @@ func (s *server) listVaults(w http.ResponseWriter, r *http.Request, subscription
 }
 
 func (s *server) VaultsGet(w http.ResponseWriter, r *http.Request, _, _, _ string, _ oas.VaultsGetParams) {
-	s.get(w, r, func(c *scope) (any, error) { return vaultBody(c.vault), nil })
+	s.getAndKeep(w, r, func(*http.Request) func(c *scope) (any, error) {
+		return func(c *scope) (any, error) { return vaultBody(c.vault), nil }
+	})
 }
 
 func (s *server) VaultsCreateOrUpdate(w http.ResponseWriter, r *http.Request, _, _, _ string, _ oas.VaultsCreateOrUpdateParams) {

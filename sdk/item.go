@@ -79,7 +79,30 @@ func (c *Client) Purge(ctx context.Context, i ItemRef) (*Operation, error) {
 	return c.begin(c.api.ReplicationProtectedItemsPurge(ctx, c.subscription, c.group, c.v, i.Fabric, i.Container, i.Name, nil))
 }
 
-// Repair compares the machine's disks with its newest point and sends what differs.
+// AddDisks replicates further disks of a machine of ProviderGuest; the next point has them.
+func (c *Client) AddDisks(ctx context.Context, i ItemRef, disks ...string) (*Operation, error) {
+	provider := oas.InMageRcmAddDisksInput{InstanceType: ProviderGuest, Disks: []oas.InMageRcmDiskInput{}}
+	for _, d := range disks {
+		provider.Disks = append(provider.Disks, oas.InMageRcmDiskInput{DiskId: d, DiskType: oas.StandardSSDLRS, LogStorageAccountId: "default"})
+	}
+	var body oas.AddDisksInput
+	if err := body.Properties.ProviderSpecificDetails.FromInMageRcmAddDisksInput(provider); err != nil {
+		return nil, err
+	}
+	return c.begin(c.api.ReplicationProtectedItemsAddDisks(ctx, c.subscription, c.group, c.v, i.Fabric, i.Container, i.Name, nil, body))
+}
+
+// RemoveDisks stops replicating disks of a machine of ProviderGuest; points that have them keep them.
+func (c *Client) RemoveDisks(ctx context.Context, i ItemRef, disks ...string) (*Operation, error) {
+	var body oas.RemoveDisksInput
+	if err := body.Properties.ProviderSpecificDetails.FromInMageRcmRemoveDisksInput(oas.InMageRcmRemoveDisksInput{InstanceType: ProviderGuest, DiskIds: disks}); err != nil {
+		return nil, err
+	}
+	return c.begin(c.api.ReplicationProtectedItemsRemoveDisks(ctx, c.subscription, c.group, c.v, i.Fabric, i.Container, i.Name, nil, body))
+}
+
+// Repair compares the machine's disks with its newest point and sends what differs. It is refused when there is no need of it:
+// allowedOperations tells.
 func (c *Client) Repair(ctx context.Context, i ItemRef) (*Operation, error) {
 	return c.begin(c.api.ReplicationProtectedItemsRepairReplication(ctx, c.subscription, c.group, c.v, i.Fabric, i.Container, i.Name, nil))
 }

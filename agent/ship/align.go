@@ -24,14 +24,24 @@ const (
 
 // align makes the files of known sums say what the replicator holds, and has every disk be compared as far as its tracker cannot
 // vouch for it. Known sums are trusted only if they are those of the replicator's newest point and it holds nothing beyond; where
-// it does, that lies in what was written since, if the tracker knows that.
+// it does, that lies in what was written since, if the tracker knows that. A disk that is new beside others that are trusted gets
+// its first copy; they go on as they are.
 func (s *session) align(ctx context.Context, resync bool) error {
 	w := s.link.welcome
-	clean := !resync && w.Clean && w.Head != nil && !s.opened
-	for _, d := range s.disks {
+	vouched := !resync && w.Clean && w.Head != nil && !s.opened
+	trusted := make([]bool, len(s.disks))
+	known, fresh := 0, 0
+	for i, d := range s.disks {
 		at, ok := d.sums.Settled()
-		clean = clean && ok && w.Head != nil && at == pointRef(w.Head)
+		trusted[i] = vouched && ok && at == pointRef(w.Head)
+		switch {
+		case trusted[i]:
+			known++
+		case at == scan.PointRef{}:
+			fresh++
+		}
 	}
+	added := known > 0 && fresh > 0 && known+fresh == len(s.disks)
 	reason := ""
 	because := func(format string, args ...any) {
 		if reason == "" {
@@ -50,10 +60,12 @@ func (s *session) align(ctx context.Context, resync bool) error {
 		lost := err
 		d.owed = d.whole()
 		switch {
-		case clean && lost == nil:
+		case trusted[i] && lost == nil:
 			d.owed = pending
-		case clean:
+		case trusted[i]:
 			because("disk %s: %v", d.src.Id, lost)
+		case added:
+			plan[i] = sumsOfAll
 		case w.Head == nil && w.Clean && !s.opened:
 			plan[i] = sumsOfZeros
 		case !resync && lost == nil && marked(d) && s.based(d):
@@ -68,8 +80,11 @@ func (s *session) align(ctx context.Context, resync bool) error {
 	}
 	s.prog.end()
 	s.ph = fleet.Delta
-	if w.Head == nil && s.p.memo.Generation != s.want.Generation {
+	switch {
+	case w.Head == nil && s.p.memo.Generation != s.want.Generation:
 		s.ph, reason = fleet.InitialReplication, ""
+	case added && reason == "":
+		s.ph = fleet.InitialReplication
 	}
 	s.p.status.set(func(st *fleet.ProtectionStatus) {
 		st.Generation, st.Error = s.want.Generation, fleet.Error{}

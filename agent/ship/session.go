@@ -59,6 +59,9 @@ func (p *Protector) session(ctx context.Context, want fleet.Protection) (err err
 	if err != nil {
 		return err
 	}
+	if err := p.forget(want.Disks); err != nil {
+		return err
+	}
 	s := &session{p: p, want: want, wake: make(chan struct{}, 1)}
 	hello := &wire.Hello{Grant: want.Grant, Machine: want.MachineId, Generation: want.Generation, Version: p.cfg.Version}
 	defer func() { err = errors.Join(err, s.closeDisks()) }()
@@ -151,7 +154,7 @@ func (s *session) run(ctx context.Context) error {
 	for i, d := range s.disks {
 		id := scan.Identity{Machine: s.want.MachineId, Disk: d.src.Id, Size: d.src.SizeBytes, Key: s.link.welcome.SumKeys[i]}
 		var err error
-		if d.sums, err = scan.OpenSums(s.p.path(d.src.Id+".sums"), id); err != nil {
+		if d.sums, err = scan.OpenSums(s.p.path(d.src.Id+sumsSuffix), id); err != nil {
 			return err
 		}
 		if d.prints, err = s.p.printsOf(d); err != nil {

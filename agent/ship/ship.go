@@ -13,9 +13,11 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -70,6 +72,8 @@ const (
 
 	firstBackoff = 500 * time.Millisecond
 	lastBackoff  = 30 * time.Second
+
+	sumsSuffix = ".sums" // of the file of a disk's known sums
 )
 
 var (
@@ -344,7 +348,7 @@ func (p *Protector) findDisks(ctx context.Context, want fleet.Protection) (all [
 		i := slices.IndexFunc(all, func(d source.Disk) bool { return d.Id == id })
 		if i < 0 {
 			return nil, &Fault{Code: "not_found", Message: fmt.Sprintf("disk %s is not on this machine any more", id),
-				Causes: "It was detached, or it got another serial number.", Action: "Attach it again, or disable protection and enable it without this disk."}
+				Causes: "It was detached, or it got another serial number.", Action: "Attach it again, or take it from the protected disks with removeDisks."}
 		}
 		if why := all[i].UnsupportedReason; why != "" {
 			return nil, &Fault{Code: "invalid", Message: fmt.Sprintf("disk %s cannot be protected: %s", id, why),
@@ -377,6 +381,33 @@ func (p *Protector) printsOf(d *disk) (*scan.Prints, error) {
 	}
 	p.prints[d.src.Id] = x
 	return x, nil
+}
+
+// forget drops what is kept of disks that are not protected any more: should one come back, it is a new one.
+func (p *Protector) forget(protected []string) error {
+	var errs []error
+	for id, t := range p.trackers {
+		if !slices.Contains(protected, id) {
+			delete(p.trackers, id)
+			errs = append(errs, t.Close())
+		}
+	}
+	for id, x := range p.prints {
+		if !slices.Contains(protected, id) {
+			delete(p.prints, id)
+			errs = append(errs, x.Close())
+		}
+	}
+	files, err := os.ReadDir(p.path(""))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	for _, f := range files {
+		if id, ok := strings.CutSuffix(f.Name(), sumsSuffix); ok && !slices.Contains(protected, id) {
+			errs = append(errs, os.Remove(p.path(f.Name())))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // hardware describes the machine for whoever boots the point.

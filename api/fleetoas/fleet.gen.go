@@ -504,6 +504,12 @@ type Point struct {
 // PointConsistency defines model for Point.Consistency.
 type PointConsistency string
 
+// PointPlace defines model for PointPlace.
+type PointPlace struct {
+	Generation int64 `json:"generation"`
+	Sequence   int64 `json:"sequence"`
+}
+
 // PointRef defines model for PointRef.
 type PointRef struct {
 	Generation int64 `json:"generation"`
@@ -514,6 +520,9 @@ type PointRef struct {
 type PointReport struct {
 	// Complete points lists all points of machineId; those it leaves out are gone.
 	Complete bool `json:"complete,omitempty,omitzero"`
+
+	// Damaged With complete: places of the log whose entries do not verify.
+	Damaged []PointPlace `json:"damaged,omitempty,omitzero"`
 
 	// MachineId Required with complete.
 	MachineId string  `json:"machineId,omitempty,omitzero"`

@@ -2207,7 +2207,7 @@ type ConsistencyCheckTaskDetails struct {
 	VmDetails []InconsistentVMDetails `json:"vmDetails,omitempty,omitzero"`
 }
 
-// CreateNetworkMappingInput Says where replicas of machines on a network are attached.
+// CreateNetworkMappingInput Says where replicas of machines on a network are attached when neither the request nor the protected item names a network. A machine is on a network that one of its adapters names or has an address of; where that is not known, the only way from the site counts.
 type CreateNetworkMappingInput struct {
 	Properties CreateNetworkMappingInputProperties `json:"properties"`
 }
@@ -5534,6 +5534,13 @@ type InMageRcmRecoveryPointDetails struct {
 	IsMultiVmSyncPoint string `json:"isMultiVmSyncPoint,omitempty,omitzero"`
 }
 
+// InMageRcmRemoveDisksInput Lifeboat extension. Disks to stop replicating; protectedDisks lists them. The one that the machine boots from stays.
+type InMageRcmRemoveDisksInput struct {
+	// DiskIds Ids of the disks to stop replicating.
+	DiskIds      []string `json:"diskIds"`
+	InstanceType string   `json:"instanceType"`
+}
+
 // InMageRcmReplicationDetails A machine on its way to the recovery site. Booleans in quotes are the field's.
 type InMageRcmReplicationDetails struct {
 	// AgentUpgradeAttemptToVersion Version that the last upgrade aimed at.
@@ -8157,11 +8164,11 @@ type RemoveDisksInput struct {
 
 // RemoveDisksInputProperties Which disks.
 type RemoveDisksInputProperties struct {
-	// ProviderSpecificDetails Input by provider; only A2A can remove disks.
+	// ProviderSpecificDetails Input by provider; others cannot remove disks.
 	ProviderSpecificDetails RemoveDisksProviderSpecificInput `json:"providerSpecificDetails,omitempty,omitzero"`
 }
 
-// RemoveDisksProviderSpecificInput Input by provider; only A2A can remove disks.
+// RemoveDisksProviderSpecificInput Input by provider; others cannot remove disks.
 type RemoveDisksProviderSpecificInput struct {
 	union json.RawMessage
 }
@@ -8511,6 +8518,9 @@ type ReplicationProtectionIntentProperties struct {
 
 	// ProviderSpecificDetails Only A2A has intents.
 	ProviderSpecificDetails ReplicationProtectionIntentProviderSpecificSettings `json:"providerSpecificDetails,omitempty,omitzero"`
+
+	// WaitingFor Lifeboat extension. Why the machine is not protected yet; absent once its protection was asked for. The intent is tried again when the machine becomes known.
+	WaitingFor string `json:"waitingFor,omitempty,omitzero"`
 }
 
 // ReplicationProtectionIntentProviderSpecificSettings Only A2A has intents.
@@ -9224,7 +9234,7 @@ type TestFailoverInputProperties struct {
 	// FailoverDirection From the primary side to the recovery side, or back.
 	FailoverDirection FailoverDirection `json:"failoverDirection,omitempty,omitzero"`
 
-	// NetworkId Network of the drill; an isolated one is made when absent.
+	// NetworkId Network of the drill; absent takes the item's test network, else what network mappings have, else an isolated one.
 	NetworkId string `json:"networkId,omitempty,omitzero"`
 
 	// NetworkType VmNetworkAsInput or NoNetworkAttachAsInput.
@@ -17442,6 +17452,40 @@ func (t *RecoveryVirtualNetworkCustomDetails) UnmarshalJSON(b []byte) error {
 	return err
 }
 
+// AsInMageRcmRemoveDisksInput returns the union data inside the RemoveDisksProviderSpecificInput as a InMageRcmRemoveDisksInput
+func (t RemoveDisksProviderSpecificInput) AsInMageRcmRemoveDisksInput() (InMageRcmRemoveDisksInput, error) {
+	var body InMageRcmRemoveDisksInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromInMageRcmRemoveDisksInput overwrites any union data inside the RemoveDisksProviderSpecificInput as the provided InMageRcmRemoveDisksInput
+func (t *RemoveDisksProviderSpecificInput) FromInMageRcmRemoveDisksInput(v InMageRcmRemoveDisksInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"InMageRcm"}`))
+	t.union = b
+	return err
+}
+
+// MergeInMageRcmRemoveDisksInput performs a merge with any union data inside the RemoveDisksProviderSpecificInput, using the provided InMageRcmRemoveDisksInput
+func (t *RemoveDisksProviderSpecificInput) MergeInMageRcmRemoveDisksInput(v InMageRcmRemoveDisksInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"InMageRcm"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
 // AsA2ARemoveDisksInput returns the union data inside the RemoveDisksProviderSpecificInput as a A2ARemoveDisksInput
 func (t RemoveDisksProviderSpecificInput) AsA2ARemoveDisksInput() (A2ARemoveDisksInput, error) {
 	var body A2ARemoveDisksInput
@@ -17526,6 +17570,8 @@ func (t RemoveDisksProviderSpecificInput) ValueByDiscriminator() (interface{}, e
 	switch discriminator {
 	case "A2A":
 		return t.AsA2ARemoveDisksInput()
+	case "InMageRcm":
+		return t.AsInMageRcmRemoveDisksInput()
 	case "RemoveDisksProviderSpecificInput":
 		return t.AsOtherProviderInput()
 	default:

@@ -177,13 +177,16 @@ func (x *index) post(ctx context.Context, r report) error {
 	if r.point != nil {
 		body.Points = append(body.Points, pointToWire(*r.point))
 	} else {
-		points, err := r.vault.Repository.Points(ctx, r.machine)
+		points, damaged, err := r.vault.Repository.PointsAndDamage(ctx, r.machine)
 		if err != nil {
 			return fmt.Errorf("%w: machine %s: %w", errUnreadable, r.machine, err)
 		}
 		body.Complete, body.MachineId = true, r.machine
 		for _, p := range points {
 			body.Points = append(body.Points, pointToWire(p))
+		}
+		for _, d := range damaged {
+			body.Damaged = append(body.Damaged, fleet.PointPlace{Generation: d.Generation, Sequence: d.Sequence})
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)

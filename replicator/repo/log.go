@@ -152,12 +152,13 @@ func (r *Repository) lastGeneration(ctx context.Context, machine string) (int64,
 }
 
 // entries reads the entries [first, end) of a generation, in order. Absent ones and ones that do not verify are left out; the
-// latter are logged: such an entry is no point, and must not hide the others.
-func (r *Repository) entries(ctx context.Context, machine string, gen, first, end int64) ([]*manifest.Entry, error) {
+// latter are logged and their sequences returned: such an entry is no point, and must not hide the others.
+func (r *Repository) entries(ctx context.Context, machine string, gen, first, end int64) (read []*manifest.Entry, damaged []int64, err error) {
 	if first >= end {
-		return nil, nil
+		return nil, nil, nil
 	}
 	out := make([]*manifest.Entry, end-first)
+	bad := make([]bool, end-first)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(listReads)
 	for i := range out {
@@ -168,6 +169,7 @@ func (r *Repository) entries(ctx context.Context, machine string, gen, first, en
 				return nil
 			case errors.Is(err, ErrCorrupt):
 				r.opt.Logger.Error("log entry did not verify", "item", machine, "err", err)
+				bad[i] = true
 				return nil
 			}
 			out[i] = e
@@ -175,33 +177,47 @@ func (r *Repository) entries(ctx context.Context, machine string, gen, first, en
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return slices.DeleteFunc(out, func(e *manifest.Entry) bool { return e == nil }), nil
+	for i, b := range bad {
+		if b {
+			damaged = append(damaged, first+int64(i))
+		}
+	}
+	return slices.DeleteFunc(out, func(e *manifest.Entry) bool { return e == nil }), damaged, nil
 }
 
 // Points returns the machine's points in ascending order; none for a machine that is not there. A point whose entry does not
 // verify is left out and logged.
 func (r *Repository) Points(ctx context.Context, machine string) ([]Point, error) {
+	points, _, err := r.PointsAndDamage(ctx, machine)
+	return points, err
+}
+
+// PointsAndDamage is Points, and the places of the log whose entries are there and do not verify: each was a point, or what opened
+// or closed a generation.
+func (r *Repository) PointsAndDamage(ctx context.Context, machine string) (points []Point, damaged []PointRef, err error) {
 	if err := checkMachine(machine); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	last, err := r.lastGeneration(ctx, machine)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var points []Point
 	for gen := int64(1); gen <= last; gen++ {
 		h, err := r.head(ctx, machine, gen)
 		if errors.Is(err, ErrNotFound) {
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		entries, err := r.entries(ctx, machine, gen, max(h.floor, 1), h.seq+1)
+		entries, bad, err := r.entries(ctx, machine, gen, max(h.floor, 1), h.seq+1)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
+		}
+		for _, seq := range bad {
+			damaged = append(damaged, PointRef{gen, seq})
 		}
 		for _, e := range entries {
 			if e.Kind == manifest.Point {
@@ -209,7 +225,7 @@ func (r *Repository) Points(ctx context.Context, machine string) ([]Point, error
 			}
 		}
 	}
-	return points, nil
+	return points, damaged, nil
 }
 
 func pointOf(e *manifest.Entry) Point {

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -34,6 +35,8 @@ type model struct {
 	sizes map[string]int64 // of pack files when they were synced
 	ahead time.Duration    // of the model's clock
 	small bool             // the writers' limits are
+
+	largest map[string]int64 // size of disks that come back: they may have grown, not shrunk
 }
 
 func (m *model) now() time.Time { return time.Now().Add(m.ahead) }
@@ -180,6 +183,39 @@ func (m *model) grow() {
 	m.dirty = true
 }
 
+// plug adds a disk, or one that was taken away before, with whatever is on it.
+func (m *model) plug() {
+	d := repo.DiskInfo{ID: string(rune('c' + m.rng.IntN(3))), Size: (1 + m.rng.Int64N(600)) * block.Sector}
+	if m.g.bytes[d.ID] != nil {
+		return
+	}
+	d.Size = max(d.Size, m.largest[d.ID])
+	m.largest[d.ID] = d.Size
+	m.g.disks = append(m.g.disks, d)
+	m.g.bytes[d.ID] = make([]byte, d.Size)
+	scribble(m.rng, m.g.bytes[d.ID][:m.rng.Int64N(d.Size)])
+	m.must(m.w.Close())
+	m.open()
+	m.resync()
+	m.dirty = true
+}
+
+// unplug takes a disk away. Points that have it keep it.
+func (m *model) unplug() {
+	if len(m.g.disks) == 1 {
+		return
+	}
+	m.must(m.w.Close())
+	i := m.rng.IntN(len(m.g.disks))
+	id := m.g.disks[i].ID
+	m.largest[id] = m.g.disks[i].Size
+	m.g.disks = slices.Delete(m.g.disks, i, i+1)
+	delete(m.g.bytes, id)
+	m.open()
+	m.resync()
+	m.dirty = true
+}
+
 // failover closes the generation and opens the next on a random point.
 func (m *model) failover() {
 	late := m.w
@@ -219,6 +255,19 @@ func (m *model) prune() {
 	m.points = left
 }
 
+// requireDisks wants a point to have the guest's disks and no others.
+func requireDisks(t tester, v *vault, ref repo.PointRef, g *guest) {
+	t.Helper()
+	s, err := v.OpenPoint(t.Context(), g.machine, ref)
+	if err != nil {
+		t.Fatalf("open point %v: %v", ref, err)
+	}
+	defer s.Close()
+	if got := s.Point().Disks; !slices.Equal(got, g.disks) {
+		t.Fatalf("point %v: got disks %v, want %v", ref, got, g.disks)
+	}
+}
+
 func TestEveryPointShowsTheBytesOfItsInstant(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
@@ -229,8 +278,8 @@ func TestEveryPointShowsTheBytesOfItsInstant(t *testing.T) {
 		defer b.Close()
 		seed := rapid.Uint64().Draw(rt, "seed")
 		m := &model{T: rt, small: rapid.Bool().Draw(rt, "small limits"), rng: rand.New(rand.NewPCG(seed, 1)), gen: 1,
-			points: make(map[repo.PointRef]*guest),
-			g:      newGuest("vm", repo.DiskInfo{ID: "a", Size: 2<<20 + 1536}, repo.DiskInfo{ID: "b", Size: 300 * block.Size})}
+			points: make(map[repo.PointRef]*guest), largest: make(map[string]int64),
+			g: newGuest("vm", repo.DiskInfo{ID: "a", Size: 2<<20 + 1536}, repo.DiskInfo{ID: "b", Size: 300 * block.Size})}
 		m.v = openVault(t, b, repo.Options{CacheBytes: 1 << 20, Now: m.now})
 		for i := range 2 {
 			m.dirs = append(m.dirs, filepath.Join(root, fmt.Sprint(run, "-", i)))
@@ -240,7 +289,7 @@ func TestEveryPointShowsTheBytesOfItsInstant(t *testing.T) {
 		m.open()
 		defer func() { m.must(m.w.Close()) }()
 		steps := rapid.SliceOfN(rapid.SampledFrom([]string{"write", "write", "write", "zero", "sync", "commit", "commit", "commit", "crash", "move",
-			"grow", "failover", "prune"}), 1, 120).Draw(rt, "steps")
+			"grow", "plug", "unplug", "failover", "prune"}), 1, 120).Draw(rt, "steps")
 		for _, s := range steps {
 			switch s {
 			case "write":
@@ -257,6 +306,10 @@ func TestEveryPointShowsTheBytesOfItsInstant(t *testing.T) {
 				m.move()
 			case "grow":
 				m.grow()
+			case "plug":
+				m.plug()
+			case "unplug":
+				m.unplug()
 			case "failover":
 				m.failover()
 			case "prune":
@@ -266,6 +319,7 @@ func TestEveryPointShowsTheBytesOfItsInstant(t *testing.T) {
 		m.commit()
 		for ref, g := range m.points {
 			requireEqual(rt, m.v, ref, g)
+			requireDisks(rt, m.v, ref, g)
 			if _, err := m.v.Verify(context.Background(), "vm", ref); err != nil {
 				rt.Fatalf("verify %v: %v", ref, err)
 			}

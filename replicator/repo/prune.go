@@ -84,7 +84,7 @@ func (p *pruning) readLog(ctx context.Context, gen int64) error {
 		return err
 	}
 	first := max(h.floor, 1)
-	if g.entries, err = p.r.entries(ctx, p.machine, gen, first, h.seq+1); err != nil {
+	if g.entries, _, err = p.r.entries(ctx, p.machine, gen, first, h.seq+1); err != nil {
 		return err
 	}
 	if want := max(0, h.seq+1-first); int64(len(g.entries)) != want {

@@ -29,6 +29,10 @@ type spool struct {
 const (
 	packSuffix = ".pack"
 	lockName   = "lock"
+
+	// writePiece bounds one write to a pack. For larger ones the page cache looks for large runs of free memory, which costs
+	// several times the copy where memory is full of other pages: 1.4 GB took 2.4 s of a processor whole and 0.2 s in pieces.
+	writePiece = 128 << 10
 )
 
 // openSpool takes the writer's directory below dir; an empty dir means a temporary one. Directories of earlier generations of
@@ -186,8 +190,10 @@ func (s *spool) newPack(id manifest.ID, ordinal int64, header []byte, c *chunk.C
 // append adds a sealed frame.
 func (p *pack) append(frame []byte) (offset uint32, err error) {
 	off := p.size.Load()
-	if _, err := p.f.Write(frame); err != nil {
-		return 0, err
+	for piece := range slices.Chunk(frame, writePiece) {
+		if _, err := p.f.Write(piece); err != nil {
+			return 0, err
+		}
 	}
 	p.frames = append(p.frames, [2]uint32{uint32(off), uint32(len(frame))})
 	p.size.Store(off + int64(len(frame)))

@@ -2,10 +2,13 @@ package repo_test
 
 import (
 	"errors"
+	"io"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"gocloud.dev/blob"
 	"gocloud.dev/blob/memblob"
 
 	"github.com/lifeboat-dr/lifeboat/replicator/repo"
@@ -102,5 +105,42 @@ func TestVaultOpensItsOwnDataOnly(t *testing.T) {
 	}
 	if err := other.OpenGeneration(t.Context(), "vm", 1, nil); !errors.Is(err, repo.ErrCorrupt) {
 		t.Errorf("log read with another key: got %v, want ErrCorrupt", err)
+	}
+}
+
+// TestADamagedPointIsNamedAndHidesNoOther flips one byte of the middle one of three log entries.
+func TestADamagedPointIsNamedAndHidesNoOther(t *testing.T) {
+	t.Parallel()
+	v := newVault(t, repo.Options{})
+	g := newGuest("vm", repo.DiskInfo{ID: "a", Size: 64 << 10})
+	mustOpen(t, v, "vm", 1, nil)
+	refs, _ := series(t, v, mustWriter(t, v, g, 1, t.TempDir()), g, 3, t0, time.Minute)
+	list := v.bucket.List(&blob.ListOptions{Prefix: "vaults/" + vaultID + "/points/vm/00000001/"})
+	var entries []string
+	for {
+		o, err := list.Next(t.Context())
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries = append(entries, o.Key)
+	}
+	slices.Sort(entries) // what opens the generation, then the points
+	if len(entries) != 4 {
+		t.Fatalf("got log %v, want 4 entries", entries)
+	}
+	bytes, err := v.bucket.ReadAll(t.Context(), entries[2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	bytes[len(bytes)/2] ^= 1
+	if err := v.bucket.WriteAll(t.Context(), entries[2], bytes, nil); err != nil {
+		t.Fatal(err)
+	}
+	points, damaged, err := openVault(t, v.bucket, repo.Options{}).PointsAndDamage(t.Context(), "vm")
+	if err != nil || len(points) != 2 || points[0].PointRef != refs[0] || points[1].PointRef != refs[2] || !slices.Equal(damaged, refs[1:2]) {
+		t.Errorf("got %+v, damaged %v, %v, want the first and the third, and the second damaged", points, damaged, err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/replicator/compute"
@@ -56,6 +57,10 @@ func (t *Tasks) instanceStart(ctx context.Context, task *Task) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.Hardware.Disks = nil
+	for _, d := range disks {
+		p.Hardware.Disks = append(p.Hardware.Disks, d.ID)
+	}
 	started, err := t.Compute.Start(ctx, compute.Spec{
 		ID: p.InstanceID, Machine: p.MachineID, Point: p.Point, Hardware: p.Hardware, Disks: disks, Server: source,
 		Copied: p.Copied, Hydrate: p.Hydrate, Probe: p.Probe,
@@ -65,7 +70,7 @@ func (t *Tasks) instanceStart(ctx context.Context, task *Task) (any, error) {
 		Progress: func(done, total int64) { task.Progress(done, total, "copying disks") },
 	})
 	out := job.InstanceStarted{InstanceID: p.InstanceID, Accelerator: started.Accelerator, StartTook: started.StartTook, ProbeTook: started.ProbeTook,
-		Address: started.Address, RepoRequests: started.Requests, RepoBytes: started.Bytes}
+		Address: started.Address, Disks: p.Hardware.Disks, RepoRequests: started.Requests, RepoBytes: started.Bytes}
 	if err == nil || errors.Is(err, compute.ErrProbe) {
 		out.SerialLog, out.Screenshot = t.keepConsole(ctx, task, p.InstanceID)
 	}
@@ -76,7 +81,8 @@ func (t *Tasks) instanceStart(ctx context.Context, task *Task) (any, error) {
 }
 
 // disksFor returns the instance's disks in the guest's order: those it has, or else the point's. An instance that exists may
-// outlive its point once it is hydrated.
+// outlive its point once it is hydrated. Disks that were added to the machine after the point are not in it; those that were taken
+// away since are, and come last.
 func (t *Tasks) disksFor(ctx context.Context, v *Vault, p job.InstanceStart) ([]compute.Disk, error) {
 	inst, err := t.Compute.Inspect(ctx, p.InstanceID)
 	if err == nil && len(inst.Disks) > 0 {
@@ -89,18 +95,25 @@ func (t *Tasks) disksFor(ctx context.Context, v *Vault, p job.InstanceStart) ([]
 	if err != nil {
 		return nil, err
 	}
-	sizes := map[string]int64{}
+	rest := map[string]int64{}
 	for _, d := range point.Disks {
-		sizes[d.ID] = d.Size
+		rest[d.ID] = d.Size
+	}
+	if _, ok := rest[p.Hardware.OSDisk]; !ok && p.Hardware.OSDisk != "" {
+		return nil, &Fault{Code: codeNotFound, Message: fmt.Sprintf("The recovery point does not have disk %s, which the machine boots from.", p.Hardware.OSDisk),
+			PossibleCauses: "The disk was added to the machine after that point.", RecommendedAction: "Choose a newer recovery point."}
 	}
 	var out []compute.Disk
 	for _, id := range p.Hardware.Disks {
-		size, ok := sizes[id]
-		if !ok {
-			return nil, &Fault{Code: codeNotFound, Message: fmt.Sprintf("The recovery point has no disk %s.", id),
-				PossibleCauses: "The disk was added to the machine after that point.", RecommendedAction: "Choose a newer recovery point."}
+		if size, ok := rest[id]; ok {
+			out = append(out, compute.Disk{ID: id, Size: size})
+			delete(rest, id)
 		}
-		out = append(out, compute.Disk{ID: id, Size: size})
+	}
+	for _, d := range point.Disks {
+		if _, ok := rest[d.ID]; ok {
+			out = append(out, compute.Disk{ID: d.ID, Size: d.Size})
+		}
 	}
 	if len(out) == 0 {
 		return nil, &Fault{Code: codeInvalid, Message: "The machine has no disks to start from."}
@@ -202,6 +215,9 @@ func (t *Tasks) instanceCapture(ctx context.Context, task *Task) (any, error) {
 	c := capture{repository: v.Repository, machine: p.MachineID, generation: p.Generation, disks: disks,
 		dir: filepath.Join(t.SpoolDir, "capture"), progress: func(done, total int64) { task.Progress(done, total, "comparing disks") }}
 	for _, d := range inst.Disks {
+		if len(p.Disks) > 0 && !slices.Contains(p.Disks, d.ID) {
+			continue
+		}
 		c.infos = append(c.infos, repo.DiskInfo{ID: d.ID, Size: d.Size, OS: d.ID == inst.Hardware.OSDisk})
 	}
 	point, err := c.run(ctx)

@@ -2211,7 +2211,7 @@ type ConsistencyCheckTaskDetails struct {
 	VmDetails []InconsistentVMDetails `json:"vmDetails,omitempty,omitzero"`
 }
 
-// CreateNetworkMappingInput Says where replicas of machines on a network are attached.
+// CreateNetworkMappingInput Says where replicas of machines on a network are attached when neither the request nor the protected item names a network. A machine is on a network that one of its adapters names or has an address of; where that is not known, the only way from the site counts.
 type CreateNetworkMappingInput struct {
 	Properties CreateNetworkMappingInputProperties `json:"properties"`
 }
@@ -5538,6 +5538,13 @@ type InMageRcmRecoveryPointDetails struct {
 	IsMultiVmSyncPoint string `json:"isMultiVmSyncPoint,omitempty,omitzero"`
 }
 
+// InMageRcmRemoveDisksInput Lifeboat extension. Disks to stop replicating; protectedDisks lists them. The one that the machine boots from stays.
+type InMageRcmRemoveDisksInput struct {
+	// DiskIds Ids of the disks to stop replicating.
+	DiskIds      []string `json:"diskIds"`
+	InstanceType string   `json:"instanceType"`
+}
+
 // InMageRcmReplicationDetails A machine on its way to the recovery site. Booleans in quotes are the field's.
 type InMageRcmReplicationDetails struct {
 	// AgentUpgradeAttemptToVersion Version that the last upgrade aimed at.
@@ -8161,11 +8168,11 @@ type RemoveDisksInput struct {
 
 // RemoveDisksInputProperties Which disks.
 type RemoveDisksInputProperties struct {
-	// ProviderSpecificDetails Input by provider; only A2A can remove disks.
+	// ProviderSpecificDetails Input by provider; others cannot remove disks.
 	ProviderSpecificDetails RemoveDisksProviderSpecificInput `json:"providerSpecificDetails,omitempty,omitzero"`
 }
 
-// RemoveDisksProviderSpecificInput Input by provider; only A2A can remove disks.
+// RemoveDisksProviderSpecificInput Input by provider; others cannot remove disks.
 type RemoveDisksProviderSpecificInput struct {
 	union json.RawMessage
 }
@@ -8515,6 +8522,9 @@ type ReplicationProtectionIntentProperties struct {
 
 	// ProviderSpecificDetails Only A2A has intents.
 	ProviderSpecificDetails ReplicationProtectionIntentProviderSpecificSettings `json:"providerSpecificDetails,omitempty,omitzero"`
+
+	// WaitingFor Lifeboat extension. Why the machine is not protected yet; absent once its protection was asked for. The intent is tried again when the machine becomes known.
+	WaitingFor string `json:"waitingFor,omitempty,omitzero"`
 }
 
 // ReplicationProtectionIntentProviderSpecificSettings Only A2A has intents.
@@ -9228,7 +9238,7 @@ type TestFailoverInputProperties struct {
 	// FailoverDirection From the primary side to the recovery side, or back.
 	FailoverDirection FailoverDirection `json:"failoverDirection,omitempty,omitzero"`
 
-	// NetworkId Network of the drill; an isolated one is made when absent.
+	// NetworkId Network of the drill; absent takes the item's test network, else what network mappings have, else an isolated one.
 	NetworkId string `json:"networkId,omitempty,omitzero"`
 
 	// NetworkType VmNetworkAsInput or NoNetworkAttachAsInput.
@@ -17446,6 +17456,40 @@ func (t *RecoveryVirtualNetworkCustomDetails) UnmarshalJSON(b []byte) error {
 	return err
 }
 
+// AsInMageRcmRemoveDisksInput returns the union data inside the RemoveDisksProviderSpecificInput as a InMageRcmRemoveDisksInput
+func (t RemoveDisksProviderSpecificInput) AsInMageRcmRemoveDisksInput() (InMageRcmRemoveDisksInput, error) {
+	var body InMageRcmRemoveDisksInput
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromInMageRcmRemoveDisksInput overwrites any union data inside the RemoveDisksProviderSpecificInput as the provided InMageRcmRemoveDisksInput
+func (t *RemoveDisksProviderSpecificInput) FromInMageRcmRemoveDisksInput(v InMageRcmRemoveDisksInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"InMageRcm"}`))
+	t.union = b
+	return err
+}
+
+// MergeInMageRcmRemoveDisksInput performs a merge with any union data inside the RemoveDisksProviderSpecificInput, using the provided InMageRcmRemoveDisksInput
+func (t *RemoveDisksProviderSpecificInput) MergeInMageRcmRemoveDisksInput(v InMageRcmRemoveDisksInput) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"instanceType":"InMageRcm"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
 // AsA2ARemoveDisksInput returns the union data inside the RemoveDisksProviderSpecificInput as a A2ARemoveDisksInput
 func (t RemoveDisksProviderSpecificInput) AsA2ARemoveDisksInput() (A2ARemoveDisksInput, error) {
 	var body A2ARemoveDisksInput
@@ -17530,6 +17574,8 @@ func (t RemoveDisksProviderSpecificInput) ValueByDiscriminator() (interface{}, e
 	switch discriminator {
 	case "A2A":
 		return t.AsA2ARemoveDisksInput()
+	case "InMageRcm":
+		return t.AsInMageRcmRemoveDisksInput()
 	case "RemoveDisksProviderSpecificInput":
 		return t.AsOtherProviderInput()
 	default:
@@ -20334,7 +20380,7 @@ type ClientInterface interface {
 
 	// ReplicationFabricsMigrateToAad Move a fabric to the cloud's directory.
 	//
-	// There is no such directory here: parts of a site prove themselves with certificates, so this succeeds and changes nothing.
+	// Always refused: there is no such directory here. Parts of a site prove themselves with certificates, which they renew by themselves.
 	//
 	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/migratetoaad (the `ReplicationFabricsMigrateToAad` operationId).
 	ReplicationFabricsMigrateToAad(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, params *ReplicationFabricsMigrateToAadParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -20740,7 +20786,7 @@ type ClientInterface interface {
 
 	// ReplicationProtectedItemsAddDisksWithBody Protect further disks of a machine.
 	//
-	// unprotectedDisks of the item lists the candidates.
+	// unprotectedDisks of the item lists the candidates. A disk that is added gets its first copy while the others go on, so that the machine stays Protected; diskState tells how far it is, and points from the next one on have it.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -20749,7 +20795,7 @@ type ClientInterface interface {
 
 	// ReplicationProtectedItemsAddDisks Protect further disks of a machine.
 	//
-	// unprotectedDisks of the item lists the candidates.
+	// unprotectedDisks of the item lists the candidates. A disk that is added gets its first copy while the others go on, so that the machine stays Protected; diskState tells how far it is, and points from the next one on have it.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -20854,12 +20900,16 @@ type ClientInterface interface {
 
 	// ReplicationProtectedItemsReinstallMobilityServiceWithBody Install the agent of a machine again.
 	//
+	// Always refused: the agent is installed on the machine and enrols with a registration key; the protected item is found again by the machine's SMBIOS UUID.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/reinstallMobilityService (the `ReplicationProtectedItemsReinstallMobilityService` operationId).
 	ReplicationProtectedItemsReinstallMobilityServiceWithBody(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params *ReplicationProtectedItemsReinstallMobilityServiceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ReplicationProtectedItemsReinstallMobilityService Install the agent of a machine again.
+	//
+	// Always refused: the agent is installed on the machine and enrols with a registration key; the protected item is found again by the machine's SMBIOS UUID.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -20882,6 +20932,8 @@ type ClientInterface interface {
 
 	// ReplicationProtectedItemsRemoveDisksWithBody Stop protecting disks of a machine.
 	//
+	// Points that have the disk keep it and can be started with it; later ones are without. The disk that the machine boots from cannot be removed. A disk that is added again gets its first copy anew.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/removeDisks (the `ReplicationProtectedItemsRemoveDisks` operationId).
@@ -20889,12 +20941,16 @@ type ClientInterface interface {
 
 	// ReplicationProtectedItemsRemoveDisks Stop protecting disks of a machine.
 	//
+	// Points that have the disk keep it and can be started with it; later ones are without. The disk that the machine boots from cannot be removed. A disk that is added again gets its first copy anew.
+	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/removeDisks (the `ReplicationProtectedItemsRemoveDisks` operationId).
 	ReplicationProtectedItemsRemoveDisks(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params *ReplicationProtectedItemsRemoveDisksParams, body ReplicationProtectedItemsRemoveDisksJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ReplicationProtectedItemsRepairReplication Compare the disks and send what differs.
+	//
+	// Taken when allowedOperations lists RepairReplication, and refused otherwise. For A2A that is whenever the machine is protected; for others while disks have to be compared because tracking was lost, and when a failover that could not be undone has stopped replication.
 	//
 	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/repairReplication (the `ReplicationProtectedItemsRepairReplication` operationId).
 	ReplicationProtectedItemsRepairReplication(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params *ReplicationProtectedItemsRepairReplicationParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -20919,12 +20975,16 @@ type ClientInterface interface {
 
 	// ReplicationProtectedItemsSwitchProviderWithBody Hand a machine over from InMageAzureV2 to InMageRcm.
 	//
+	// Always refused: no provider here gives a machine away. Remove the protected item and enable it again with InMageRcm.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/switchProvider (the `ReplicationProtectedItemsSwitchProvider` operationId).
 	ReplicationProtectedItemsSwitchProviderWithBody(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params *ReplicationProtectedItemsSwitchProviderParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ReplicationProtectedItemsSwitchProvider Hand a machine over from InMageAzureV2 to InMageRcm.
+	//
+	// Always refused: no provider here gives a machine away. Remove the protected item and enable it again with InMageRcm.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -21000,7 +21060,7 @@ type ClientInterface interface {
 
 	// ReplicationProtectedItemsUpdateMobilityServiceWithBody Bring the agent of a machine up to date.
 	//
-	// Refused while reasonsBlockingUpgrade of the item is not empty.
+	// Always refused: the agent's binary is replaced on the machine, and replication goes on where it was. reasonsBlockingUpgrade of the item is never empty.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -21009,7 +21069,7 @@ type ClientInterface interface {
 
 	// ReplicationProtectedItemsUpdateMobilityService Bring the agent of a machine up to date.
 	//
-	// Refused while reasonsBlockingUpgrade of the item is not empty.
+	// Always refused: the agent's binary is replaced on the machine, and replication goes on where it was. reasonsBlockingUpgrade of the item is never empty.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -21565,12 +21625,16 @@ type ClientInterface interface {
 
 	// ReplicationProtectionIntentsCreateWithBody Ask that a machine be protected between two regions.
 	//
+	// A machine that is known, with an agent, is protected at once, or the request is refused. Any other is waited for: it is protected when it becomes known, and waitingFor says what is missing until then. Put again, the intent is tried again.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectionIntents/{intentObjectName} (the `ReplicationProtectionIntentsCreate` operationId).
 	ReplicationProtectionIntentsCreateWithBody(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, intentObjectName IntentObjectName, params *ReplicationProtectionIntentsCreateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ReplicationProtectionIntentsCreate Ask that a machine be protected between two regions.
+	//
+	// A machine that is known, with an agent, is protected at once, or the request is refused. Any other is waited for: it is protected when it becomes known, and waitingFor says what is missing until then. Put again, the intent is tried again.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -22367,7 +22431,7 @@ func (c *Client) ReplicationFabricsGenerateRegistrationKey(ctx context.Context, 
 
 // ReplicationFabricsMigrateToAad Move a fabric to the cloud's directory.
 //
-// There is no such directory here: parts of a site prove themselves with certificates, so this succeeds and changes nothing.
+// Always refused: there is no such directory here. Parts of a site prove themselves with certificates, which they renew by themselves.
 //
 // Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/migratetoaad (the `ReplicationFabricsMigrateToAad` operationId).
 func (c *Client) ReplicationFabricsMigrateToAad(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, params *ReplicationFabricsMigrateToAadParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -23353,7 +23417,7 @@ func (c *Client) ReplicationProtectedItemsCreate(ctx context.Context, subscripti
 
 // ReplicationProtectedItemsAddDisksWithBody Protect further disks of a machine.
 //
-// unprotectedDisks of the item lists the candidates.
+// unprotectedDisks of the item lists the candidates. A disk that is added gets its first copy while the others go on, so that the machine stays Protected; diskState tells how far it is, and points from the next one on have it.
 //
 // Takes any type of body and a specified content type.
 //
@@ -23372,7 +23436,7 @@ func (c *Client) ReplicationProtectedItemsAddDisksWithBody(ctx context.Context, 
 
 // ReplicationProtectedItemsAddDisks Protect further disks of a machine.
 //
-// unprotectedDisks of the item lists the candidates.
+// unprotectedDisks of the item lists the candidates. A disk that is added gets its first copy while the others go on, so that the machine stays Protected; diskState tells how far it is, and points from the next one on have it.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -23647,6 +23711,8 @@ func (c *Client) RecoveryPointsVerify(ctx context.Context, subscriptionId Subscr
 
 // ReplicationProtectedItemsReinstallMobilityServiceWithBody Install the agent of a machine again.
 //
+// Always refused: the agent is installed on the machine and enrols with a registration key; the protected item is found again by the machine's SMBIOS UUID.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/reinstallMobilityService (the `ReplicationProtectedItemsReinstallMobilityService` operationId).
@@ -23663,6 +23729,8 @@ func (c *Client) ReplicationProtectedItemsReinstallMobilityServiceWithBody(ctx c
 }
 
 // ReplicationProtectedItemsReinstallMobilityService Install the agent of a machine again.
+//
+// Always refused: the agent is installed on the machine and enrols with a registration key; the protected item is found again by the machine's SMBIOS UUID.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -23715,6 +23783,8 @@ func (c *Client) ReplicationProtectedItemsDelete(ctx context.Context, subscripti
 
 // ReplicationProtectedItemsRemoveDisksWithBody Stop protecting disks of a machine.
 //
+// Points that have the disk keep it and can be started with it; later ones are without. The disk that the machine boots from cannot be removed. A disk that is added again gets its first copy anew.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/removeDisks (the `ReplicationProtectedItemsRemoveDisks` operationId).
@@ -23732,6 +23802,8 @@ func (c *Client) ReplicationProtectedItemsRemoveDisksWithBody(ctx context.Contex
 
 // ReplicationProtectedItemsRemoveDisks Stop protecting disks of a machine.
 //
+// Points that have the disk keep it and can be started with it; later ones are without. The disk that the machine boots from cannot be removed. A disk that is added again gets its first copy anew.
+//
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/removeDisks (the `ReplicationProtectedItemsRemoveDisks` operationId).
@@ -23748,6 +23820,8 @@ func (c *Client) ReplicationProtectedItemsRemoveDisks(ctx context.Context, subsc
 }
 
 // ReplicationProtectedItemsRepairReplication Compare the disks and send what differs.
+//
+// Taken when allowedOperations lists RepairReplication, and refused otherwise. For A2A that is whenever the machine is protected; for others while disks have to be compared because tracking was lost, and when a failover that could not be undone has stopped replication.
 //
 // Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/repairReplication (the `ReplicationProtectedItemsRepairReplication` operationId).
 func (c *Client) ReplicationProtectedItemsRepairReplication(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params *ReplicationProtectedItemsRepairReplicationParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -23802,6 +23876,8 @@ func (c *Client) ReplicationProtectedItemsResolveHealthErrors(ctx context.Contex
 
 // ReplicationProtectedItemsSwitchProviderWithBody Hand a machine over from InMageAzureV2 to InMageRcm.
 //
+// Always refused: no provider here gives a machine away. Remove the protected item and enable it again with InMageRcm.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/switchProvider (the `ReplicationProtectedItemsSwitchProvider` operationId).
@@ -23818,6 +23894,8 @@ func (c *Client) ReplicationProtectedItemsSwitchProviderWithBody(ctx context.Con
 }
 
 // ReplicationProtectedItemsSwitchProvider Hand a machine over from InMageAzureV2 to InMageRcm.
+//
+// Always refused: no provider here gives a machine away. Remove the protected item and enable it again with InMageRcm.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -23993,7 +24071,7 @@ func (c *Client) ReplicationProtectedItemsUpdateAppliance(ctx context.Context, s
 
 // ReplicationProtectedItemsUpdateMobilityServiceWithBody Bring the agent of a machine up to date.
 //
-// Refused while reasonsBlockingUpgrade of the item is not empty.
+// Always refused: the agent's binary is replaced on the machine, and replication goes on where it was. reasonsBlockingUpgrade of the item is never empty.
 //
 // Takes any type of body and a specified content type.
 //
@@ -24012,7 +24090,7 @@ func (c *Client) ReplicationProtectedItemsUpdateMobilityServiceWithBody(ctx cont
 
 // ReplicationProtectedItemsUpdateMobilityService Bring the agent of a machine up to date.
 //
-// Refused while reasonsBlockingUpgrade of the item is not empty.
+// Always refused: the agent's binary is replaced on the machine, and replication goes on where it was. reasonsBlockingUpgrade of the item is never empty.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -25428,6 +25506,8 @@ func (c *Client) ReplicationProtectionIntentsGet(ctx context.Context, subscripti
 
 // ReplicationProtectionIntentsCreateWithBody Ask that a machine be protected between two regions.
 //
+// A machine that is known, with an agent, is protected at once, or the request is refused. Any other is waited for: it is protected when it becomes known, and waitingFor says what is missing until then. Put again, the intent is tried again.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectionIntents/{intentObjectName} (the `ReplicationProtectionIntentsCreate` operationId).
@@ -25444,6 +25524,8 @@ func (c *Client) ReplicationProtectionIntentsCreateWithBody(ctx context.Context,
 }
 
 // ReplicationProtectionIntentsCreate Ask that a machine be protected between two regions.
+//
+// A machine that is known, with an agent, is protected at once, or the request is refused. Any other is waited for: it is protected when it becomes known, and waitingFor says what is missing until then. Put again, the intent is tried again.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -44179,7 +44261,7 @@ type ClientWithResponsesInterface interface {
 
 	// ReplicationFabricsMigrateToAadWithResponse Move a fabric to the cloud's directory.
 	//
-	// There is no such directory here: parts of a site prove themselves with certificates, so this succeeds and changes nothing.
+	// Always refused: there is no such directory here. Parts of a site prove themselves with certificates, which they renew by themselves.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -44637,7 +44719,7 @@ type ClientWithResponsesInterface interface {
 
 	// ReplicationProtectedItemsAddDisksWithBodyWithResponse Protect further disks of a machine.
 	//
-	// unprotectedDisks of the item lists the candidates.
+	// unprotectedDisks of the item lists the candidates. A disk that is added gets its first copy while the others go on, so that the machine stays Protected; diskState tells how far it is, and points from the next one on have it.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -44646,7 +44728,7 @@ type ClientWithResponsesInterface interface {
 
 	// ReplicationProtectedItemsAddDisksWithResponse Protect further disks of a machine.
 	//
-	// unprotectedDisks of the item lists the candidates.
+	// unprotectedDisks of the item lists the candidates. A disk that is added gets its first copy while the others go on, so that the machine stays Protected; diskState tells how far it is, and points from the next one on have it.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -44767,12 +44849,16 @@ type ClientWithResponsesInterface interface {
 
 	// ReplicationProtectedItemsReinstallMobilityServiceWithBodyWithResponse Install the agent of a machine again.
 	//
+	// Always refused: the agent is installed on the machine and enrols with a registration key; the protected item is found again by the machine's SMBIOS UUID.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/reinstallMobilityService (the `ReplicationProtectedItemsReinstallMobilityService` operationId).
 	ReplicationProtectedItemsReinstallMobilityServiceWithBodyWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params *ReplicationProtectedItemsReinstallMobilityServiceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReplicationProtectedItemsReinstallMobilityServiceResponse, error)
 
 	// ReplicationProtectedItemsReinstallMobilityServiceWithResponse Install the agent of a machine again.
+	//
+	// Always refused: the agent is installed on the machine and enrols with a registration key; the protected item is found again by the machine's SMBIOS UUID.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -44795,6 +44881,8 @@ type ClientWithResponsesInterface interface {
 
 	// ReplicationProtectedItemsRemoveDisksWithBodyWithResponse Stop protecting disks of a machine.
 	//
+	// Points that have the disk keep it and can be started with it; later ones are without. The disk that the machine boots from cannot be removed. A disk that is added again gets its first copy anew.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/removeDisks (the `ReplicationProtectedItemsRemoveDisks` operationId).
@@ -44802,12 +44890,16 @@ type ClientWithResponsesInterface interface {
 
 	// ReplicationProtectedItemsRemoveDisksWithResponse Stop protecting disks of a machine.
 	//
+	// Points that have the disk keep it and can be started with it; later ones are without. The disk that the machine boots from cannot be removed. A disk that is added again gets its first copy anew.
+	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/removeDisks (the `ReplicationProtectedItemsRemoveDisks` operationId).
 	ReplicationProtectedItemsRemoveDisksWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params *ReplicationProtectedItemsRemoveDisksParams, body ReplicationProtectedItemsRemoveDisksJSONRequestBody, reqEditors ...RequestEditorFn) (*ReplicationProtectedItemsRemoveDisksResponse, error)
 
 	// ReplicationProtectedItemsRepairReplicationWithResponse Compare the disks and send what differs.
+	//
+	// Taken when allowedOperations lists RepairReplication, and refused otherwise. For A2A that is whenever the machine is protected; for others while disks have to be compared because tracking was lost, and when a failover that could not be undone has stopped replication.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -44834,12 +44926,16 @@ type ClientWithResponsesInterface interface {
 
 	// ReplicationProtectedItemsSwitchProviderWithBodyWithResponse Hand a machine over from InMageAzureV2 to InMageRcm.
 	//
+	// Always refused: no provider here gives a machine away. Remove the protected item and enable it again with InMageRcm.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/switchProvider (the `ReplicationProtectedItemsSwitchProvider` operationId).
 	ReplicationProtectedItemsSwitchProviderWithBodyWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, fabricName FabricName, protectionContainerName ProtectionContainerName, replicatedProtectedItemName ReplicatedProtectedItemName, params *ReplicationProtectedItemsSwitchProviderParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReplicationProtectedItemsSwitchProviderResponse, error)
 
 	// ReplicationProtectedItemsSwitchProviderWithResponse Hand a machine over from InMageAzureV2 to InMageRcm.
+	//
+	// Always refused: no provider here gives a machine away. Remove the protected item and enable it again with InMageRcm.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -44917,7 +45013,7 @@ type ClientWithResponsesInterface interface {
 
 	// ReplicationProtectedItemsUpdateMobilityServiceWithBodyWithResponse Bring the agent of a machine up to date.
 	//
-	// Refused while reasonsBlockingUpgrade of the item is not empty.
+	// Always refused: the agent's binary is replaced on the machine, and replication goes on where it was. reasonsBlockingUpgrade of the item is never empty.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -44926,7 +45022,7 @@ type ClientWithResponsesInterface interface {
 
 	// ReplicationProtectedItemsUpdateMobilityServiceWithResponse Bring the agent of a machine up to date.
 	//
-	// Refused while reasonsBlockingUpgrade of the item is not empty.
+	// Always refused: the agent's binary is replaced on the machine, and replication goes on where it was. reasonsBlockingUpgrade of the item is never empty.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -45580,12 +45676,16 @@ type ClientWithResponsesInterface interface {
 
 	// ReplicationProtectionIntentsCreateWithBodyWithResponse Ask that a machine be protected between two regions.
 	//
+	// A machine that is known, with an agent, is protected at once, or the request is refused. Any other is waited for: it is protected when it becomes known, and waitingFor says what is missing until then. Put again, the intent is tried again.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectionIntents/{intentObjectName} (the `ReplicationProtectionIntentsCreate` operationId).
 	ReplicationProtectionIntentsCreateWithBodyWithResponse(ctx context.Context, subscriptionId SubscriptionId, resourceGroupName ResourceGroupName, resourceName ResourceName, intentObjectName IntentObjectName, params *ReplicationProtectionIntentsCreateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReplicationProtectionIntentsCreateResponse, error)
 
 	// ReplicationProtectionIntentsCreateWithResponse Ask that a machine be protected between two regions.
+	//
+	// A machine that is known, with an agent, is protected at once, or the request is refused. Any other is waited for: it is protected when it becomes known, and waitingFor says what is missing until then. Put again, the intent is tried again.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -58062,7 +58162,7 @@ func (c *ClientWithResponses) ReplicationFabricsGenerateRegistrationKeyWithRespo
 
 // ReplicationFabricsMigrateToAadWithResponse Move a fabric to the cloud's directory.
 //
-// There is no such directory here: parts of a site prove themselves with certificates, so this succeeds and changes nothing.
+// Always refused: there is no such directory here. Parts of a site prove themselves with certificates, which they renew by themselves.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -58868,7 +58968,7 @@ func (c *ClientWithResponses) ReplicationProtectedItemsCreateWithResponse(ctx co
 
 // ReplicationProtectedItemsAddDisksWithBodyWithResponse Protect further disks of a machine.
 //
-// unprotectedDisks of the item lists the candidates.
+// unprotectedDisks of the item lists the candidates. A disk that is added gets its first copy while the others go on, so that the machine stays Protected; diskState tells how far it is, and points from the next one on have it.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -58883,7 +58983,7 @@ func (c *ClientWithResponses) ReplicationProtectedItemsAddDisksWithBodyWithRespo
 
 // ReplicationProtectedItemsAddDisksWithResponse Protect further disks of a machine.
 //
-// unprotectedDisks of the item lists the candidates.
+// unprotectedDisks of the item lists the candidates. A disk that is added gets its first copy while the others go on, so that the machine stays Protected; diskState tells how far it is, and points from the next one on have it.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -59106,6 +59206,8 @@ func (c *ClientWithResponses) RecoveryPointsVerifyWithResponse(ctx context.Conte
 
 // ReplicationProtectedItemsReinstallMobilityServiceWithBodyWithResponse Install the agent of a machine again.
 //
+// Always refused: the agent is installed on the machine and enrols with a registration key; the protected item is found again by the machine's SMBIOS UUID.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/reinstallMobilityService (the `ReplicationProtectedItemsReinstallMobilityService` operationId).
@@ -59118,6 +59220,8 @@ func (c *ClientWithResponses) ReplicationProtectedItemsReinstallMobilityServiceW
 }
 
 // ReplicationProtectedItemsReinstallMobilityServiceWithResponse Install the agent of a machine again.
+//
+// Always refused: the agent is installed on the machine and enrols with a registration key; the protected item is found again by the machine's SMBIOS UUID.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -59158,6 +59262,8 @@ func (c *ClientWithResponses) ReplicationProtectedItemsDeleteWithResponse(ctx co
 
 // ReplicationProtectedItemsRemoveDisksWithBodyWithResponse Stop protecting disks of a machine.
 //
+// Points that have the disk keep it and can be started with it; later ones are without. The disk that the machine boots from cannot be removed. A disk that is added again gets its first copy anew.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/removeDisks (the `ReplicationProtectedItemsRemoveDisks` operationId).
@@ -59171,6 +59277,8 @@ func (c *ClientWithResponses) ReplicationProtectedItemsRemoveDisksWithBodyWithRe
 
 // ReplicationProtectedItemsRemoveDisksWithResponse Stop protecting disks of a machine.
 //
+// Points that have the disk keep it and can be started with it; later ones are without. The disk that the machine boots from cannot be removed. A disk that is added again gets its first copy anew.
+//
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/removeDisks (the `ReplicationProtectedItemsRemoveDisks` operationId).
@@ -59183,6 +59291,8 @@ func (c *ClientWithResponses) ReplicationProtectedItemsRemoveDisksWithResponse(c
 }
 
 // ReplicationProtectedItemsRepairReplicationWithResponse Compare the disks and send what differs.
+//
+// Taken when allowedOperations lists RepairReplication, and refused otherwise. For A2A that is whenever the machine is protected; for others while disks have to be compared because tracking was lost, and when a failover that could not be undone has stopped replication.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -59227,6 +59337,8 @@ func (c *ClientWithResponses) ReplicationProtectedItemsResolveHealthErrorsWithRe
 
 // ReplicationProtectedItemsSwitchProviderWithBodyWithResponse Hand a machine over from InMageAzureV2 to InMageRcm.
 //
+// Always refused: no provider here gives a machine away. Remove the protected item and enable it again with InMageRcm.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/switchProvider (the `ReplicationProtectedItemsSwitchProvider` operationId).
@@ -59239,6 +59351,8 @@ func (c *ClientWithResponses) ReplicationProtectedItemsSwitchProviderWithBodyWit
 }
 
 // ReplicationProtectedItemsSwitchProviderWithResponse Hand a machine over from InMageAzureV2 to InMageRcm.
+//
+// Always refused: no provider here gives a machine away. Remove the protected item and enable it again with InMageRcm.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -59376,7 +59490,7 @@ func (c *ClientWithResponses) ReplicationProtectedItemsUpdateApplianceWithRespon
 
 // ReplicationProtectedItemsUpdateMobilityServiceWithBodyWithResponse Bring the agent of a machine up to date.
 //
-// Refused while reasonsBlockingUpgrade of the item is not empty.
+// Always refused: the agent's binary is replaced on the machine, and replication goes on where it was. reasonsBlockingUpgrade of the item is never empty.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -59391,7 +59505,7 @@ func (c *ClientWithResponses) ReplicationProtectedItemsUpdateMobilityServiceWith
 
 // ReplicationProtectedItemsUpdateMobilityServiceWithResponse Bring the agent of a machine up to date.
 //
-// Refused while reasonsBlockingUpgrade of the item is not empty.
+// Always refused: the agent's binary is replaced on the machine, and replication goes on where it was. reasonsBlockingUpgrade of the item is never empty.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -60561,6 +60675,8 @@ func (c *ClientWithResponses) ReplicationProtectionIntentsGetWithResponse(ctx co
 
 // ReplicationProtectionIntentsCreateWithBodyWithResponse Ask that a machine be protected between two regions.
 //
+// A machine that is known, with an agent, is protected at once, or the request is refused. Any other is waited for: it is protected when it becomes known, and waitingFor says what is missing until then. Put again, the intent is tried again.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PUT /subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/replicationProtectionIntents/{intentObjectName} (the `ReplicationProtectionIntentsCreate` operationId).
@@ -60573,6 +60689,8 @@ func (c *ClientWithResponses) ReplicationProtectionIntentsCreateWithBodyWithResp
 }
 
 // ReplicationProtectionIntentsCreateWithResponse Ask that a machine be protected between two regions.
+//
+// A machine that is known, with an agent, is protected at once, or the request is refused. Any other is waited for: it is protected when it becomes known, and waitingFor says what is missing until then. Put again, the intent is tried again.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -53,13 +54,15 @@ func bindMachine(tx store.Tx, a *dr.Agent, now time.Time) error {
 		return &dr.Error{Code: dr.CodeConflict, Message: fmt.Sprintf("fabric %s has no container for machines", a.Fabric), PossibleCauses: "the fabric's kind finds its machines otherwise, or it was removed",
 			RecommendedAction: "create a registration key at an InMageRcm fabric"}
 	}
-	known, err := all[dr.ProtectableItem](tx, KindProtectable, under(a.Vault, a.Fabric))
+	p := dr.ProtectableItem{Vault: a.Vault, Fabric: a.Fabric, Container: containers[0].Name, FriendlyName: a.Hostname}
+	known, err := knownMachine(tx, under(a.Vault, a.Fabric), a.Machine)
 	if err != nil {
 		return err
 	}
-	p := dr.ProtectableItem{Vault: a.Vault, Fabric: a.Fabric, Container: containers[0].Name, FriendlyName: a.Hostname}
-	if i := slices.IndexFunc(known, func(k dr.ProtectableItem) bool { return sameMachine(k, a.Machine) }); i >= 0 {
-		p = known[i]
+	if known != "" {
+		if p, err = load[dr.ProtectableItem](tx, KindProtectable, known); err != nil {
+			return err
+		}
 		if err := retire(tx, &p, a, now); err != nil {
 			return err
 		}
@@ -79,14 +82,37 @@ func bindMachine(tx store.Tx, a *dr.Agent, now time.Time) error {
 	return save(tx, KindProtectable, fold(p.Vault, p.Fabric, p.Container, p.Name), &p, now)
 }
 
-// sameMachine tells whether a protectable item is the machine: by SMBIOS UUID once an agent had enrolled, else by the address or
-// name under which it was added.
-func sameMachine(p dr.ProtectableItem, m dr.Machine) bool {
+// likeness is what of a protectable item tells which machine it is.
+type likeness struct {
+	AgentID, Address, FriendlyName string
+	Observed                       json.RawMessage
+}
+
+// is tells whether a protectable item is the machine: by SMBIOS UUID once an agent had enrolled, else by the address or name under
+// which it was added.
+func (p *likeness) is(m dr.Machine) bool {
 	if p.AgentID != "" {
-		var old dr.Machine
+		var old struct{ ProductUUID string }
 		return json.Unmarshal(p.Observed, &old) == nil && old.ProductUUID != "" && strings.EqualFold(old.ProductUUID, m.ProductUUID)
 	}
 	return p.Address != "" && (slices.Contains(m.IPAddresses, p.Address) || strings.EqualFold(p.Address, m.Hostname)) || strings.EqualFold(p.FriendlyName, m.Hostname)
+}
+
+// knownMachine is the key of the first protectable item under prefix that is the machine, or empty.
+func knownMachine(tx store.Tx, prefix string, m dr.Machine) (found string, err error) {
+	enough := errors.New("enough")
+	err = tx.List(KindProtectable, prefix, "", 0, func(key string, _ int64, decode func(any) error) error {
+		var p likeness
+		if err := decode(&p); err != nil || !p.is(m) {
+			return err
+		}
+		found = key
+		return enough
+	})
+	if errors.Is(err, enough) {
+		err = nil
+	}
+	return found, err
 }
 
 // retire hands what an earlier agent of the machine had to the new one.

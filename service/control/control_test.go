@@ -414,6 +414,19 @@ func TestPointsAreIndexedAndForgotten(t *testing.T) {
 	if p, err := f.Point(t.Context(), item, strings.ToUpper(page.Items[0].ID)); err != nil || p.Ref() != page.Items[0].Ref() {
 		t.Errorf("got %+v, %v, want the point by its GUID", p, err)
 	}
+	lost := []dr.PointRef{{Generation: 1, Sequence: 2}, {Generation: 3, Sequence: 1}} // the second was never known
+	for range 2 {
+		if err := f.RecordDamage(t.Context(), f.vault, v.Item.ID, lost); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if page, err := f.Points(t.Context(), item, control.Paging{}); err != nil || len(page.Items) != 2 {
+		t.Errorf("got %+v, %v, want the two points that are whole", page, err)
+	}
+	events, err := f.Events(t.Context(), f.vault, control.EventFilter{Severity: string(dr.SeverityCritical)}, control.Paging{})
+	if err != nil || len(events.Items) != 1 || len(events.Items[0].HealthErrors) != 1 || events.Items[0].HealthErrors[0].Code != "RecoveryPointDamaged" {
+		t.Errorf("got %+v, %v, want one critical event of the one point", events, err)
+	}
 	if err := f.RecordPoints(t.Context(), f.vault, v.Item.ID, all[2:], true); err != nil {
 		t.Fatal(err)
 	}

@@ -28,6 +28,7 @@ const (
 	KindRecoveryPlan    store.Kind = "recoveryPlan"    // v/name
 	KindMapping         store.Kind = "mapping"         // v/fabric/container/name
 	KindItem            store.Kind = "item"            // v/fabric/container/name
+	KindItemCount       store.Kind = "itemCount"       // v/fabric/container/part -> number of items
 	KindItemKey         store.Kind = "itemKey"         // item ID -> key of the item
 	KindAgentItem       store.Kind = "agentItem"       // agent/item ID -> key of the item
 	KindGroupItem       store.Kind = "groupItem"       // v/group/item ID -> key of the item, which may be in another group by now
@@ -53,6 +54,7 @@ const (
 	KindAlertSetting          store.Kind = "alertSetting"          // v/name
 	KindAlert                 store.Kind = "alert"                 // event ID, oldest first, while somebody is to be told
 	KindIntent                store.Kind = "intent"                // v/name
+	KindWaitingIntent         store.Kind = "waitingIntent"         // v/name, while an intent waits for its machine
 	KindVaultExtended         store.Kind = "vaultExtendedInfo"     // v/
 	KindVaultCredential       store.Kind = "vaultCredential"       // v/name
 )
@@ -60,8 +62,8 @@ const (
 // belowFabric are the kinds that vanish with their fabric, belowVault those that vanish with their vault besides what the vault's
 // removal names.
 var (
-	belowFabric = []store.Kind{KindVCenter, KindNetworkMapping, KindNetwork, KindLogicalNetwork, KindStorageMapping, KindStorageClassification}
-	belowVault  = []store.Kind{KindAlertSetting, KindIntent, KindVaultExtended, KindVaultCredential, KindJobState, KindGroupItem}
+	belowFabric = []store.Kind{KindVCenter, KindNetworkMapping, KindNetwork, KindLogicalNetwork, KindStorageMapping, KindStorageClassification, KindItemCount}
+	belowVault  = []store.Kind{KindAlertSetting, KindIntent, KindWaitingIntent, KindVaultExtended, KindVaultCredential, KindJobState, KindItemCount, KindGroupItem}
 )
 
 // resource is what embeds dr.Meta.
@@ -143,6 +145,22 @@ func all[T any, P resource[T]](tx store.Tx, kind store.Kind, prefix string) ([]T
 		return nil
 	})
 	return out, err
+}
+
+type visitor func(key string, version int64, decode func(any) error) error
+
+// inSteps lists like store.Tx without a limit, for a fn that may have enough soon: it reads ahead so many documents at first, and
+// more the longer it goes on.
+func inSteps(tx store.Tx, kind store.Kind, prefix, after string, ahead int, fn visitor) error {
+	for ; ; ahead = min(2*ahead, scanned) {
+		n := 0
+		if err := tx.List(kind, prefix, after, ahead, func(key string, version int64, decode func(any) error) error {
+			n, after = n+1, key
+			return fn(key, version, decode)
+		}); err != nil || n < ahead {
+			return err
+		}
+	}
 }
 
 // some tells whether anything is under prefix.
@@ -256,6 +274,9 @@ func SaveItem(tx store.Tx, it *dr.Item, now time.Time) error {
 	if !isNew {
 		return nil
 	}
+	if err := countItem(tx, it, 1); err != nil {
+		return err
+	}
 	if _, err := tx.Put(KindItemKey, string(it.ID), -1, key); err != nil {
 		return err
 	}
@@ -274,10 +295,18 @@ func DeleteItem(tx store.Tx, it *dr.Item, now time.Time) error {
 			return err
 		}
 	}
+	switch err := tx.Delete(KindItem, itemRef(it).itemKey(), -1); {
+	case err == nil:
+		if err := countItem(tx, it, -1); err != nil {
+			return err
+		}
+	case !errors.Is(err, store.ErrNotFound):
+		return err
+	}
 	for _, d := range []struct {
 		kind store.Kind
 		key  string
-	}{{KindItem, itemRef(it).itemKey()}, {KindItemKey, string(it.ID)}, {KindAgentItem, it.AgentID + "/" + string(it.ID)}, {KindGroupItem, groupKey(it)}, {KindObserved, string(it.ID)}} {
+	}{{KindItemKey, string(it.ID)}, {KindAgentItem, it.AgentID + "/" + string(it.ID)}, {KindGroupItem, groupKey(it)}, {KindObserved, string(it.ID)}} {
 		if err := tx.Delete(d.kind, d.key, -1); err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
@@ -362,11 +391,11 @@ func LoadPointByID(tx store.Tx, id dr.ItemID, guid string) (dr.Point, error) {
 // NewestPoint returns the newest point of an item that accept takes (nil: any).
 func NewestPoint(tx store.Tx, id dr.ItemID, accept func(dr.Point) bool) (*dr.Point, error) {
 	var found *dr.Point
-	stop, limit := errors.New("found"), 0
+	stop, ahead := errors.New("found"), 16
 	if accept == nil {
-		limit = 1
+		ahead = 1
 	}
-	err := tx.List(KindPoint, string(id)+"/", "", limit, func(_ string, _ int64, decode func(any) error) error {
+	err := inSteps(tx, KindPoint, string(id)+"/", "", ahead, func(_ string, _ int64, decode func(any) error) error {
 		var p dr.Point
 		if err := decode(&p); err != nil {
 			return err

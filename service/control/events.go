@@ -68,25 +68,29 @@ func (s *Service) Event(ctx context.Context, vaultID, name string) (e dr.Event, 
 func (s *Service) VaultHealth(ctx context.Context, vaultID string) (out VaultHealth, err error) {
 	err = s.store.View(ctx, func(tx store.Tx) error {
 		out = VaultHealth{Errors: []dr.HealthError{}, Items: summary(), Fabrics: summary(), Containers: summary()}
-		items, err := all[dr.Item](tx, KindItem, vaultID+"/")
-		if err != nil {
-			return err
-		}
 		now := s.now()
-		for i := range items {
-			e, err := EvidenceFor(tx, &items[i])
+		policies := map[string]dr.Policy{}
+		if err := tx.List(KindItem, vaultID+"/", "", 0, func(_ string, _ int64, decode func(any) error) error {
+			var it dr.Item
+			if err := decode(&it); err != nil {
+				return err
+			}
+			e, err := evidence(tx, &it, policies)
 			if err != nil {
 				return err
 			}
 			health, errs := dr.Judge(e, now)
-			out.Items.add(health, errs, "replicationProtectedItems", items[i].CorrelationID)
+			out.Items.add(health, errs, "replicationProtectedItems", it.CorrelationID)
+			return nil
+		}); err != nil {
+			return err
 		}
 		fabrics, err := all[dr.Fabric](tx, KindFabric, vaultID+"/")
 		if err != nil {
 			return err
 		}
 		for _, f := range fabrics {
-			v, err := s.fabricView(tx, f)
+			v, err := s.fabricParts(tx, f)
 			if err != nil {
 				return err
 			}

@@ -106,12 +106,31 @@ func mapped[T, V any, P resource[T]](tx store.Tx, kind store.Kind, prefix string
 }
 
 func (s *Service) fabricView(tx store.Tx, f dr.Fabric) (FabricView, error) {
+	v, err := s.fabricParts(tx, f)
+	if err != nil {
+		return v, err
+	}
+	if v.Items, err = countedItems(tx, under(f.Vault, f.Name)); err != nil {
+		return v, err
+	}
+	err = tx.List(KindAgent, "", "", 0, func(_ string, _ int64, decode func(any) error) error {
+		var a dr.Agent
+		if err := decode(&a); err != nil {
+			return err
+		}
+		if a.Vault == f.Vault && fold(a.Fabric) == fold(f.Name) && !a.Unregistered {
+			v.Agents = append(v.Agents, a)
+		}
+		return nil
+	})
+	return v, err
+}
+
+// fabricParts is the view of a fabric as far as its health goes.
+func (s *Service) fabricParts(tx store.Tx, f dr.Fabric) (FabricView, error) {
 	v := FabricView{Fabric: f, Health: dr.HealthNormal, Errors: []dr.HealthError{}}
 	var err error
 	if v.Providers, err = all[dr.Provider](tx, KindProvider, under(f.Vault, f.Name)); err != nil {
-		return v, err
-	}
-	if v.Items, err = count(tx, KindItem, under(f.Vault, f.Name), 0); err != nil {
 		return v, err
 	}
 	reps, err := LoadReplicators(tx)
@@ -132,15 +151,6 @@ func (s *Service) fabricView(tx store.Tx, f dr.Fabric) (FabricView, error) {
 		if now.Sub(r.LastHeartbeat) > dr.HeartbeatLimit {
 			v.Health = dr.HealthCritical
 			v.Errors = append(v.Errors, replicatorDown(r, now))
-		}
-	}
-	agents, err := all[dr.Agent](tx, KindAgent, "")
-	if err != nil {
-		return v, err
-	}
-	for _, a := range agents {
-		if a.Vault == f.Vault && fold(a.Fabric) == fold(f.Name) && !a.Unregistered {
-			v.Agents = append(v.Agents, a)
 		}
 	}
 	return v, nil
@@ -271,7 +281,7 @@ func containerView(tx store.Tx, c dr.Container) (ContainerView, error) {
 	if v.Fabric, err = load[dr.Fabric](tx, KindFabric, fold(c.Vault, c.Fabric)); err != nil {
 		return v, err
 	}
-	if v.Items, err = count(tx, KindItem, under(c.Vault, c.Fabric, c.Name), 0); err != nil {
+	if v.Items, err = countedItems(tx, under(c.Vault, c.Fabric, c.Name)); err != nil {
 		return v, err
 	}
 	v.Paired, err = some(tx, KindMapping, under(c.Vault, c.Fabric, c.Name))

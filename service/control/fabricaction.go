@@ -24,13 +24,15 @@ func fabricTarget(ref Ref) target {
 	return target{kind: "Server", name: ref.Fabric, path: ref.fabricPath(), id: dr.NamedGUID("fabric", ref.Vault, fold(ref.Fabric))}
 }
 
-// MigrateToAad records that a fabric was asked to move to a directory. Its parts prove themselves with certificates, so there is
-// nothing to move.
+// MigrateToAad refuses: there is no directory to move a fabric to.
 func (s *Service) MigrateToAad(ctx context.Context, ref Ref) (string, error) {
-	t := fabricTarget(ref)
-	return s.atOnce(ctx, ref.Vault, job.PlanMigrateToAad, t, func(tx store.Tx, _ time.Time) error {
-		_, err := load[dr.Fabric](tx, KindFabric, fold(ref.Vault, ref.Fabric))
-		return err
+	return "", s.store.View(ctx, func(tx store.Tx) error {
+		f, err := load[dr.Fabric](tx, KindFabric, fold(ref.Vault, ref.Fabric))
+		if err != nil {
+			return err
+		}
+		return &dr.Error{Code: dr.CodeUnimplemented, Message: fmt.Sprintf("fabric %s cannot be moved to a directory", f.Name), PossibleCauses: "this server knows no directory: parts of a site prove themselves with certificates of its own authority",
+			RecommendedAction: "leave it as it is; agents and replicators renew their certificates by themselves"}
 	})
 }
 

@@ -3,8 +3,10 @@ package control
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/lifeboat-dr/lifeboat/service/dr"
 	"github.com/lifeboat-dr/lifeboat/service/job"
@@ -25,78 +27,128 @@ type IntentView struct {
 	JobState job.State // NotStarted while there is no job
 }
 
-// PutIntent keeps the wish that a machine be protected between two regions, and protects it when the machine is known. Put again,
-// it tries again.
+// PutIntent keeps the wish that a machine be protected between two regions, and protects it when the machine is known; KeepIntents
+// does so when it becomes known. Put again, it tries again.
 func (s *Service) PutIntent(ctx context.Context, vaultID, name string, in IntentInput) (v IntentView, err error) {
 	if err := checkName("protection intent", name); err != nil {
 		return v, err
 	}
-	var ref Ref
-	var enable EnableInput
-	err = s.store.View(ctx, func(tx store.Tx) error {
-		ref, enable, err = planIntent(tx, vaultID, name, in)
-		return err
-	})
-	if err != nil {
+	wish := dr.Intent{Meta: dr.Meta{Name: name}, Vault: vaultID, Machine: lastSegment(in.Machine), Input: in.Input, Wanted: in.Machine, PrimaryLocation: in.PrimaryLocation,
+		RecoveryLocation: in.RecoveryLocation, Policy: in.Policy}
+	if err := s.pursue(ctx, &wish, known{}); err != nil {
 		return v, err
 	}
-	protectedBy := ""
-	if ref.Container != "" {
-		if protectedBy, err = s.Enable(ctx, ref, enable); err != nil {
-			return v, err
-		}
-	}
 	err = s.store.Update(ctx, func(tx store.Tx) error {
-		i, _, err := find[dr.Intent](tx, KindIntent, fold(vaultID, name))
+		i, ok, err := find[dr.Intent](tx, KindIntent, fold(vaultID, name))
 		if err != nil {
 			return err
 		}
-		i.Name, i.Vault, i.Input, i.Machine = or(i.Name, name), vaultID, in.Input, lastSegment(in.Machine)
-		if protectedBy != "" {
-			it, err := load[dr.Item](tx, KindItem, ref.itemKey())
-			if err != nil {
-				return err
-			}
-			i.Item, i.Job, i.Machine = it.ID, protectedBy, it.FriendlyName
+		now := wish
+		if ok {
+			now.Meta = i.Meta
+			now.Item, now.Job = dr.ItemID(or(string(now.Item), string(i.Item))), or(now.Job, i.Job)
 		}
-		if err := save(tx, KindIntent, fold(vaultID, name), &i, s.now()); err != nil {
+		if now.Item != "" {
+			now.Waiting = ""
+		}
+		if err := saveIntent(tx, &now, s.now()); err != nil {
 			return err
 		}
-		v, err = intentView(tx, i)
+		v, err = intentView(tx, now)
 		return err
 	})
 	return v, err
 }
 
-// planIntent finds what an intent names. Without a container in the answer the machine is not known yet.
-func planIntent(tx store.Tx, vaultID, name string, in IntentInput) (Ref, EnableInput, error) {
-	primary, err := region(tx, vaultID, "primaryLocation", in.PrimaryLocation)
-	if err != nil {
-		return Ref{}, EnableInput{}, err
+// saveIntent saves an intent, under those that wait as long as it does.
+func saveIntent(tx store.Tx, i *dr.Intent, now time.Time) error {
+	key := fold(i.Vault, i.Name)
+	if err := save(tx, KindIntent, key, i, now); err != nil {
+		return err
 	}
-	recovery, err := region(tx, vaultID, "recoveryLocation", in.RecoveryLocation)
+	if i.Item == "" {
+		_, err := tx.Put(KindWaitingIntent, key, -1, struct{}{})
+		return err
+	}
+	if err := tx.Delete(KindWaitingIntent, key, -1); err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	return nil
+}
+
+// pursue protects the machine that an intent names, if it is known, and records in the intent what came of it. What stands in the
+// way of protecting a machine that is known is an error.
+func (s *Service) pursue(ctx context.Context, i *dr.Intent, k known) error {
+	var ref Ref
+	var enable EnableInput
+	err := s.store.View(ctx, func(tx store.Tx) (err error) {
+		ref, enable, i.Waiting, err = planIntent(tx, i, k)
+		return err
+	})
+	if err != nil || ref.Container == "" {
+		return err
+	}
+	job, err := s.Enable(ctx, ref, enable)
 	if err != nil {
-		return Ref{}, EnableInput{}, err
+		return err
+	}
+	return s.store.View(ctx, func(tx store.Tx) error {
+		it, err := load[dr.Item](tx, KindItem, ref.itemKey())
+		i.Item, i.Job, i.Machine, i.Waiting = it.ID, job, it.FriendlyName, ""
+		return err
+	})
+}
+
+// known are the machines of fabrics, by fabric and then by what an intent may call them, as far as they were looked up.
+type known map[string]map[string]dr.ProtectableItem
+
+func (k known) machine(tx store.Tx, f dr.Fabric, name string) (dr.ProtectableItem, bool, error) {
+	fabric := under(f.Vault, f.Name)
+	if k[fabric] == nil {
+		machines, err := all[dr.ProtectableItem](tx, KindProtectable, fabric)
+		if err != nil {
+			return dr.ProtectableItem{}, false, err
+		}
+		k[fabric] = map[string]dr.ProtectableItem{}
+		for _, m := range machines {
+			for _, n := range []string{m.Name, m.FriendlyName} {
+				if old, ok := k[fabric][strings.ToLower(n)]; !ok || old.AgentID == "" {
+					k[fabric][strings.ToLower(n)] = m
+				}
+			}
+		}
+	}
+	m, ok := k[fabric][strings.ToLower(name)]
+	return m, ok, nil
+}
+
+// planIntent finds what an intent names. Without a container in the answer the machine is waited for, and waiting says why.
+func planIntent(tx store.Tx, i *dr.Intent, k known) (ref Ref, in EnableInput, waiting string, err error) {
+	primary, err := region(tx, i.Vault, "primaryLocation", i.PrimaryLocation)
+	if err != nil {
+		return ref, in, "", err
+	}
+	recovery, err := region(tx, i.Vault, "recoveryLocation", i.RecoveryLocation)
+	if err != nil {
+		return ref, in, "", err
 	}
 	if primary.ID == recovery.ID {
-		return Ref{}, EnableInput{}, &dr.Error{Code: dr.CodeInvalid, Message: fmt.Sprintf("%s is on both sides", in.PrimaryLocation), PossibleCauses: "a machine is protected to another site", RecommendedAction: "name another region in recoveryLocation"}
+		return ref, in, "", &dr.Error{Code: dr.CodeInvalid, Message: fmt.Sprintf("%s is on both sides", i.PrimaryLocation), PossibleCauses: "a machine is protected to another site", RecommendedAction: "name another region in recoveryLocation"}
 	}
-	machines, err := all[dr.ProtectableItem](tx, KindProtectable, under(vaultID, primary.Name))
+	m, ok, err := k.machine(tx, primary, lastSegment(i.Wanted))
+	switch {
+	case err != nil:
+		return ref, in, "", err
+	case !ok:
+		return ref, in, fmt.Sprintf("fabric %s of %s knows no machine %s yet: enrol an agent there", primary.Name, i.PrimaryLocation, lastSegment(i.Wanted)), nil
+	case m.AgentID == "":
+		return ref, in, fmt.Sprintf("no agent has enrolled from machine %s yet", m.FriendlyName), nil
+	}
+	policy, err := intentPolicy(tx, m, i.Policy)
 	if err != nil {
-		return Ref{}, EnableInput{}, err
+		return ref, in, "", err
 	}
-	wanted := lastSegment(in.Machine)
-	for _, m := range machines {
-		if !strings.EqualFold(m.Name, wanted) && !strings.EqualFold(m.FriendlyName, wanted) || m.AgentID == "" {
-			continue
-		}
-		policy, err := intentPolicy(tx, m, in.Policy)
-		if err != nil {
-			return Ref{}, EnableInput{}, err
-		}
-		return Ref{Vault: vaultID, Fabric: m.Fabric, Container: m.Container, Name: name}, EnableInput{PolicyID: policy, ProtectableItemID: m.Name, ProviderInput: in.Input}, nil
-	}
-	return Ref{}, EnableInput{}, nil
+	return Ref{Vault: i.Vault, Fabric: m.Fabric, Container: m.Container, Name: i.Name}, EnableInput{PolicyID: policy, ProtectableItemID: m.Name, ProviderInput: i.Input}, "", nil
 }
 
 // region finds the fabric that stands for a location.

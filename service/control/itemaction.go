@@ -28,22 +28,6 @@ type ApplianceInput struct {
 	ProviderInput json.RawMessage
 }
 
-// AddDisks refuses: the point log of a generation holds the disks it was opened with, and nothing reopens it with more yet.
-func (s *Service) AddDisks(ctx context.Context, ref Ref, in json.RawMessage) (string, error) {
-	return "", s.refuseAction(ctx, ref, "addDisks", in, []dr.ProviderType{dr.ProviderInMageRcm, dr.ProviderA2A}, &dr.Error{
-		Message:           "disks cannot be added to a machine that replicates",
-		PossibleCauses:    "the log of recovery points holds the disks with which replication began; opening it with more disks is missing in this version",
-		RecommendedAction: "remove the protected item and enable it again with the disks in disksToInclude"})
-}
-
-// RemoveDisks refuses for the same reason as AddDisks.
-func (s *Service) RemoveDisks(ctx context.Context, ref Ref, in json.RawMessage) (string, error) {
-	return "", s.refuseAction(ctx, ref, "removeDisks", in, []dr.ProviderType{dr.ProviderA2A}, &dr.Error{
-		Message:           "disks cannot be taken from a machine that replicates",
-		PossibleCauses:    "the log of recovery points holds the disks with which replication began; opening it with fewer disks is missing in this version",
-		RecommendedAction: "remove the protected item and enable it again with the disks in disksToInclude"})
-}
-
 // SwitchProvider refuses: there is no machine of the classic provider that could be handed over.
 func (s *Service) SwitchProvider(ctx context.Context, ref Ref, in ProviderSwitch) (string, error) {
 	return "", s.refuseAction(ctx, ref, "switchProvider", in.ProviderInput, []dr.ProviderType{dr.ProviderInMageAzureV2}, &dr.Error{

@@ -17,6 +17,7 @@ func (s *Service) Item(ctx context.Context, ref Ref) (v ItemView, err error) {
 			return err
 		}
 		v, err = s.itemView(newItemReader(tx), it)
+		shown(ctx, v.RPOAt, v.until)
 		return err
 	})
 	return v, err
@@ -146,21 +147,15 @@ func (s *Service) itemView(r *itemReader, it dr.Item) (ItemView, error) {
 			return v, err
 		}
 	}
-	e := dr.Evidence{Item: &it}
-	if e.Policy, err = once(r.policies, fold(it.Vault, it.PolicyName), func() (dr.Policy, error) { return LoadPolicy(tx, it.Vault, it.PolicyName) }); err != nil {
-		return v, err
-	}
-	if e.Observed, err = LoadObserved(tx, it.ID); err != nil {
-		return v, err
-	}
-	if err := newestPoints(tx, &e); err != nil {
+	e, err := evidence(tx, &it, r.policies)
+	if err != nil {
 		return v, err
 	}
 	v.Policy, v.Observed, v.LatestPoint = e.Policy, e.Observed, e.Newest
 	now := s.now()
 	v.Health, v.HealthErrors = dr.Judge(e, now)
 	v.RPO, v.RPOValid = dr.RPOLag(e, now)
-	v.RPOAt = now
+	v.RPOAt, v.until = now, dr.JudgedUntil(e, now)
 	if !it.FailoverPoint.IsZero() {
 		v.FailoverPointID = dr.PointID(it.ID, it.FailoverPoint)
 	}
@@ -182,11 +177,6 @@ func (s *Service) itemView(r *itemReader, it dr.Item) (ItemView, error) {
 				v.UnprotectedDisks = append(v.UnprotectedDisks, d)
 			}
 		}
-	}
-	if p, ok, err := find[dr.ProtectableItem](tx, KindProtectable, fold(it.Vault, it.Fabric, it.Container, it.ProtectableItem)); err != nil {
-		return v, err
-	} else if ok {
-		v.Protectable = &p
 	}
 	v.ProcessServer, err = r.processServer(&it)
 	return v, err
@@ -216,9 +206,13 @@ func (r *itemReader) processServer(it *dr.Item) (*dr.Replicator, error) {
 
 // EvidenceFor collects what an item's health is judged on.
 func EvidenceFor(tx store.Tx, it *dr.Item) (dr.Evidence, error) {
-	e := dr.Evidence{Item: it}
-	var err error
-	if e.Policy, err = LoadPolicy(tx, it.Vault, it.PolicyName); err != nil {
+	return evidence(tx, it, map[string]dr.Policy{})
+}
+
+// evidence is EvidenceFor with the policies that are known.
+func evidence(tx store.Tx, it *dr.Item, policies map[string]dr.Policy) (e dr.Evidence, err error) {
+	e.Item = it
+	if e.Policy, err = once(policies, fold(it.Vault, it.PolicyName), func() (dr.Policy, error) { return LoadPolicy(tx, it.Vault, it.PolicyName) }); err != nil {
 		return e, err
 	}
 	if e.Observed, err = LoadObserved(tx, it.ID); err != nil {

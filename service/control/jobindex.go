@@ -99,8 +99,9 @@ func keyAt(t time.Time) string {
 	return newestFirst(h[:8] + "-" + h[8:])
 }
 
-// walkJobs calls fn for a vault's jobs that a filter may take, newest first, behind the key after, until fn says stop.
-func walkJobs(tx store.Tx, vault string, f JobFilter, after string, fn func(key string, j *job.Job) (stop bool, err error)) error {
+// walkJobs calls fn for a vault's jobs that a filter may take, newest first, behind the key after, until fn says stop. It reads
+// ahead so many at first, and more the longer it goes on.
+func walkJobs(tx store.Tx, vault string, f JobFilter, after string, ahead int, fn func(key string, j *job.Job) (stop bool, err error)) error {
 	from, to := f.span()
 	after = max(after, from)
 	enough := errors.New("enough")
@@ -119,25 +120,29 @@ func walkJobs(tx store.Tx, vault string, f JobFilter, after string, fn func(key 
 		}
 		return err
 	}
-	var err error
-	if len(f.States) == 0 {
-		prefix := vault + "/"
-		err = tx.List(KindJob, prefix, prefix+after, 0, func(key string, version int64, decode func(any) error) error {
-			return visit(strings.TrimPrefix(key, prefix), version, decode)
-		})
-	} else {
-		err = walkStates(tx, vault, f.States, after, visit)
+	walk := walkAll
+	if len(f.States) > 0 {
+		walk = func(tx store.Tx, vault, after string, ahead int, visit visitor) error {
+			return walkStates(tx, vault, f.States, after, ahead, visit)
+		}
 	}
+	err := walk(tx, vault, after, ahead, visit)
 	if errors.Is(err, enough) {
 		return nil
 	}
 	return err
 }
 
+func walkAll(tx store.Tx, vault, after string, ahead int, visit visitor) error {
+	prefix := vault + "/"
+	return inSteps(tx, KindJob, prefix, prefix+after, ahead, func(key string, version int64, decode func(any) error) error {
+		return visit(strings.TrimPrefix(key, prefix), version, decode)
+	})
+}
+
 // walkStates merges the indexes of some states.
-func walkStates(tx store.Tx, vault string, states []job.State, after string, visit func(string, int64, func(any) error) error) error {
-	const ahead = 64
-	for {
+func walkStates(tx store.Tx, vault string, states []job.State, after string, ahead int, visit visitor) error {
+	for ; ; ahead = min(2*ahead, scanned) {
 		var keys []string
 		reach := "" // up to here the keys of all states were read; empty: to the end
 		for _, s := range states {

@@ -16,10 +16,11 @@ import (
 type Request struct {
 	Point        dr.PointRef // chosen point; zero: by PointChoice
 	PointChoice  PointChoice
-	Shutdown     bool   // try to shut the source down first
-	NoNetwork    bool   // start without an adapter
-	Network      string // ARM id of the network as sent
-	MasterTarget string // replicator ID
+	Shutdown     bool      // try to shut the source down first
+	NoNetwork    bool      // start without an adapter
+	Network      string    // ARM id of the network as sent
+	Disks        []dr.Disk `json:",omitempty"` // to be added or removed; of a machine with a driver, their ids
+	MasterTarget string    // replicator ID
 	Datastore    string
 	Policy       string // policy name of the next leg
 	Comments     string
@@ -182,7 +183,7 @@ func endItemJob(tx store.Tx, j *job.Job, it *dr.Item, now time.Time) error {
 	case !pending:
 		return nil
 	case j.UndoOf != "":
-		sig.Kind = dr.Undone
+		sig.Kind, sig.Halted = dr.Undone, it.Fenced
 	case j.State != job.Succeeded:
 		sig.Kind = dr.Failed
 		if plan := job.PlanByName(j.Plan); plan.Undo != "" && started(j) {

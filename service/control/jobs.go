@@ -29,7 +29,7 @@ func (s *Service) jobPage(tx store.Tx, vaultID string, f JobFilter, p Paging) (P
 		return s.jobNamed(tx, vaultID, f, p)
 	}
 	seen, last := 0, ""
-	err := walkJobs(tx, vaultID, f, p.After, func(key string, j *job.Job) (bool, error) {
+	err := walkJobs(tx, vaultID, f, p.After, p.limit()+1, func(key string, j *job.Job) (bool, error) {
 		takes := f.takes(j)
 		if seen == scanned || takes && len(out.Items) == p.limit() {
 			out.Next = last

@@ -81,7 +81,11 @@ func (s *Service) RecordPoints(ctx context.Context, vaultID string, item dr.Item
 		if err := noticeFirstPoint(tx, &it, now); err != nil {
 			return err
 		}
-		if it.State == before {
+		seeded, err := noticeSeeds(tx, &it, points, now)
+		if err != nil {
+			return err
+		}
+		if it.State == before && !seeded {
 			return nil
 		}
 		return SaveItem(tx, &it, now)
@@ -129,14 +133,72 @@ func forgetOthers(tx store.Tx, item dr.ItemID, points []dr.Point, now time.Time)
 		if newer && now.Sub(p.Time) < lateList {
 			return nil
 		}
-		if err := tx.Delete(KindPoint, key, -1); err != nil {
+		return forgetPoint(tx, item, p)
+	})
+}
+
+func forgetPoint(tx store.Tx, item dr.ItemID, p dr.Point) error {
+	if err := tx.Delete(KindPoint, pointKey(item, p.Ref()), -1); err != nil {
+		return err
+	}
+	if err := tx.Delete(KindPointID, string(item)+"/"+p.ID, -1); err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	return nil
+}
+
+// RecordDamage takes points whose entries in the bucket do not verify any more out of the index, with a critical event for each:
+// nobody can recover from them. Places that the index does not know are not spoken of.
+func (s *Service) RecordDamage(ctx context.Context, vaultID string, item dr.ItemID, places []dr.PointRef) error {
+	if len(places) == 0 {
+		return nil
+	}
+	return s.store.Update(ctx, func(tx store.Tx) error {
+		it, err := LoadItem(tx, item)
+		if dr.CodeOf(err) == dr.CodeNotFound || err == nil && it.Vault != vaultID {
+			return nil // RecordPoints, which follows, refuses another vault's
+		}
+		if err != nil {
 			return err
 		}
-		if err := tx.Delete(KindPointID, string(item)+"/"+p.ID, -1); err != nil && !errors.Is(err, store.ErrNotFound) {
-			return err
+		for _, r := range places {
+			p, ok, err := LoadPoint(tx, item, r)
+			if err != nil {
+				return err
+			}
+			if !ok {
+				continue
+			}
+			if err := forgetPoint(tx, item, p); err != nil {
+				return err
+			}
+			text := fmt.Sprintf("The recovery point of %s of %s is lost: its entry in the bucket does not verify", it.FriendlyName, p.Time.UTC().Format(time.DateTime))
+			e := ItemEvent(&it, "PointDamaged", dr.SeverityCritical, text)
+			e.HealthErrors = []dr.HealthError{{ID: dr.NamedGUID("health", p.ID), Code: "RecoveryPointDamaged", Level: dr.LevelError, Category: dr.CategoryReplication, Message: text, Summary: text, Created: s.now(),
+				PossibleCauses:    "the bucket returned bytes other than those that were stored, or somebody changed them",
+				RecommendedAction: "keep the bucket as it is for examination, verify the points before and after it, and use one of those", Source: "Replicator", EntityID: string(it.ID)}}
+			if err := SaveEvent(tx, &e, s.now()); err != nil {
+				return err
+			}
 		}
 		return nil
 	})
+}
+
+// noticeSeeds sees that added disks are in a point of the running generation, and so have their first copy. The caller saves the item.
+func noticeSeeds(tx store.Tx, it *dr.Item, points []dr.Point, now time.Time) (changed bool, err error) {
+	for i := range it.Disks {
+		d := &it.Disks[i]
+		if !d.Seeding || !slices.ContainsFunc(points, func(p dr.Point) bool { return p.Generation == it.Generation && slices.Contains(p.Disks, d.ID) }) {
+			continue
+		}
+		d.Seeding, changed = false, true
+		e := ItemEvent(it, "DiskProtected", dr.SeverityOK, fmt.Sprintf("Disk %s of %s is in a recovery point", d.ID, it.FriendlyName))
+		if err := SaveEvent(tx, &e, now); err != nil {
+			return changed, err
+		}
+	}
+	return changed, nil
 }
 
 // noticeFirstPoint makes the item Protected when its running generation holds a point. The caller saves the item.

@@ -44,7 +44,7 @@ func (s *Service) providerView(tx store.Tx, p dr.Provider) (ProviderView, error)
 	if v.Fabric, err = load[dr.Fabric](tx, KindFabric, fold(p.Vault, p.Fabric)); err != nil {
 		return v, err
 	}
-	if v.Items, err = count(tx, KindItem, under(p.Vault, p.Fabric), 0); err != nil {
+	if v.Items, err = countedItems(tx, under(p.Vault, p.Fabric)); err != nil {
 		return v, err
 	}
 	if p.AgentID != "" {

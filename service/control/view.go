@@ -72,12 +72,12 @@ type ItemView struct {
 	TargetFabric    dr.Fabric
 	TargetContainer dr.Container
 	Agent           *dr.Agent
-	Protectable     *dr.ProtectableItem
 	LatestPoint     *dr.Point
 	// RPO is now minus the capture time of the newest point; Valid only when there is a point and the leg replicates.
 	RPO      time.Duration
 	RPOValid bool
 	RPOAt    time.Time
+	until    time.Time // what RPOAt, RPO and health tell may change then
 	// Health is Normal, Warning, Critical or None.
 	Health         string
 	FailoverHealth string

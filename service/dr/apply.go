@@ -22,7 +22,8 @@ const (
 )
 
 // Signal is what happened. Op and Job are set for the first three kinds, Leg only when an enable is requested. Driven tells that
-// there is a driver for the leg that the table does not know of.
+// there is a driver for the leg that the table does not know of. Halted tells, when something is undone, that the point log is closed
+// all the same.
 type Signal struct {
 	Kind   SignalKind
 	Op     Operation
@@ -30,6 +31,7 @@ type Signal struct {
 	Undo   string
 	Leg    LegName
 	Driven bool
+	Halted bool
 }
 
 // Apply is the state machine: what state follows from sig, or a refusal that leaves the state as it was. A signal that tells
@@ -85,6 +87,8 @@ func step(s State, sig Signal, now time.Time) (State, *Error) {
 			next.Leg, next.TestFailover, next.Resync = r.Leg, DrillNone, false
 		}
 		switch sig.Op {
+		case OpRepair:
+			next.Halted = false
 		case OpTestFailover:
 			next.TestFailover = DrillOpen
 		case OpTestCleanup:
@@ -102,7 +106,7 @@ func step(s State, sig Signal, now time.Time) (State, *Error) {
 		if s.PendingJob != sig.Job {
 			return s, nil
 		}
-		next.PendingJob = ""
+		next.PendingJob, next.Halted = "", sig.Halted
 	case SeedShipped:
 		if s.Phase == PhaseInitialReplication {
 			next.Phase = PhaseFirstPointPending
@@ -124,7 +128,7 @@ func step(s State, sig Signal, now time.Time) (State, *Error) {
 		next.Since = now
 	}
 	if !slices.Contains(replicating, next.Phase) {
-		next.Resync = false
+		next.Resync, next.Halted = false, false
 	}
 	return next, nil
 }
@@ -151,6 +155,10 @@ func request(s State, sig Signal, now time.Time) (State, *Error) {
 		if err := refuseDrill(sig.Op, s); err != nil {
 			return s, err
 		}
+		if !r.needed(s) {
+			return s, &Error{Code: CodeConflict, Message: fmt.Sprintf("%s is not needed", sig.Op), PossibleCauses: "replication goes on, and no disk has to be compared",
+				RecommendedAction: "nothing needs to be done; allowedOperations lists the operation when it is needed"}
+		}
 	}
 	next.PendingJob = sig.Job
 	if r.Begin != "" {
@@ -169,12 +177,15 @@ func refuseDrill(op Operation, s State) *Error {
 	case op == OpTestCleanup && !open:
 		return &Error{Code: CodeConflict, Message: "there is no test failover to clean up", PossibleCauses: "none was started, or it was cleaned up already",
 			RecommendedAction: "nothing needs to be done"}
-	case open && op != OpTestCleanup && op != OpUpdate && op != OpRepair:
+	case open && op != OpTestCleanup && op != OpUpdate:
 		return &Error{Code: CodeConflict, Message: fmt.Sprintf("%s cannot start: a test failover is open", op),
 			PossibleCauses: "the test machine has not been cleaned up", RecommendedAction: "call testFailoverCleanup, then try again"}
 	}
 	return nil
 }
+
+// needed tells whether s is one in which the rule's operation is good for something.
+func (r *Rule) needed(s State) bool { return !r.OnNeed || s.Resync || s.Halted }
 
 // refuse tells why op is not possible in s and where it would be.
 func (l *Leg) refuse(op Operation, s State) *Error {

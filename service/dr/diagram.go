@@ -13,8 +13,8 @@ func Diagram() string {
 	b.WriteString("Made from the table in `service/dr/table.go`; `go test ./docs -update` writes it again. Do not edit it by hand.\n\n")
 	b.WriteString("A state is (leg, phase, test failover, pending job). A leg is a provider type and a direction; reprotect moves a machine to another leg.\n")
 	b.WriteString("While a job runs the phase stays (but for enable), no other operation but purge is accepted, and `allowedOperations` is empty.\n")
-	b.WriteString("While a test failover is open only its cleanup, update, repair and purge are accepted. Remove (from every phase) and purge end in `removed` and are not drawn.\n")
-	b.WriteString("A repair is accepted wherever it is drawn, and listed in `allowedOperations` only where the tables below have it: clients are told to repair when it is needed, administrators may at any time.\n")
+	b.WriteString("While a test failover is open only its cleanup, update and purge are accepted. Remove (from every phase) and purge end in `removed` and are not drawn.\n")
+	b.WriteString("A repair is accepted where the tables below list it: while disks are compared because tracking was lost (resync), and when a failover that could not be undone left the point log closed; A2A takes it whenever it is protected. Disks are added and removed while the machine is protected; `allowedOperations` has no words for that.\n")
 	b.WriteString("A leg without a driver refuses every operation with `unimplemented`.\n")
 	for i := range Legs {
 		l := &Legs[i]

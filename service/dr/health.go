@@ -128,6 +128,32 @@ func RPOLag(e Evidence, now time.Time) (time.Duration, bool) {
 	return max(0, now.Sub(e.Newest.Time)), true
 }
 
+// JudgedUntil is when Judge and RPOLag, in whole seconds, may come to tell something else of evidence that stays as it is. It is
+// later than now, by a second at most.
+func JudgedUntil(e Evidence, now time.Time) time.Time {
+	until := now.Add(time.Second)
+	at := func(t time.Time) {
+		if t.After(now) && t.Before(until) {
+			until = t
+		}
+	}
+	const after = time.Nanosecond // what may last as long as a limit ends behind it
+	at(lastHeard(e).Add(HeartbeatLimit + after))
+	at(e.Observed.StrangerSeen.Add(HeartbeatLimit))
+	if lag, ok := RPOLag(e, now); ok {
+		whole := e.Newest.Time.Add(lag.Truncate(time.Second))
+		at(whole.Add(time.Second / 2)) // a breach tells the lag to the nearest second
+		at(whole.Add(time.Second))
+		at(e.Newest.Time.Add(e.Policy.RPOThreshold + after))
+	}
+	for _, since := range []*Point{e.NewestApp, {Time: e.Item.State.Since}} {
+		if since != nil {
+			at(since.Time.Add(2*e.Policy.AppConsistentEvery + after))
+		}
+	}
+	return until
+}
+
 // lastHeard is when the agent was heard last, or since when it should have been.
 func lastHeard(e Evidence) time.Time {
 	if e.Observed.LastHeartbeat.After(e.Item.State.Since) {

@@ -9,6 +9,10 @@ type Intent struct {
 	// Machine is the friendly name of the machine, or what the wish called it as long as it is not known.
 	Machine string
 	Input   json.RawMessage // providerSpecificDetails as sent
+	// What the input names: the machine, the regions and the policy (empty: the one that the machine's container is under).
+	Wanted, PrimaryLocation, RecoveryLocation, Policy string
+	// Waiting is why the machine is not protected yet; empty once it is.
+	Waiting string
 	// Item is the protected item that the wish led to; empty while it waits for the machine.
 	Item ItemID
 	Job  string // that protects the machine

@@ -73,6 +73,7 @@ type Item struct {
 	PlannedFailoverStatus  string // None, Succeeded, Failed, Cancelled, Unknown
 	ResyncSince            time.Time
 	SourceShutdownNote     string // what became of the attempt to shut the source down at the last failover
+	SourceMustStop         bool   // the last failover asked for the source's shutdown; see MustStop
 
 	LastFailover     time.Time
 	LastTestFailover time.Time
@@ -99,6 +100,12 @@ func (i *Item) MayShip(uuid string) bool {
 	return i.Generation > 0 && !i.Fenced && strings.EqualFold(uuid, i.ActiveUUID)
 }
 
+// MustStop tells whether the machine with that SMBIOS UUID shall shut itself down: it is the source, a replica runs in its place,
+// and the failover asked for the source's shutdown, which did not reach it then.
+func (i *Item) MustStop(uuid string) bool {
+	return i.SourceMustStop && strings.EqualFold(uuid, i.HomeUUID) && !strings.EqualFold(i.HomeUUID, i.ActiveUUID)
+}
+
 // Scenario is the operation that runs on a resource. The zero value means none.
 type Scenario struct {
 	Name    string
@@ -111,6 +118,10 @@ type Disk struct {
 	ID        string
 	SizeBytes int64
 	IsOSDisk  bool
+	// Seeding tells that the disk was added to a protected machine and no point has it yet.
+	Seeding bool `json:",omitempty"`
+	// Input is what the request that added the disk said about it; nil: the enable request did, if any.
+	Input json.RawMessage `json:",omitempty"`
 }
 
 // Hardware is what the machine looked like when last observed.
@@ -133,7 +144,9 @@ type Instance struct {
 	Replicator string // where it runs, as far as known
 	Address    string
 	Pinned     bool // its point is held for it
-	Started    time.Time
+	// Disks are those of its point, as far as its worker told.
+	Disks   []string `json:",omitempty"`
+	Started time.Time
 }
 
 // Observed is what the item's agent and replicators last told. It is kept apart from Item because it changes every few seconds

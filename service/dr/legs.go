@@ -23,13 +23,15 @@ const (
 	OpReprotect          Operation = "reProtect"
 	OpRepair             Operation = "repairReplication"
 	OpUpdate             Operation = "update"
+	OpAddDisks           Operation = "addDisks"
+	OpRemoveDisks        Operation = "removeDisks"
 	OpRemove             Operation = "remove"
 	OpPurge              Operation = "purge"
 )
 
 // Operations are all operations, in the order of a machine's life.
 var Operations = []Operation{OpEnable, OpTestFailover, OpTestCleanup, OpPlannedFailover, OpUnplannedFailover, OpApplyRecoveryPoint,
-	OpCommit, OpCancelFailover, OpReprotect, OpRepair, OpUpdate, OpRemove, OpPurge}
+	OpCommit, OpCancelFailover, OpReprotect, OpRepair, OpUpdate, OpAddDisks, OpRemoveDisks, OpRemove, OpPurge}
 
 // Phases of a leg. The comment says what the user may rely on.
 const (

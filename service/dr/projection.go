@@ -42,14 +42,14 @@ func Project(s State) Projection {
 }
 
 // allowed lists what may be asked for now. While a job runs nothing is listed; purge, update and enable are never listed, their
-// verbs being plain DELETE, PATCH and PUT.
+// verbs being plain DELETE, PATCH and PUT, and the wire has no words for adding and removing disks.
 func allowed(l *Leg, s State) []string {
 	words := []string{}
 	if s.PendingJob != "" {
 		return words
 	}
 	for _, r := range l.Rules {
-		if r.Word == "" || !slices.Contains(r.From, s.Phase) || r.OnResync && !s.Resync {
+		if r.Word == "" || !slices.Contains(r.From, s.Phase) || !r.needed(s) {
 			continue
 		}
 		if refuseDrill(r.Op, s) != nil || s.TestFailover == DrillOpen && r.Op != OpTestCleanup {

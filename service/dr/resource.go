@@ -154,6 +154,8 @@ type Point struct {
 	ChangedBytes int64
 	StoredBytes  int64
 	GroupID      string
+	// Disks are the ids of its disks, when it is reported; they are not kept.
+	Disks []string `json:"-"`
 	// Provider is that of the leg that made the point.
 	Provider ProviderType
 }

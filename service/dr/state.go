@@ -10,6 +10,7 @@ type State struct {
 	TestFailover TestFailover
 	PendingJob   string // at most one operation at a time
 	Resync       bool   // tracking was lost; the disks are being compared
+	Halted       bool   // a failover that did not complete left the point log closed: nothing replicates until a repair
 	// Since is when Phase was entered.
 	Since time.Time
 }

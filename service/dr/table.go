@@ -13,8 +13,8 @@ type Rule struct {
 	Leg   LegName // empty: the same leg
 	// Word is the operation's name in allowedOperations; empty: not listed.
 	Word string
-	// OnResync lists the operation only while the item needs it; it is accepted all the same.
-	OnResync bool
+	// OnNeed lists and accepts the operation only while the item needs it: in resynchronisation, or halted.
+	OnNeed bool
 }
 
 // Leg is a provider type and a direction, with everything that can happen in it.
@@ -89,15 +89,18 @@ func ending() []Rule {
 	}
 }
 
-// repair is accepted whenever the item replicates: an administrator who doubts a copy may have it compared, and one whose point
-// log a failed undo left closed has no other way. It is listed, which is what clients act on, while the item needs it; always lists
-// it whenever the item is protected, too (ref 6.4, 6.7, 6.10).
+// repair is for an item that needs it; always has it whenever the item is protected, too (ref 6.4, 6.7, 6.10).
 func repair(always bool) []Rule {
 	if !always {
-		return []Rule{{Op: OpRepair, From: replicating, Word: wordRepair, OnResync: true}}
+		return []Rule{{Op: OpRepair, From: replicating, Word: wordRepair, OnNeed: true}}
 	}
 	return []Rule{{Op: OpRepair, From: []Phase{PhaseProtected}, Word: wordRepair},
-		{Op: OpRepair, From: []Phase{PhaseInitialReplication, PhaseFirstPointPending}, Word: wordRepair, OnResync: true}}
+		{Op: OpRepair, From: []Phase{PhaseInitialReplication, PhaseFirstPointPending}, Word: wordRepair, OnNeed: true}}
+}
+
+// disks of a protected machine come and go (ref 6.3; that InMageRcm gives disks up is our extension).
+func disks() []Rule {
+	return []Rule{{Op: OpAddDisks, From: []Phase{PhaseProtected}}, {Op: OpRemoveDisks, From: []Phase{PhaseProtected}}}
 }
 
 func update() Rule { return Rule{Op: OpUpdate, From: slices.Concat(replicating, failedOver)} }
@@ -152,7 +155,7 @@ var Legs = []Leg{
 		Rules: rules(enable(), drill(), unplanned(), changePit(PhaseUnplannedPending),
 			// An uncommitted failover is committed by the reprotect.
 			reprotect(wordSwitch, LegInMageRcmFailback, PhaseInitialReplication, PhaseUnplannedPending, PhaseUnplannedCommitted),
-			repair(false), update(), ending()),
+			repair(false), update(), disks(), ending()),
 	},
 	{
 		// Failback is a planned failover that can be cancelled until commit. No drill and no unplanned failover (ref 6.7).
@@ -204,13 +207,13 @@ var Legs = []Leg{
 	{
 		Name: LegA2A, Provider: ProviderA2A, Direction: PrimaryToRecovery, ActiveBefore: "Primary", ActiveAfter: "Recovery",
 		Rules: rules(enable(), drill(), unplanned(), changePit(PhaseUnplannedPending),
-			reprotect(wordSwitch, LegA2AReverse, PhaseInitialReplication, PhaseUnplannedCommitted), repair(true), update(), ending()),
+			reprotect(wordSwitch, LegA2AReverse, PhaseInitialReplication, PhaseUnplannedCommitted), repair(true), update(), disks(), ending()),
 		Words: map[Phase]Word{PhaseInitialReplication: {"UnprotectedStatesBegin", "Synchronizing"}},
 	},
 	{
 		Name: LegA2AReverse, Provider: ProviderA2A, Direction: RecoveryToPrimary, ActiveBefore: "Recovery", ActiveAfter: "Primary",
 		Rules: rules(drill(), unplanned(), changePit(PhaseUnplannedPending),
-			reprotect(wordSwitch, LegA2A, PhaseInitialReplication, PhaseUnplannedCommitted), repair(true), update(), ending()),
+			reprotect(wordSwitch, LegA2A, PhaseInitialReplication, PhaseUnplannedCommitted), repair(true), update(), disks(), ending()),
 		Words: map[Phase]Word{PhaseInitialReplication: {"UnprotectedStatesBegin", "Synchronizing"}},
 	},
 }

@@ -19,8 +19,10 @@ func allStates() []State {
 		for _, p := range Phases {
 			for _, d := range []TestFailover{DrillNone, DrillOpen, DrillCleaned} {
 				for _, job := range []string{"", "job-1"} {
-					for _, r := range []bool{false, true} {
-						out = append(out, State{Leg: l.Name, Phase: p, TestFailover: d, PendingJob: job, Resync: r, Since: start})
+					for _, resync := range []bool{false, true} {
+						for _, halted := range []bool{false, true} {
+							out = append(out, State{Leg: l.Name, Phase: p, TestFailover: d, PendingJob: job, Resync: resync, Halted: halted, Since: start})
+						}
 					}
 				}
 			}
@@ -74,7 +76,7 @@ func checkState(t *testing.T, where string, s State, sig Signal, next State) {
 	if sig.Kind == Requested && s.PendingJob != "" && sig.Op != OpPurge {
 		t.Fatalf("%s: accepted beside the pending job", where)
 	}
-	if sig.Kind == Requested && s.TestFailover == DrillOpen && !slices.Contains([]Operation{OpTestCleanup, OpUpdate, OpRepair, OpPurge}, sig.Op) {
+	if sig.Kind == Requested && s.TestFailover == DrillOpen && !slices.Contains([]Operation{OpTestCleanup, OpUpdate, OpPurge}, sig.Op) {
 		t.Fatalf("%s: accepted beside an open drill", where)
 	}
 	if s.Phase == PhaseRemoved && next.Phase != PhaseRemoved {
@@ -125,7 +127,7 @@ func TestAllowedOperationsAreExactlyThoseThatAreAccepted(t *testing.T) {
 		}
 		for _, op := range Operations {
 			_, err := step(s, Signal{Kind: Requested, Op: op, Job: "job-2"}, start)
-			unlisted := op == OpEnable || op == OpUpdate || op == OpPurge || op == OpRepair && Replicates(s.Phase) || s.TestFailover == DrillOpen
+			unlisted := slices.Contains([]Operation{OpEnable, OpUpdate, OpAddDisks, OpRemoveDisks, OpPurge}, op) // the wire has no words for them
 			if err == nil && !listed[op] && !unlisted {
 				t.Fatalf("%+v accepts %s and does not list it", s, op)
 			}
@@ -143,6 +145,8 @@ func TestProjectionsAreThoseOfTheReference(t *testing.T) {
 	}{
 		{"RCM in initial replication", State{Leg: LegInMageRcm, Phase: PhaseInitialReplication}, "InitialReplicationInProgress", "Primary", []string{"DisableProtection"}},
 		{"RCM protected", State{Leg: LegInMageRcm, Phase: PhaseProtected}, "Protected", "Primary", []string{"UnplannedFailover", "DisableProtection", "TestFailover"}},
+		{"RCM in resynchronisation", State{Leg: LegInMageRcm, Phase: PhaseProtected, Resync: true}, "Protected", "Primary", []string{"RepairReplication", "UnplannedFailover", "DisableProtection", "TestFailover"}},
+		{"RCM whose point log stayed closed", State{Leg: LegInMageRcm, Phase: PhaseProtected, Halted: true}, "Protected", "Primary", []string{"RepairReplication", "UnplannedFailover", "DisableProtection", "TestFailover"}},
 		{"RCM with an open drill", State{Leg: LegInMageRcm, Phase: PhaseProtected, TestFailover: DrillOpen}, "Protected", "Primary", []string{"TestFailoverCleanup"}},
 		{"RCM failed over", State{Leg: LegInMageRcm, Phase: PhaseUnplannedPending}, "UnplannedFailoverCommitPendingStatesBegin", "Recovery",
 			[]string{"CompleteMigration", "Commit", "DisableProtection", "ChangePit", "SwitchProtection"}},

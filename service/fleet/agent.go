@@ -53,6 +53,7 @@ type Protection struct {
 	Shutdown             bool   // shut it down for the capture that CaptureID asks for
 	Group                *Group // nil: the machine is captured by itself
 	Throttle             dr.Throttle
+	Stop                 bool // Fenced, and the machine shall shut itself down
 }
 
 // Address of a replicator's data port, and the TLS server name that selects the vault there.
@@ -113,7 +114,7 @@ func (s *Service) protections(ctx context.Context, c Caller, items []control.Age
 			uuid, p.MachineUUID = it.Item.HomeUUID, it.Item.HomeUUID
 		}
 		if !it.Item.MayShip(uuid) {
-			p.Fenced = true
+			p.Fenced, p.Stop = true, it.Item.MustStop(productUUID) // an agent on a hypervisor has no UUID and must not stop its host
 			out = append(out, p)
 			continue
 		}

@@ -384,6 +384,14 @@ func TestAMachineThatMayNotShipIsFenced(t *testing.T) {
 	if !fenced(sourceUUID) || fenced(strings.ToUpper(replicaUUID)) {
 		t.Fatal("after reprotect: the replica must ship and the source that came back must not")
 	}
+	stops := func(uuid string) bool { return w.sync(agent, uuid, 0, 0).Protections[0].Stop }
+	if stops(sourceUUID) {
+		t.Error("a source whose shutdown was not asked for shall stop")
+	}
+	w.change(id, func(it *dr.Item) { it.SourceMustStop = true })
+	if !stops(sourceUUID) || stops(replicaUUID) {
+		t.Error("the shutdown was asked for: the source that came back shall stop and the replica shall not")
+	}
 }
 
 func TestALongPollEndsWithTheChange(t *testing.T) {

@@ -141,8 +141,9 @@ func (s *Service) serverCertificate(ctx context.Context, replicatorID, vaultID, 
 	return fresh.Certificate, key, err
 }
 
-// RecordPoints puts points that a replicator found in a bucket into the index. With complete they are all points of item.
-func (s *Service) RecordPoints(ctx context.Context, c Caller, vaultID string, item dr.ItemID, points []dr.Point, complete bool) error {
+// RecordPoints puts points that a replicator found in a bucket into the index. With complete they are all points of item, and
+// damaged the places of its log that cannot be read.
+func (s *Service) RecordPoints(ctx context.Context, c Caller, vaultID string, item dr.ItemID, points []dr.Point, complete bool, damaged ...dr.PointRef) error {
 	if err := c.allow(RoleReplicator); err != nil {
 		return err
 	}
@@ -154,6 +155,9 @@ func (s *Service) RecordPoints(ctx context.Context, c Caller, vaultID string, it
 			if p.Item != item {
 				return &dr.Error{Code: dr.CodeInvalid, Message: "A complete list of points holds a point of another machine."}
 			}
+		}
+		if err := s.control.RecordDamage(ctx, vaultID, item, damaged); err != nil {
+			return err
 		}
 		return s.control.RecordPoints(ctx, vaultID, item, points, true)
 	}

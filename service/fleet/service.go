@@ -34,6 +34,7 @@ type Control interface {
 	Replicators(ctx context.Context) ([]dr.Replicator, error)
 	ReplicatorSeen(ctx context.Context, r dr.Replicator) error
 	RecordPoints(ctx context.Context, vaultID string, item dr.ItemID, points []dr.Point, complete bool) error
+	RecordDamage(ctx context.Context, vaultID string, item dr.ItemID, places []dr.PointRef) error
 	AllVaults(ctx context.Context) ([]dr.Vault, error)
 	VaultSecrets(ctx context.Context, vaultID string) (control.VaultSecrets, error)
 	PutArtifact(ctx context.Context, jobID, name string, content []byte) error

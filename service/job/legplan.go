@@ -18,10 +18,16 @@ type LegOperation struct {
 	Point        *PointRef `json:"point,omitempty"`
 	Generation   int64     `json:"generation"`
 	Shutdown     bool      `json:"shutdown,omitempty"`
-	Network      string    `json:"network,omitempty"`
+	// Network is what a started machine is attached to: as asked, as the item was told, or as a network mapping has it; empty: nothing
+	// tells.
+	Network string   `json:"network,omitempty"`
+	Disks   []string `json:"disks,omitempty"` // to be added or removed
+	// Storage is the class of storage that replicas of disks get, by the class that the disks have, when disks get replicas.
+	Storage map[string]string `json:"storage,omitempty"`
 }
 
-// LegDone tells what there is afterwards. Disks answer an enable: what the driver replicates, the system disk first. Instance is
+// LegDone tells what there is afterwards. Disks answer an enable, and a change of the disks: what the driver replicates
+// then, the system disk first. Instance is
 // the machine that a drill or failover started.
 type LegDone struct {
 	Disks    []LegDisk `json:"disks,omitempty"`
@@ -53,7 +59,7 @@ func legPlans() []Plan {
 		{"enable", "Enable replication", "EnableProtection"}, {"testFailover", "Test failover", "TestFailover"}, {"testFailoverCleanup", "Test failover cleanup", "TestFailoverCleanup"},
 		{"plannedFailover", "Planned failover", "PlannedFailover"}, {"unplannedFailover", "Failover", "UnplannedFailover"}, {"applyRecoveryPoint", "Change recovery point", "ApplyRecoveryPoint"},
 		{"failoverCommit", "Commit", "CommitFailover"}, {"failoverCancel", "Cancel failover", "CancelFailover"}, {"reProtect", "Reprotect", "SwitchReplicationGroupProtection"},
-		{"repairReplication", "Resynchronize", "RepairReplication"}, {"remove", "Disable replication", "DisableProtection"}, {"purge", "Purge protected item", "PurgeProtection"},
+		{"repairReplication", "Resynchronize", "RepairReplication"}, {"addDisks", "Add disks", "AddDisks"}, {"removeDisks", "Remove disks", "RemoveDisks"}, {"remove", "Disable replication", "DisableProtection"}, {"purge", "Purge protected item", "PurgeProtection"},
 	} {
 		checks, work := step(StepPreflight, "VmLegPrerequisitesCheck", "Prerequisites check", ""), step(StepLeg, "VmLegOperation", p.friendly, KindLegOperation)
 		finish := step(StepFinish, "VmLegFinish", "Removing the protected item", "")

@@ -136,7 +136,7 @@ type Hardware struct {
 	MemoryBytes int64    `json:"memoryBytes"`
 	Firmware    string   `json:"firmware"` // bios or uefi
 	OSDisk      string   `json:"osDisk"`   // disk id to boot from
-	Disks       []string `json:"disks"`    // disk ids in order
+	Disks       []string `json:"disks"`    // disk ids in order; of a new instance, those of them that its point has, then others that the point has
 	MACs        []string `json:"macs,omitempty"`
 	Network     Network  `json:"network"`
 }
@@ -167,6 +167,7 @@ type InstanceStarted struct {
 	StartTook    time.Duration `json:"startTook"`   // from the task's start until the hypervisor ran
 	ProbeTook    time.Duration `json:"probeTook"`   // from there until the probe held
 	Address      string        `json:"address,omitempty"`
+	Disks        []string      `json:"disks,omitempty"`      // that the machine has, in order
 	SerialLog    string        `json:"serialLog,omitempty"`  // artifact name
 	Screenshot   string        `json:"screenshot,omitempty"` // artifact name
 	RepoRequests int64         `json:"repoRequests,omitempty"`
@@ -187,12 +188,13 @@ type InstanceDestroy struct {
 	InstanceID string `json:"instanceId"`
 }
 
-// InstanceCapture reads the disks of a stopped instance and commits what differs from the newest point of Generation (or its
+// InstanceCapture reads Disks (empty: all) of a stopped instance and commits what differs from the newest point of Generation (or its
 // base) as a point of Generation.
 type InstanceCapture struct {
 	Machine
-	InstanceID string `json:"instanceId"`
-	Generation int64  `json:"generation"`
+	InstanceID string   `json:"instanceId"`
+	Generation int64    `json:"generation"`
+	Disks      []string `json:"disks,omitempty"`
 }
 
 // Captured names the point that a capture made.

@@ -41,6 +41,8 @@ const (
 	PlanReprotect         = "reprotect"
 	PlanReprotectForward  = "reprotectForward"
 	PlanRepair            = "repair"
+	PlanAddDisks          = "addDisks"
+	PlanRemoveDisks       = "removeDisks"
 	PlanRemove            = "remove"
 	PlanPurge             = "purge"
 	PlanPrune             = "prune"
@@ -81,7 +83,6 @@ const (
 	PlanUpdateAppliance  = "updateAppliance"
 	PlanResolveHealth    = "resolveHealthErrors"
 	PlanReassociate      = "reassociateGateway"
-	PlanMigrateToAad     = "migrateToAad"
 	PlanRenewCertificate = "renewCertificate"
 	PlanCreateContainer  = "createContainer"
 	PlanRemoveContainer  = "removeContainer"
@@ -243,6 +244,12 @@ var Plans = append([]Plan{
 		step(StepOpenGeneration, "VmRepairReopenReplication", "Opening the recovery point log again", KindGenerationOpen),
 		step(StepResume, "VmRepairStartResynchronization", "Starting resynchronization", ""),
 	}},
+	{Name: PlanAddDisks, Scenario: "AddDisks", FriendlyName: "Add disks", Steps: []Step{
+		step(StepConfigure, "VmConfigureReplication", "Configuring replication on the machine", ""),
+	}},
+	{Name: PlanRemoveDisks, Scenario: "RemoveDisks", FriendlyName: "Remove disks", Steps: []Step{
+		step(StepConfigure, "VmConfigureReplication", "Configuring replication on the machine", ""),
+	}},
 	{Name: PlanRemove, Scenario: "DisableProtection", FriendlyName: "Disable replication", Steps: []Step{
 		step(StepPreflight, "VmDisablePrerequisitesCheck", "Prerequisites check for disabling replication", ""),
 		step(StepFence, "VmDisableStopReplication", "Stopping replication", KindGenerationClose),
@@ -325,7 +332,6 @@ var Plans = append([]Plan{
 	done(PlanUpdateAppliance, "UpdateAppliance", "Update the appliance of the virtual machine"),
 	done(PlanResolveHealth, "ResolveHealthErrors", "Resolve health errors"),
 	done(PlanReassociate, "ReassociateGateway", "Move machines to another process server"),
-	done(PlanMigrateToAad, "MigrateFabricToAad", "Migrate the site to a directory"),
 	done(PlanRenewCertificate, "RenewCertificate", "Renew certificates"),
 	done(PlanCreateContainer, "CreateProtectionContainer", "Create a protection container"),
 	done(PlanRemoveContainer, "RemoveProtectionContainer", "Delete a protection container"),

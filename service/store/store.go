@@ -33,7 +33,18 @@ type Store interface {
 	// that ends the subscription. Saves of other processes on the same PostgreSQL are heard of too, at once as a rule, but a
 	// process may die between its save and the word of it: poll as well, seldom.
 	Subscribe(kinds ...Kind) (<-chan struct{}, func())
+	// Note returns a context under which views note what they read, and what they noted.
+	Note(ctx context.Context) (context.Context, Basis)
 	Close() error
+}
+
+// Basis is what the views under one context have read, whether they found it or not: what was made of it is as good as new while
+// the Basis holds. Views under the context have to have ended before it is asked; then it is safe for concurrent use.
+type Basis interface {
+	// Holds tells that views beginning now would read the same. It is false as soon as any view anywhere may have seen one of the
+	// documents changed, made or removed, and so at the latest before the Update that did it returns; it never becomes true
+	// again. It may be false although nothing changed, and is when the engine does not answer.
+	Holds(ctx context.Context) bool
 }
 
 // Tx is one transaction; it must not outlive its function.

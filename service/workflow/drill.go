@@ -161,7 +161,7 @@ func (r *run) instanceUp(i *dr.Instance, output json.RawMessage) error {
 	if i.Started.IsZero() {
 		i.Started = r.now
 	}
-	i.Address, i.Site = out.Address, r.task.Site
+	i.Address, i.Site, i.Disks = out.Address, r.task.Site, out.Disks
 	r.change()
 	took := r.now.Sub(r.job.Started).Round(time.Millisecond)
 	return r.note("InstanceStarted", dr.SeverityInfo, fmt.Sprintf("%s runs from recovery point %d/%d (%s): started in %s, up after another %s, %s after the request",

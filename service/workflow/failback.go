@@ -18,7 +18,11 @@ func init() {
 		return job.InstanceStop{Machine: r.machine(), InstanceID: r.work.Old.ID, Timeout: r.opt.StopTimeout}, nil
 	}, route: computeRoute(func(r *run) string { return idOf(r.work.Old) })})
 	register(plan, job.StepCapture, step{payload: func(r *run) (any, error) {
-		return job.InstanceCapture{Machine: r.machine(), InstanceID: r.work.Old.ID, Generation: r.item.Generation}, nil
+		p := job.InstanceCapture{Machine: r.machine(), InstanceID: r.work.Old.ID, Generation: r.item.Generation}
+		for _, d := range r.item.Disks {
+			p.Disks = append(p.Disks, d.ID)
+		}
+		return p, nil
 	}, route: computeRoute(func(r *run) string { return idOf(r.work.Old) }), apply: func(r *run, output json.RawMessage) error {
 		out, err := decode[job.Captured](output)
 		r.work.Point = refOf(out.Point)
@@ -118,6 +122,7 @@ func failbackPreflight(r *run) (outcome, error) {
 	}
 	r.work.Old, r.work.Active = r.item.FailoverInstance, r.item.ActiveUUID
 	r.item.PlannedFailoverStarted, r.item.PlannedFailoverStatus = r.now, "Unknown"
+	r.item.SourceMustStop = false // it is about to be started
 	r.change()
 	return done, nil
 }

@@ -89,6 +89,7 @@ func holdFailoverPoint() step {
 func failoverPreflight(r *run) (outcome, error) {
 	r.work.Active = r.item.ActiveUUID
 	r.item.SourceShutdownNote = "Shutting the source down was not asked for."
+	r.item.SourceMustStop = r.req.Shutdown
 	r.change()
 	return done, nil
 }
@@ -144,7 +145,7 @@ func shutdownSource(r *run) (any, error) {
 		return nil, err
 	}
 	if rep == nil {
-		r.item.SourceShutdownNote = "The source virtual machine was not shut down: no master target sees it."
+		r.item.SourceShutdownNote = "The source machine was not shut down: no master target sees it. Its agent shuts it down if it is heard of again."
 		r.change()
 		return nil, nil
 	}

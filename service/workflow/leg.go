@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"github.com/lifeboat-dr/lifeboat/service/control"
 	"github.com/lifeboat-dr/lifeboat/service/dr"
 	"github.com/lifeboat-dr/lifeboat/service/job"
 )
@@ -43,8 +44,10 @@ func legChecks(r *run) (outcome, error) {
 			return outcome{err: refusal}, err
 		}
 		r.work.Point, r.work.Instance = point, newInstance(point)
+		return done, r.chooseNetwork()
 	case dr.OpApplyRecoveryPoint:
 		r.work.Point, r.work.Instance = r.req.Point, newInstance(r.req.Point)
+		return done, r.chooseNetwork()
 	case dr.OpReprotect:
 		if r.item.FailoverPoint.IsZero() {
 			return failed(dr.CodeConflict, fmt.Sprintf("%s was not failed over from a point", r.item.FriendlyName), "an earlier job was interrupted", "fail over again"), nil
@@ -54,12 +57,34 @@ func legChecks(r *run) (outcome, error) {
 	return done, nil
 }
 
+// chooseNetwork settles where the machine that is to be started is attached.
+func (r *run) chooseNetwork() error {
+	if r.req.NoNetwork {
+		return nil
+	}
+	network, by, err := control.RecoveryNetwork(r.tx, r.item, dr.Operation(r.job.Operation), r.req.Network)
+	r.work.Network = network
+	if err != nil || by == "" {
+		return err
+	}
+	return r.note("NetworkMapped", dr.SeverityInfo, fmt.Sprintf("%s is attached to network %s, as network mapping %s has it", r.item.FriendlyName, network, by))
+}
+
 func legPayload(r *run) (any, error) {
 	p := job.LegOperation{Machine: r.machine(), Leg: string(r.item.State.Leg), Operation: r.job.Operation, FriendlyName: r.item.FriendlyName, Generation: r.work.Generation,
-		Shutdown: r.req.Shutdown, Network: r.req.Network}
+		Shutdown: r.req.Shutdown, Network: r.work.Network}
+	for _, d := range r.req.Disks {
+		p.Disks = append(p.Disks, d.ID)
+	}
 	if !r.work.Point.IsZero() {
 		point := ref(r.work.Point)
 		p.Point = &point
+	}
+	switch op := dr.Operation(r.job.Operation); op {
+	case dr.OpEnable, dr.OpAddDisks, dr.OpReprotect:
+		var err error
+		p.Storage, err = control.ReplicaStorage(r.tx, r.item, op)
+		return p, err
 	}
 	return p, nil
 }
@@ -82,11 +107,10 @@ func legDone(r *run, output json.RawMessage) error {
 	home := dr.Project(r.item.State).Direction == dr.RecoveryToPrimary
 	switch dr.Operation(r.job.Operation) {
 	case dr.OpEnable:
-		r.item.Disks = nil
-		for _, d := range out.Disks {
-			r.item.Disks = append(r.item.Disks, dr.Disk(d))
-		}
+		r.item.Disks = disksOf(out)
 		r.openAs(r.work.Generation, dr.PointRef{})
+	case dr.OpAddDisks, dr.OpRemoveDisks:
+		r.item.Disks = disksOf(out)
 	case dr.OpTestFailover:
 		r.item.TestInstance = r.work.Instance
 	case dr.OpTestCleanup:
@@ -99,6 +123,8 @@ func legDone(r *run, output json.RawMessage) error {
 		if home {
 			r.item.FailoverInstance = nil
 		}
+	case dr.OpRepair:
+		r.item.State.Resync = false
 	case dr.OpReprotect:
 		r.openAs(r.work.Generation, r.work.Point)
 		r.item.InternalID = newID()
@@ -108,4 +134,11 @@ func legDone(r *run, output json.RawMessage) error {
 	}
 	r.change()
 	return nil
+}
+
+func disksOf(out job.LegDone) (disks []dr.Disk) {
+	for _, d := range out.Disks {
+		disks = append(disks, dr.Disk{ID: d.ID, SizeBytes: d.SizeBytes, IsOSDisk: d.IsOSDisk})
+	}
+	return disks
 }

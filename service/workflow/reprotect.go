@@ -86,6 +86,9 @@ func (r *run) activeInstance() *dr.Instance {
 func protectReplica(r *run) (outcome, error) {
 	r.openAs(r.work.Generation, r.work.Point)
 	if r.job.Plan == job.PlanReprotect {
+		if err := r.keepDisks(r.item.FailoverInstance); err != nil {
+			return done, err
+		}
 		r.item.ReprotectAgent, r.item.Datastore = r.req.MasterTarget, r.req.Datastore
 	} else {
 		r.item.HomeInstance, r.item.ReprotectAgent, r.item.Datastore = nil, "", ""

@@ -20,6 +20,7 @@ type work struct {
 	Point      dr.PointRef     // what the failover uses
 	Generation int64           // to be opened
 	Active     string          // SMBIOS UUID that was active before
+	Network    string          // that the instance is attached to, for a driver
 	CaptureID  string          // the last delta asked for
 	Pin        string          // owner of the pin that holds the request's point
 	Tried      map[string]bool // steps whose task was put into the queue at least once

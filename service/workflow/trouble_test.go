@@ -213,6 +213,34 @@ func TestASourceThatComesBackIsAStranger(t *testing.T) {
 	})
 }
 
+// TestASourceThatWasToBeShutDownStopsWhenItComesBack fails over with the source lost, brings it back, and then brings the machine
+// home: the machine that is started there for the failback must run on.
+func TestASourceThatWasToBeShutDownStopsWhenItComesBack(t *testing.T) {
+	w := protectedWorld(t)
+	w.killHome()
+	w.fail(job.KindHomeStop, broken) // what was lost is not shut down
+	w.fail(job.KindHomeCapture, broken)
+	in := lost
+	in.ProviderInput = json.RawMessage(`{"instanceType":"InMageRcm","performShutdown":"true"}`)
+	w.ask(w.control.UnplannedFailover(w.ctx, w.ref, in))
+	w.mu.Lock()
+	w.home.running = true
+	w.mu.Unlock()
+	w.waitFor("the source that came back to stop", func() bool { home, _ := w.homeNow(); return !home })
+	if w.running() != 1 {
+		t.Fatalf("%d machines run, want the replica alone", w.running())
+	}
+	w.ask(w.control.FailoverCommit(w.ctx, w.ref))
+	w.ask(w.control.Reprotect(w.ctx, w.ref, homeward))
+	w.waitPhase(dr.LegInMageRcmFailback, dr.PhaseProtected)
+	w.ask(w.control.PlannedFailover(w.ctx, w.ref, noLoss))
+	heard := w.item().Observed.LastHeartbeat
+	w.waitFor("the machine at home to be heard", func() bool { return w.item().Observed.LastHeartbeat.After(heard) })
+	if home, _ := w.homeNow(); !home || w.running() != 1 {
+		t.Fatalf("the machine at home runs: %t, machines: %d; want it alone", home, w.running())
+	}
+}
+
 func TestTheSourceIsShutDownWhenSomebodySeesIt(t *testing.T) {
 	w := protectedWorld(t)
 	in := lost

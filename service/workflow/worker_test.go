@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/service/dr"
@@ -230,7 +229,7 @@ func (w *world) startInstance(p job.InstanceStart) (any, *queue.Failure) {
 		if w.pins[p.InstanceID] != p.Point {
 			w.t.Errorf("instance %s is started from %+v, which is not held for it", p.InstanceID, p.Point)
 		}
-		if p.Hardware.OSDisk != "os" || !slices.Equal(p.Hardware.Disks, []string{"os", "data"}) || p.Hardware.UUID == homeUUID {
+		if p.Hardware.OSDisk != "os" || p.Hardware.Disks[0] != "os" || p.Hardware.UUID == homeUUID {
 			w.t.Errorf("instance %s has unexpected hardware %+v", p.InstanceID, p.Hardware)
 		}
 		i = &instance{machine: machine{uuid: p.Hardware.UUID}, network: p.Hardware.Network, point: p.Point, item: p.MachineID}
@@ -243,5 +242,5 @@ func (w *world) startInstance(p job.InstanceStart) (any, *queue.Failure) {
 		w.trace = append(w.trace, "start "+w.nameOf(p.MachineID))
 	}
 	i.running = true
-	return job.InstanceStarted{InstanceID: p.InstanceID, Accelerator: "tcg"}, nil
+	return job.InstanceStarted{InstanceID: p.InstanceID, Accelerator: "tcg", Disks: w.gens[p.MachineID][p.Point.Generation].disks[p.Point.Sequence]}, nil
 }

@@ -72,6 +72,7 @@ type world struct {
 type generation struct {
 	base   *job.PointRef
 	points int64
+	disks  map[int64][]string // of points, by sequence
 	closed bool
 }
 
@@ -327,6 +328,9 @@ func (w *world) agent(id, name, uuid string) error {
 		if it.Item.Generation == 0 {
 			continue
 		}
+		if it.Item.MustStop(uuid) {
+			w.stop(uuid)
+		}
 		o := dr.Observed{Item: it.Item.ID, Generation: it.Item.Generation, Phase: "fenced"}
 		if it.Item.MayShip(uuid) {
 			o.Phase, o.ProgressPercent = "delta", 100
@@ -364,7 +368,15 @@ func (w *world) ship(it dr.Item) (dr.Point, bool) {
 		return dr.Point{Generation: gen, Sequence: 1, Time: time.Now().UTC(), Consistency: dr.CrashConsistent}, g != nil && g.points > 0
 	}
 	g.points++
-	return dr.Point{Generation: gen, Sequence: g.points, Time: time.Now().UTC(), Consistency: dr.CrashConsistent}, true
+	var disks []string
+	for _, d := range it.Disks {
+		disks = append(disks, d.ID)
+	}
+	if g.disks == nil {
+		g.disks = map[int64][]string{}
+	}
+	g.disks[g.points] = disks
+	return dr.Point{Generation: gen, Sequence: g.points, Time: time.Now().UTC(), Consistency: dr.CrashConsistent, Disks: disks}, true
 }
 
 func (w *world) item() control.ItemView {
@@ -473,6 +485,20 @@ func (w *world) killHome() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.home.running = false
+}
+
+// stop makes the machine shut itself down: whichever has that SMBIOS UUID.
+func (w *world) stop(uuid string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.home.uuid == uuid {
+		w.home.running = false
+	}
+	for _, i := range w.instances {
+		if i.uuid == uuid {
+			i.running = false
+		}
+	}
 }
 
 // homeNow tells whether the production machine runs, and which point its disks were written from.

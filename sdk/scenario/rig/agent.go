@@ -14,12 +14,13 @@ import (
 type AgentSpec struct {
 	Name     string // of the process, after "agent-"; default: Hostname
 	Hostname string
-	UUID     string // SMBIOS system UUID of the machine it stands for
-	Disk     string // id of the disk
-	Image    string // path
-	Stopped  bool   // nothing writes to the image
-	Pre      string // script to run before the instant of a capture
-	Post     string // and after it
+	UUID     string            // SMBIOS system UUID of the machine it stands for
+	Disk     string            // id of the disk
+	Image    string            // path
+	Stopped  bool              // nothing writes to the images
+	More     map[string]string // paths of further images, by disk id
+	Pre      string            // script to run before the instant of a capture
+	Post     string            // and after it
 }
 
 // StartAgent starts an agent on this host and waits until it has enrolled.
@@ -45,6 +46,9 @@ func (r *Rig) StartAgent(ctx context.Context, p *Plane, v *Vault, spec AgentSpec
 	// A fenced agent shuts its machine down. Here that is this host.
 	c.WriteString("shutdown: [/bin/true]\n")
 	fmt.Fprintf(&c, "disks:\n  - {id: %s, path: %s, os: true, stopped: %v}\n", spec.Disk, spec.Image, spec.Stopped)
+	for id, image := range spec.More {
+		fmt.Fprintf(&c, "  - {id: %s, path: %s, stopped: %v}\n", id, image, spec.Stopped)
+	}
 	if spec.Pre != "" {
 		fmt.Fprintf(&c, "scripts: {pre: %s, post: %s, timeout: 30s}\n", spec.Pre, spec.Post)
 	}

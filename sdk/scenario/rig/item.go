@@ -216,6 +216,16 @@ func (it *Item) ReprotectAway(ctx context.Context) error {
 	return it.Vault.settle(ctx)(it.Vault.Client.Reprotect(ctx, it.ref, sdk.ReprotectInput{Policy: policy}))
 }
 
+// AddDisks protects further disks of the machine.
+func (it *Item) AddDisks(ctx context.Context, disks ...string) error {
+	return it.Vault.settle(ctx)(it.Vault.Client.AddDisks(ctx, it.ref, disks...))
+}
+
+// RemoveDisks stops protecting disks of the machine.
+func (it *Item) RemoveDisks(ctx context.Context, disks ...string) error {
+	return it.Vault.settle(ctx)(it.Vault.Client.RemoveDisks(ctx, it.ref, disks...))
+}
+
 // Remove ends the machine's protection and drops its points.
 func (it *Item) Remove(ctx context.Context) error {
 	return it.Vault.settle(ctx)(it.Vault.Client.Remove(ctx, it.ref))

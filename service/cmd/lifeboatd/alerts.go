@@ -73,13 +73,7 @@ func startAlerts(ctx context.Context, c config, db store.Store, log *slog.Logger
 		}
 		channels = append(channels, w)
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		alert.New(db, channels, alert.Options{Owners: c.AlertOwners}, log).Run(ctx)
-	}()
-	return func() error { cancel(); <-done; return nil }, nil
+	return keep(ctx, alert.New(db, channels, alert.Options{Owners: c.AlertOwners}, log).Run), nil
 }
 
 // secretFile reads a secret, without the line end that editors leave; no path means no secret.

@@ -27,12 +27,20 @@ type crowded struct {
 	secret    string // the administrator's token
 }
 
-// crowd starts a lifeboatd, makes a vault, a fabric and a policy over its API, and fills its database with machines while it is
-// stopped: what enabling each over the API and shipping its first point leaves there, without the hours that this takes.
+// crowd is crowdOn SQLite.
 func crowd(b *testing.B, size int) *crowded {
 	b.Helper()
+	return crowdOn(b, size, func(dir string) (*sqlstore.Store, error) {
+		return sqlstore.OpenSQLite(b.Context(), filepath.Join(dir, "lifeboat.db"))
+	})
+}
+
+// crowdOn starts a lifeboatd, makes a vault, a fabric and a policy over its API, and fills its database with machines while it is
+// stopped: what enabling each over the API and shipping its first point leaves there, without the hours that this takes.
+func crowdOn(b *testing.B, size int, open func(dir string) (*sqlstore.Store, error), args ...string) *crowded {
+	b.Helper()
 	dir := b.TempDir()
-	args := []string{"--no-replicator", "--reads-per-second", "0", "--writes-per-second", "0"}
+	args = append(args, "--no-replicator", "--reads-per-second", "0", "--writes-per-second", "0")
 	d := start(b, dir, args...)
 	c := &crowded{size: size, vault: vaults + "/crowd"}
 	for _, x := range [][2]string{
@@ -45,20 +53,20 @@ func crowd(b *testing.B, size int) *crowded {
 		}
 	}
 	d.stop()
-	name := fill(b, filepath.Join(dir, "lifeboat.db"), size)
+	db, err := open(dir)
+	if err != nil {
+		b.Fatal(err)
+	}
+	name := fill(b, db, size)
 	c.container = c.vault + "/replicationFabrics/site/replicationProtectionContainers/" + name
 	c.daemon = start(b, dir, args...)
 	c.secret = c.token()
 	return c
 }
 
-// fill puts machines into the one container of the one vault in a database, and returns the container's name.
-func fill(b *testing.B, database string, size int) (container string) {
+// fill puts machines into the one container of the one vault in a database, closes it and returns the container's name.
+func fill(b *testing.B, db *sqlstore.Store, size int) (container string) {
 	b.Helper()
-	db, err := sqlstore.OpenSQLite(b.Context(), database)
-	if err != nil {
-		b.Fatal(err)
-	}
 	defer func() {
 		if err := db.Close(); err != nil {
 			b.Error(err)

@@ -69,6 +69,9 @@ func run(ctx context.Context, c config) (err error) {
 	if err := ctl.IndexJobs(ctx); err != nil {
 		return fmt.Errorf("index jobs: %w", err)
 	}
+	if err := ctl.CountItems(ctx); err != nil {
+		return err
+	}
 	svc, err := fleet.Open(ctx, fleet.Config{Control: ctl, Store: db, Sealer: seal, Workers: tasks, RedisAddress: c.Redis, Log: log,
 		Watched: []store.Kind{control.KindItem, control.KindAgentItem, control.KindPolicy, control.KindVault, control.KindVaultSecrets}})
 	if errors.Is(err, fleet.ErrOtherKey) {
@@ -130,6 +133,7 @@ func run(ctx context.Context, c config) (err error) {
 		return err
 	}
 	stops.add("alerts", stopAlerts)
+	stops.add("intents", keep(ctx, ctl.KeepIntents))
 	name, err := readID(filepath.Join(c.DataDir, "engine"))
 	if err != nil {
 		return fmt.Errorf("name the engine: %w", err)

@@ -1,26 +1,18 @@
 package main
 
 import (
-	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"os"
-	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
-
-	"github.com/go-chi/chi/v5"
 )
 
 // Goals of the API in a large vault.
@@ -54,6 +46,7 @@ func BenchmarkAPI(b *testing.B) {
 	latencies(b, w, small, large)
 	race(b, w, large)
 	memory(b, w)
+	racePostgres(b, w)
 }
 
 func verdict(met bool) string {
@@ -148,116 +141,6 @@ func lastPage(b *testing.B, c *crowded) string {
 	}
 }
 
-// race compares requests per second of lifeboatd and of a bare chi handler with the same TLS settings, in the same process, by the
-// same clients, in slices of time that take turns.
-func race(b *testing.B, w io.Writer, c *crowded) {
-	fmt.Fprintf(w, "\n%-34s %10s %10s   ratio, goal >= %.1f\n", "requests per second", "lifeboatd", "bare chi", bareAtLeast)
-	for _, q := range []question{
-		{name: "GET one item", path: item},
-		{name: "GET one vault", path: func(c *crowded) string { return c.vault + crowdVersion }},
-	} {
-		for _, http2 := range []bool{true, false} {
-			for _, encoding := range []string{"gzip", "identity"} {
-				name := q.name + ", HTTP/1.1, " + encoding
-				if http2 {
-					name = q.name + ", HTTP/2, " + encoding
-				}
-				ours, bare := duel(b, c, q.path(c), http2, encoding)
-				ratios := make([]float64, len(ours))
-				for i := range ours {
-					ratios[i] = ours[i] / bare[i]
-				}
-				fmt.Fprintf(w, "%-34s %10.0f %10.0f   %.2f %s\n", name, middle(ours), middle(bare), middle(ratios), verdict(middle(ratios) >= bareAtLeast))
-			}
-		}
-	}
-}
-
-// duel returns the rates of each slice.
-func duel(b *testing.B, c *crowded, path string, http2 bool, encoding string) (ours, bare []float64) {
-	b.Helper()
-	pem, err := os.ReadFile(filepath.Join(c.dir, "ca.pem"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(pem)
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: http2, MaxIdleConnsPerHost: manyAtOnce, DisableCompression: true}
-	client := &http.Client{Transport: transport}
-	defer transport.CloseIdleConnections()
-	ask := func(origin string) (http.Header, []byte) {
-		req, err := http.NewRequestWithContext(b.Context(), http.MethodGet, origin+path, nil)
-		if err != nil {
-			b.Error(err)
-			return nil, nil
-		}
-		req.Header.Set("Authorization", "Bearer "+c.secret)
-		req.Header.Set("Accept-Encoding", encoding)
-		resp, err := client.Do(req)
-		if err != nil {
-			b.Error(err)
-			return nil, nil
-		}
-		defer func() { _ = resp.Body.Close() }()
-		body, err := io.ReadAll(resp.Body)
-		if err != nil || resp.StatusCode != http.StatusOK {
-			b.Errorf("GET %s: got %d %s, %v", path, resp.StatusCode, body, err)
-		}
-		return resp.Header, body
-	}
-	lifeboatd := "https://" + c.address
-	header, body := ask(lifeboatd)
-	router := chi.NewRouter()
-	router.Get(strings.TrimSuffix(path, crowdVersion), func(w http.ResponseWriter, _ *http.Request) {
-		for name, v := range header {
-			w.Header()[name] = v
-		}
-		_, _ = w.Write(body)
-	})
-	srv := httptest.NewUnstartedServer(router)
-	srv.EnableHTTP2 = true
-	srv.TLS = &tls.Config{MinVersion: tls.VersionTLS12, ClientAuth: tls.RequestClientCert}
-	srv.StartTLS()
-	defer srv.Close()
-	roots.AddCert(srv.Certificate())
-	if _, again := ask(srv.URL); len(again) != len(body) {
-		b.Fatalf("the bare handler sends %d bytes, lifeboatd %d", len(again), len(body))
-	}
-	rate := func(origin string) float64 {
-		ctx, cancel := context.WithTimeout(b.Context(), slice)
-		defer cancel()
-		var mu sync.Mutex
-		var all int
-		var clients sync.WaitGroup
-		began := time.Now()
-		for range manyAtOnce {
-			clients.Go(func() {
-				n := 0
-				for ; ctx.Err() == nil && !b.Failed(); n++ {
-					ask(origin)
-				}
-				mu.Lock()
-				defer mu.Unlock()
-				all += n
-			})
-		}
-		clients.Wait()
-		return float64(all) / time.Since(began).Seconds()
-	}
-	rate(lifeboatd)
-	rate(srv.URL)
-	for n := range turns {
-		if n%2 == 0 {
-			ours = append(ours, rate(lifeboatd))
-			bare = append(bare, rate(srv.URL))
-		} else {
-			bare = append(bare, rate(srv.URL))
-			ours = append(ours, rate(lifeboatd))
-		}
-	}
-	return ours, bare
-}
-
 // memory tells what the process needed for both lifeboatd and their clients since they are filled.
 func memory(b *testing.B, w io.Writer) {
 	b.Helper()
@@ -276,11 +159,4 @@ func memory(b *testing.B, w io.Writer) {
 	runtime.ReadMemStats(&m)
 	fmt.Fprintf(w, "\nmemory: peak resident %d MiB (goal <= %d MiB, %s), heap in use at the end %d MiB; both lifeboatd and all clients are in this process\n",
 		peak>>20, memoryAtMost>>20, verdict(peak <= memoryAtMost), m.HeapInuse>>20)
-}
-
-// middle is the median of at least one number.
-func middle(all []float64) float64 {
-	sorted := slices.Sorted(slices.Values(all))
-	n := len(sorted)
-	return (sorted[(n-1)/2] + sorted[n/2]) / 2
 }

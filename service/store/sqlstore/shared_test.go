@@ -161,3 +161,33 @@ func TestACrashOfTheServerLosesAndRepeatsNothing(t *testing.T) {
 	}
 	t.Logf("%d saves, %d views over 4 crashes", sum, views.Load())
 }
+
+func TestProcessesReadNoLessThanAnotherSaved(t *testing.T) {
+	both := share(t, storetest.StartPostgres(t).URL, 2)
+	storetest.CurrentBasis(t, both[0], both[1])
+}
+
+func TestWhatIsKnownEndsWithTheServer(t *testing.T) {
+	server := storetest.StartPostgres(t)
+	s := share(t, server.URL, 1)[0]
+	save(t, s, "a", "k")
+	note := func() store.Basis {
+		ctx, b := s.Note(t.Context())
+		if err := s.View(ctx, func(tx store.Tx) error { _, err := tx.Get("a", "k", nil); return err }); err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	note().Holds(t.Context()) // learns of the save
+	b := note()
+	if !b.Holds(t.Context()) {
+		t.Fatal("a basis does not hold although nothing changed")
+	}
+	server.Crash()
+	if first, second := b.Holds(t.Context()), b.Holds(t.Context()); first || second {
+		t.Error("a basis from before the server's crash holds")
+	}
+	if b := note(); !b.Holds(t.Context()) {
+		t.Error("a basis from after the server's crash does not hold")
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/url"
+	"os"
 	"sync"
 
 	"github.com/jackc/pgx/v5"
@@ -30,12 +31,16 @@ var migrations embed.FS
 type Store struct {
 	write *sql.DB // SQLite: one connection, so that a writer waits in line instead of failing busy
 	read  *sql.DB
+	ready map[string]*sql.Stmt // by what they ask, of read; nil on PostgreSQL
 	opts  dialect
 
-	mu    sync.Mutex // orders writers of this process (SQLite only)
-	subs  subscribers
-	news  *news  // of other processes; nil on SQLite, which one process has for itself
-	slots *slots // nil on SQLite
+	mu      sync.Mutex // orders writers of this process (SQLite only)
+	subs    subscribers
+	changes *changes
+	feed    *feed    // of what all processes change; nil on SQLite
+	lock    *os.File // keeps other processes out; nil on PostgreSQL
+	news    *news    // of other processes; nil on SQLite, which one process has for itself
+	slots   *slots   // nil on SQLite
 }
 
 // A dialect is what the two engines differ in.
@@ -48,27 +53,48 @@ type dialect struct {
 
 var _ store.Store = (*Store)(nil)
 
-// OpenSQLite opens or creates the database file at path. Every commit is synced to disk before it returns.
+// OpenSQLite opens or creates the database file at path. Every commit is synced to disk before it returns. A database is open
+// once: ErrInUse when another Store has it, in this process or another.
 func OpenSQLite(ctx context.Context, path string) (*Store, error) {
+	lock, err := lockFile(path + "-lock")
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	s, err := openSQLite(ctx, path)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), lock.Close())
+	}
+	s.lock = lock
+	return s, nil
+}
+
+func openSQLite(ctx context.Context, path string) (*Store, error) {
 	dsn := func(extra string) string {
 		return "file:" + (&url.URL{Path: path}).EscapedPath() + "?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(10000)" + extra
 	}
 	write, err := sql.Open("sqlite", dsn("&_txlock=immediate"))
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", path, err)
+		return nil, err
 	}
 	write.SetMaxOpenConns(1)
-	s := &Store{write: write, opts: dialect{goose: goose.DialectSQLite3, oneWriter: true}}
+	s := &Store{write: write, opts: dialect{goose: goose.DialectSQLite3, oneWriter: true}, changes: new(changes)}
 	if err := s.migrate(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), write.Close())
+		return nil, errors.Join(err, write.Close())
 	}
 	s.read, err = sql.Open("sqlite", dsn("&_pragma=query_only(true)"))
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), write.Close())
+		return nil, errors.Join(err, write.Close())
 	}
-	s.read.SetMaxOpenConns(8)
+	s.read.SetMaxOpenConns(readers)
+	s.read.SetMaxIdleConns(readers)
+	if err := s.prepare(ctx); err != nil {
+		return nil, errors.Join(err, write.Close(), s.read.Close())
+	}
 	return s, nil
 }
+
+// readers bounds how many connections views of a SQLite database take.
+const readers = 8
 
 // OpenPostgres connects to the server and database that url names (a libpq URL or keyword string).
 func OpenPostgres(ctx context.Context, url string) (*Store, error) {
@@ -78,7 +104,7 @@ func OpenPostgres(ctx context.Context, url string) (*Store, error) {
 	}
 	db := stdlib.OpenDB(*cfg, stdlib.OptionAfterConnect(narrow))
 	db.SetMaxOpenConns(connections)
-	s := &Store{write: db, read: db, opts: dialect{goose: goose.DialectPostgres,
+	s := &Store{write: db, read: db, changes: new(changes), opts: dialect{goose: goose.DialectPostgres,
 		update: &sql.TxOptions{Isolation: sql.LevelSerializable},
 		view:   &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}}}
 	if err := s.migrate(ctx); err != nil {
@@ -90,6 +116,7 @@ func OpenPostgres(ctx context.Context, url string) (*Store, error) {
 	if s.news, err = hear(ctx, cfg, db, &s.subs); err != nil {
 		return nil, errors.Join(fmt.Errorf("open postgres: %w", err), db.Close())
 	}
+	s.feed = newFeed(ctx, cfg, s.changes, toldFor)
 	return s, nil
 }
 
@@ -100,7 +127,7 @@ func narrow(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// connections bounds how many one process holds, besides the one it listens on.
+// connections bounds how many one process holds, besides the one it listens on and the one it learns of changes on.
 const connections = 16
 
 func (s *Store) migrate(ctx context.Context) error {
@@ -108,7 +135,7 @@ func (s *Store) migrate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	opts := []goose.ProviderOption{goose.WithGoMigrations(s.bytewiseKeys(), s.commitSlots()), goose.WithDisableGlobalRegistry(true), goose.WithSlog(slog.New(slog.DiscardHandler))}
+	opts := []goose.ProviderOption{goose.WithGoMigrations(s.bytewiseKeys(), s.commitSlots(), s.changeWords()), goose.WithDisableGlobalRegistry(true), goose.WithSlog(slog.New(slog.DiscardHandler))}
 	if s.opts.goose == goose.DialectPostgres {
 		locker, err := lock.NewPostgresSessionLocker()
 		if err != nil {
@@ -144,10 +171,14 @@ func (s *Store) Subscribe(kinds ...store.Kind) (<-chan struct{}, func()) { retur
 func (s *Store) Close() error {
 	if s.news != nil {
 		s.news.close()
+		s.feed.close()
 	}
 	err := s.write.Close()
 	if s.read != s.write {
 		err = errors.Join(err, s.read.Close())
+	}
+	if s.lock != nil {
+		err = errors.Join(err, s.lock.Close())
 	}
 	return err
 }
@@ -156,7 +187,10 @@ type tx struct {
 	ctx      context.Context // of the View or Update that owns it
 	tx       *sql.Tx
 	readOnly bool
+	ready    map[string]*sql.Stmt // nil: none
+	notes    *basis               // nil: nobody wants to know what is read
 	kinds    map[store.Kind]bool
+	touched  map[uint32]bool // places in changes
 	conflict error
 	broken   error // what the engine answered first, whatever fn made of it
 }
@@ -170,9 +204,10 @@ func (t *tx) note(err error) error {
 }
 
 func (t *tx) Get(kind store.Kind, key string, dst any) (int64, error) {
+	t.notes.document(kind, key)
 	var version int64
 	var body string
-	err := t.tx.QueryRowContext(t.ctx, `SELECT version, body FROM documents WHERE kind = $1 AND key = $2`, string(kind), key).Scan(&version, &body)
+	err := t.queryRow(getQuery, string(kind), key).Scan(&version, &body)
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, fmt.Errorf("%s %s: %w", kind, key, store.ErrNotFound)
 	}
@@ -216,8 +251,15 @@ func (t *tx) Put(kind store.Kind, key string, expect int64, doc any) (int64, err
 	if err != nil {
 		return 0, fmt.Errorf("save %s %s: %w", kind, key, t.note(err))
 	}
-	t.kinds[kind] = true
+	t.saved(kind, key)
 	return version, nil
+}
+
+func (t *tx) saved(kind store.Kind, key string) {
+	t.kinds[kind] = true
+	for _, p := range placesOf(kind, key) {
+		t.touched[p] = true
+	}
 }
 
 func (t *tx) Delete(kind store.Kind, key string, expect int64) error {
@@ -243,7 +285,7 @@ func (t *tx) Delete(kind store.Kind, key string, expect int64) error {
 		t.conflict = fmt.Errorf("%s %s, expected version %d: %w", kind, key, expect, store.ErrConflict)
 		return t.conflict
 	}
-	t.kinds[kind] = true
+	t.saved(kind, key)
 	return nil
 }
 
@@ -257,6 +299,7 @@ type row struct {
 }
 
 func (t *tx) List(kind store.Kind, prefix, after string, limit int, fn func(string, int64, func(any) error) error) error {
+	t.notes.under(kind, prefix)
 	for left := limit; limit == 0 || left > 0; {
 		n := chunk
 		if limit > 0 {
@@ -286,6 +329,7 @@ func (t *tx) List(kind store.Kind, prefix, after string, limit int, fn func(stri
 }
 
 func (t *tx) Count(kind store.Kind, prefix string, limit int) (n int, err error) {
+	t.notes.under(kind, prefix)
 	where, args := within(kind, prefix)
 	q := `SELECT COUNT(*) FROM documents` + where
 	if limit > 0 {
@@ -308,17 +352,15 @@ func within(kind store.Kind, prefix string) (where string, args []any) {
 }
 
 func (t *tx) page(kind store.Kind, prefix, after string, n int) ([]row, error) {
-	where, args := within(kind, max(prefix, after))
-	if end := prefixEnd(prefix); after > prefix {
-		where, args = ` WHERE kind = $1 AND key > $2`, []any{string(kind), after}
-		if end != "" {
-			where, args = where+` AND key < $3`, append(args, end)
-		}
+	from, args, end := fromKey, []any{string(kind), prefix}, prefixEnd(prefix)
+	if after > prefix {
+		from, args[1] = behindKey, after
 	}
-	q := `SELECT key, version, body FROM documents` + where
+	if end != "" {
+		args = append(args, end)
+	}
 	args = append(args, n)
-	q += fmt.Sprintf(` ORDER BY key LIMIT $%d`, len(args))
-	rows, err := t.tx.QueryContext(t.ctx, q, args...)
+	rows, err := t.query(pageQuery(from, end != ""), args...)
 	if err != nil {
 		return nil, err
 	}

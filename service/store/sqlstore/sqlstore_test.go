@@ -2,6 +2,7 @@ package sqlstore_test
 
 import (
 	"database/sql"
+	"errors"
 	"path/filepath"
 	"testing"
 
@@ -28,10 +29,8 @@ func TestPostgres(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer db.Close()
-		for _, table := range []string{"documents", "commit_slots", "goose_db_version"} {
-			if _, err := db.ExecContext(t.Context(), "DROP TABLE IF EXISTS "+table); err != nil {
-				t.Fatal(err)
-			}
+		if _, err := db.ExecContext(t.Context(), "DROP SCHEMA public CASCADE; CREATE SCHEMA public"); err != nil {
+			t.Fatal(err)
 		}
 		s, err := sqlstore.OpenPostgres(t.Context(), url)
 		if err != nil {
@@ -60,5 +59,26 @@ func TestSQLiteKeepsWhatWasSavedOverReopening(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+func TestASQLiteDatabaseIsOpenOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lifeboat.db")
+	first, err := sqlstore.OpenSQLite(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := sqlstore.OpenSQLite(t.Context(), path); !errors.Is(err, sqlstore.ErrInUse) {
+		t.Errorf("got %v, %v while it is open, want ErrInUse", s, err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := sqlstore.OpenSQLite(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Close(); err != nil {
+		t.Error(err)
 	}
 }

@@ -35,7 +35,7 @@ func (s *Store) viewOnce(ctx context.Context, fn func(store.Tx) error) error {
 		return fmt.Errorf("begin: %w", &engineError{err})
 	}
 	defer func() { _ = sqlTx.Rollback() }()
-	t := &tx{ctx: ctx, tx: sqlTx, readOnly: true}
+	t := &tx{ctx: ctx, tx: sqlTx, readOnly: true, ready: s.ready, notes: basisOf(ctx)}
 	err = fn(t)
 	if t.broken != nil {
 		return &engineError{t.broken}
@@ -45,6 +45,7 @@ func (s *Store) viewOnce(ctx context.Context, fn func(store.Tx) error) error {
 
 // Update implements store.Store.
 func (s *Store) Update(ctx context.Context, fn func(store.Tx) error) error {
+	basisOf(ctx).written()
 	return s.persist(ctx, func() error {
 		kinds, err := s.updateOnce(ctx, fn)
 		if err == nil {
@@ -67,7 +68,7 @@ func (s *Store) updateOnce(ctx context.Context, fn func(store.Tx) error) (map[st
 		return nil, fmt.Errorf("begin: %w", &engineError{err})
 	}
 	defer func() { _ = sqlTx.Rollback() }()
-	t := &tx{ctx: ctx, tx: sqlTx, kinds: map[store.Kind]bool{}}
+	t := &tx{ctx: ctx, tx: sqlTx, kinds: map[store.Kind]bool{}, touched: map[uint32]bool{}}
 	err = fn(t)
 	switch {
 	case t.broken != nil:
@@ -76,6 +77,9 @@ func (s *Store) updateOnce(ctx context.Context, fn func(store.Tx) error) (map[st
 		return nil, err
 	case t.conflict != nil: // also when fn did not pass it on: the contract says that nothing is saved
 		return nil, t.conflict
+	}
+	if s.opts.oneWriter {
+		defer s.changes.begin(t.touched)()
 	}
 	if s.slots == nil || len(t.kinds) == 0 {
 		if err := sqlTx.Commit(); err != nil {

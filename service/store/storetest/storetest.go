@@ -41,6 +41,8 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"a view sees one state", viewIsConsistent},
 		{"a subscriber hears of saves of its kinds only", subscribe},
 		{"a cancelled context saves nothing", cancelled},
+		{"a basis holds until what was read changes", basis},
+		{"who asks a basis first sees what was saved, and what anybody saw", basisIsCurrent},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

@@ -33,7 +33,7 @@ var sdkTypes = map[string]any{
 }
 
 // ours are properties that the field does not have; its clients drop them.
-var ours = []string{"progress", "generation", "sequence", "changedBytes", "storedBytes", "recoveryTimeInSeconds", "dataLossInSeconds", "waitingFor"}
+var ours = []string{"progress", "generation", "sequence", "changedBytes", "storedBytes", "recoveryTimeInSeconds", "dataLossInSeconds", "waitingFor", "diskIds"}
 
 // What the SDK drops from an example, or refuses, is misspelled or of the wrong type in the document: an example is read into
 // the SDK's type and written again, and nothing may be missing.

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
@@ -72,22 +71,15 @@ func (l *azurePlan) protectOthers(names ...string) {
 
 func (l *azurePlan) waitAll(state string) {
 	l.t.Helper()
-	deadline := time.Now().Add(time.Minute)
 	for _, id := range l.ids {
 		name := id[strings.LastIndexByte(id, '/')+1:]
-		for {
+		eventually(l.t, func() (bool, string) {
 			got, err := l.items().Get(l.t.Context(), "rg", "v1", fabricName, l.container, name, nil)
 			if err != nil {
 				l.t.Fatal(err)
 			}
-			if *got.Properties.ProtectionState == state && len(got.Properties.AllowedOperations) > 0 {
-				break
-			}
-			if time.Now().After(deadline) {
-				l.t.Fatalf("%s is %s, want %s", name, *got.Properties.ProtectionState, state)
-			}
-			time.Sleep(5 * time.Millisecond)
-		}
+			return *got.Properties.ProtectionState == state && len(got.Properties.AllowedOperations) > 0, fmt.Sprintf("%s is %s, want %s", name, *got.Properties.ProtectionState, state)
+		})
 	}
 }
 
@@ -154,7 +146,7 @@ func (l *azurePlan) allowed(p *asr.RecoveryPlanProperties, want ...string) {
 func (l *azurePlan) resume(comments string) (jobName string) {
 	t, ctx := l.t, l.t.Context()
 	jobs := l.f.NewReplicationJobsClient()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+	eventually(t, func() (bool, string) {
 		plan, err := l.plans.Get(ctx, "rg", "v1", planName, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -165,20 +157,21 @@ func (l *azurePlan) resume(comments string) (jobName string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if *j.Properties.State == "Suspended" {
-			if plan, err = l.plans.Get(ctx, "rg", "v1", planName, nil); err != nil {
-				t.Fatal(err)
-			}
-			if len(j.Properties.AllowedActions) != 2 || *plan.Properties.CurrentScenarioStatus != "Suspended" || len(plan.Properties.AllowedOperations) != 0 {
-				t.Errorf("suspended, the job is %+v, the plan %+v", j.Properties, plan.Properties)
-			}
-			break
-		}
-		if time.Now().After(deadline) || *j.Properties.State == "Failed" {
+		if *j.Properties.State != "Suspended" {
 			text, _ := json.MarshalIndent(j.Job, "", " ")
-			t.Fatalf("the job is not suspended: %s", text)
+			if *j.Properties.State == "Failed" {
+				t.Fatalf("the job failed: %s", text)
+			}
+			return false, fmt.Sprintf("the job is not suspended: %s", text)
 		}
-	}
+		if plan, err = l.plans.Get(ctx, "rg", "v1", planName, nil); err != nil {
+			t.Fatal(err)
+		}
+		if len(j.Properties.AllowedActions) != 2 || *plan.Properties.CurrentScenarioStatus != "Suspended" || len(plan.Properties.AllowedOperations) != 0 {
+			t.Errorf("suspended, the job is %+v, the plan %+v", j.Properties, plan.Properties)
+		}
+		return true, ""
+	})
 	resumed, err := jobs.BeginResume(ctx, "rg", "v1", jobName, asr.ResumeJobParams{Properties: &asr.ResumeJobParamsProperties{Comments: to.Ptr(comments)}}, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -23,10 +23,7 @@ func containerBody(c *scope, v control.ContainerView) oas.ProtectionContainer {
 }
 
 func (s *server) container(r *http.Request) func(c *scope) (any, error) {
-	return func(c *scope) (any, error) {
-		v, err := s.control.Container(r.Context(), c.ref(""))
-		return containerBody(c, v), err
-	}
+	return shown(func(c *scope) (control.ContainerView, error) { return s.control.Container(r.Context(), c.ref("")) }, containerBody)
 }
 
 func (s *server) listContainers(w http.ResponseWriter, r *http.Request) {

@@ -113,10 +113,7 @@ func partHealth(heartbeat time.Time) string {
 }
 
 func (s *server) fabric(r *http.Request) func(c *scope) (any, error) {
-	return func(c *scope) (any, error) {
-		v, err := s.control.Fabric(r.Context(), c.ref(""))
-		return fabricBody(c, v), err
-	}
+	return shown(func(c *scope) (control.FabricView, error) { return s.control.Fabric(r.Context(), c.ref("")) }, fabricBody)
 }
 
 func (s *server) ReplicationFabricsList(w http.ResponseWriter, r *http.Request, _, _, _ string, _ oas.ReplicationFabricsListParams) {

@@ -14,6 +14,9 @@ import (
 func vmwareFabric(v control.FabricView) oas.VMwareDetails {
 	out := oas.VMwareDetails{InstanceType: string(dr.FabricVMware), AgentCount: strconv.Itoa(len(v.Agents)), ProtectedServers: strconv.Itoa(v.Items), ReplicationPairCount: strconv.Itoa(v.Items),
 		ProcessServers: []oas.ProcessServer{}, MasterTargetServers: []oas.MasterTargetServer{}, RunAsAccounts: []oas.RunAsAccount{}, SwitchProviderBlockingErrorDetails: []oas.RcmErrorDetails{}}
+	for _, a := range v.Accounts {
+		out.RunAsAccounts = append(out.RunAsAccounts, oas.RunAsAccount{AccountId: a, AccountName: a})
+	}
 	for _, p := range v.Replicators {
 		health, address := partHealth(p.LastHeartbeat), ""
 		if host, ok := hostOf(p.DataAddress); ok {

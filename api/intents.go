@@ -43,13 +43,9 @@ func (s *server) ReplicationProtectionIntentsList(w http.ResponseWriter, r *http
 }
 
 func (s *server) ReplicationProtectionIntentsGet(w http.ResponseWriter, r *http.Request, _, _, _, _ string, _ oas.ReplicationProtectionIntentsGetParams) {
-	s.get(w, r, func(c *scope) (any, error) {
-		v, err := s.control.Intent(r.Context(), c.vault.ID, c.names["intentObjectName"])
-		if err != nil {
-			return nil, err
-		}
-		return intentBody(c, v), nil
-	})
+	s.get(w, r, shown(func(c *scope) (control.IntentView, error) {
+		return s.control.Intent(r.Context(), c.vault.ID, c.names["intentObjectName"])
+	}, intentBody))
 }
 
 func (s *server) ReplicationProtectionIntentsCreate(w http.ResponseWriter, r *http.Request, _, _, _, _ string, _ oas.ReplicationProtectionIntentsCreateParams) {

@@ -9,13 +9,9 @@ import (
 )
 
 func (s *server) item(r *http.Request) func(c *scope) (any, error) {
-	return func(c *scope) (any, error) {
-		v, err := s.control.Item(r.Context(), c.ref("replicatedProtectedItemName"))
-		if err != nil {
-			return nil, err
-		}
-		return itemBody(c, v), nil
-	}
+	return shown(func(c *scope) (control.ItemView, error) {
+		return s.control.Item(r.Context(), c.ref("replicatedProtectedItemName"))
+	}, itemBody)
 }
 
 // onItem starts an operation on the item of the path from a body of type T.

@@ -149,13 +149,9 @@ func answered(j job.Job) time.Time {
 }
 
 func (s *server) job(r *http.Request) func(c *scope) (any, error) {
-	return func(c *scope) (any, error) {
-		v, err := s.control.Job(r.Context(), c.vault.ID, c.names["jobName"])
-		if err != nil {
-			return nil, err
-		}
-		return jobBody(c, v), nil
-	}
+	return shown(func(c *scope) (control.JobView, error) {
+		return s.control.Job(r.Context(), c.vault.ID, c.names["jobName"])
+	}, jobBody)
 }
 
 func (s *server) ReplicationJobsList(w http.ResponseWriter, r *http.Request, _, _, _ string, _ oas.ReplicationJobsListParams) {

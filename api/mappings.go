@@ -40,13 +40,9 @@ func mappingBody(c *scope, v control.MappingView) oas.ProtectionContainerMapping
 }
 
 func (s *server) mapping(r *http.Request) func(c *scope) (any, error) {
-	return func(c *scope) (any, error) {
-		v, err := s.control.Mapping(r.Context(), c.ref("mappingName"))
-		if err != nil {
-			return nil, err
-		}
-		return mappingBody(c, v), nil
-	}
+	return shown(func(c *scope) (control.MappingView, error) {
+		return s.control.Mapping(r.Context(), c.ref("mappingName"))
+	}, mappingBody)
 }
 
 func (s *server) listMappings(w http.ResponseWriter, r *http.Request) {

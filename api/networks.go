@@ -82,10 +82,9 @@ func (s *server) ReplicationNetworksListByReplicationFabrics(w http.ResponseWrit
 }
 
 func (s *server) ReplicationNetworksGet(w http.ResponseWriter, r *http.Request, _, _, _, _, _ string, _ oas.ReplicationNetworksGetParams) {
-	s.get(w, r, func(c *scope) (any, error) {
-		v, err := s.control.Network(r.Context(), c.ref("networkName"))
-		return networkBody(c, v), err
-	})
+	s.get(w, r, shown(func(c *scope) (control.NetworkView, error) {
+		return s.control.Network(r.Context(), c.ref("networkName"))
+	}, networkBody))
 }
 
 func (s *server) ReplicationLogicalNetworksListByReplicationFabrics(w http.ResponseWriter, r *http.Request, _, _, _, _ string, _ oas.ReplicationLogicalNetworksListByReplicationFabricsParams) {
@@ -95,20 +94,15 @@ func (s *server) ReplicationLogicalNetworksListByReplicationFabrics(w http.Respo
 }
 
 func (s *server) ReplicationLogicalNetworksGet(w http.ResponseWriter, r *http.Request, _, _, _, _, _ string, _ oas.ReplicationLogicalNetworksGetParams) {
-	s.get(w, r, func(c *scope) (any, error) {
-		n, err := s.control.LogicalNetwork(r.Context(), c.ref("logicalNetworkName"))
-		return logicalNetworkBody(c, n), err
-	})
+	s.get(w, r, shown(func(c *scope) (dr.LogicalNetwork, error) {
+		return s.control.LogicalNetwork(r.Context(), c.ref("logicalNetworkName"))
+	}, logicalNetworkBody))
 }
 
 func (s *server) networkMapping(r *http.Request) func(c *scope) (any, error) {
-	return func(c *scope) (any, error) {
-		v, err := s.control.NetworkMapping(r.Context(), c.ref("networkMappingName"), c.names["networkName"])
-		if err != nil {
-			return nil, err
-		}
-		return networkMappingBody(c, v), nil
-	}
+	return shown(func(c *scope) (control.NetworkMappingView, error) {
+		return s.control.NetworkMapping(r.Context(), c.ref("networkMappingName"), c.names["networkName"])
+	}, networkMappingBody)
 }
 
 func (s *server) listNetworkMappings(w http.ResponseWriter, r *http.Request) {

@@ -122,13 +122,9 @@ func actionsOf(in []oas.RecoveryPlanAction) (out []dr.PlanAction, err error) {
 }
 
 func (s *server) plan(r *http.Request) func(c *scope) (any, error) {
-	return func(c *scope) (any, error) {
-		v, err := s.control.RecoveryPlan(r.Context(), c.ref("recoveryPlanName"))
-		if err != nil {
-			return nil, err
-		}
-		return planBody(c, v), nil
-	}
+	return shown(func(c *scope) (control.RecoveryPlanView, error) {
+		return s.control.RecoveryPlan(r.Context(), c.ref("recoveryPlanName"))
+	}, planBody)
 }
 
 // onPlan starts an operation on the plan of the path from a body of type T.

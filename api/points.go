@@ -31,13 +31,9 @@ func pointBody(c *scope, p dr.Point) oas.RecoveryPoint {
 }
 
 func (s *server) point(r *http.Request) func(c *scope) (any, error) {
-	return func(c *scope) (any, error) {
-		p, err := s.control.Point(r.Context(), c.ref("replicatedProtectedItemName"), c.names["recoveryPointName"])
-		if err != nil {
-			return nil, err
-		}
-		return pointBody(c, p), nil
-	}
+	return shown(func(c *scope) (dr.Point, error) {
+		return s.control.Point(r.Context(), c.ref("replicatedProtectedItemName"), c.names["recoveryPointName"])
+	}, pointBody)
 }
 
 func (s *server) RecoveryPointsListByReplicationProtectedItems(w http.ResponseWriter, r *http.Request, _, _, _, _, _, _ string, _ oas.RecoveryPointsListByReplicationProtectedItemsParams) {

@@ -15,13 +15,7 @@ func policyBody(c *scope, p dr.Policy) oas.Policy {
 }
 
 func (s *server) policy(r *http.Request) func(c *scope) (any, error) {
-	return func(c *scope) (any, error) {
-		p, err := s.control.Policy(r.Context(), c.ref("policyName"))
-		if err != nil {
-			return nil, err
-		}
-		return policyBody(c, p), nil
-	}
+	return shown(func(c *scope) (dr.Policy, error) { return s.control.Policy(r.Context(), c.ref("policyName")) }, policyBody)
 }
 
 func (s *server) ReplicationPoliciesList(w http.ResponseWriter, r *http.Request, _, _, _ string, _ oas.ReplicationPoliciesListParams) {

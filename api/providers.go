@@ -28,10 +28,9 @@ func providerBody(c *scope, v control.ProviderView) oas.RecoveryServicesProvider
 }
 
 func (s *server) provider(r *http.Request) func(c *scope) (any, error) {
-	return func(c *scope) (any, error) {
-		v, err := s.control.Provider(r.Context(), c.ref("providerName"))
-		return providerBody(c, v), err
-	}
+	return shown(func(c *scope) (control.ProviderView, error) {
+		return s.control.Provider(r.Context(), c.ref("providerName"))
+	}, providerBody)
 }
 
 func (s *server) listProviders(w http.ResponseWriter, r *http.Request) {

@@ -140,7 +140,7 @@ func (s *server) recall(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		x := of(r)
 		if r.Method == http.MethodGet && len(x.path)+len(r.URL.RawQuery) <= askedAtMost {
-			x.asked = s.origin(r) + x.path + "?" + r.URL.RawQuery
+			x.asked = s.origin(r) + "\n" + x.path + "?" + r.URL.RawQuery
 			if a := s.answers.find(x.asked); a != nil && x.token.Role.Covers(a.role) && a.basis.Holds(r.Context()) {
 				a.write(w, r)
 				return

@@ -115,7 +115,7 @@ func TestWhoMayNotReadGetsNothingFromMemory(t *testing.T) {
 	}
 
 	// An operation that takes more than a Reader.
-	key := "https://host" + vaultURL + "?api-version=" + testVersion
+	key := "https://host\n" + vaultURL + "?api-version=" + testVersion
 	_, basis := s.control.Note(t.Context())
 	s.server.answers.add(key, newReply(RoleContributor, basis, []byte("secret")))
 	reached := false

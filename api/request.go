@@ -19,7 +19,7 @@ import (
 type exchange struct {
 	path       string // escaped path as the caller spelled it, with one slash before and none behind
 	template   string // path of the document that it matched
-	asked      string // URL whose answer may be remembered, or empty
+	asked      string // what of the request shapes an answer that may be remembered, or empty
 	token      Token
 	needs      Role // that the operation takes
 	apiVersion string

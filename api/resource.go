@@ -211,6 +211,17 @@ func (s *server) nextLink(r *http.Request, next string) string {
 	return s.origin(r) + of(r).path + "?" + q.Encode()
 }
 
+// shown makes the body of one resource from what find returns.
+func shown[T, B any](find func(c *scope) (T, error), body func(c *scope, v T) B) func(c *scope) (any, error) {
+	return func(c *scope) (any, error) {
+		v, err := find(c)
+		if err != nil {
+			return nil, err
+		}
+		return body(c, v), nil
+	}
+}
+
 // list answers with one page of a list.
 func list[T, B any](s *server, w http.ResponseWriter, r *http.Request, read func(c *scope, p control.Paging) (control.Page[T], error), body func(c *scope, v T) B) {
 	s.get(w, r, func(c *scope) (any, error) {

@@ -75,6 +75,10 @@ func TestVCentersAreKeptAndSayThatNobodyDiscovers(t *testing.T) {
 			t.Errorf("got %s", a)
 		}
 	}
+	if f := s.must(200, "GET", vaultURL+"/replicationFabrics/vmware1", ""); f.at("properties.customDetails.runAsAccounts.0.accountId") != "other" || f.at("properties.customDetails.runAsAccounts.0.accountName") != "other" ||
+		f.at("properties.customDetails.runAsAccounts.1") != nil {
+		t.Errorf("the fabric's accounts are not those of its servers: %s", f)
+	}
 	if r := s.finish(s.must(202, "DELETE", at, ""), "Succeeded"); r.status != 204 {
 		t.Errorf("the result of a removal is %s", r)
 	}

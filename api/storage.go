@@ -41,17 +41,15 @@ func (s *server) ReplicationStorageClassificationsListByReplicationFabrics(w htt
 }
 
 func (s *server) ReplicationStorageClassificationsGet(w http.ResponseWriter, r *http.Request, _, _, _, _, _ string, _ oas.ReplicationStorageClassificationsGetParams) {
-	s.get(w, r, func(c *scope) (any, error) {
-		v, err := s.control.StorageClassification(r.Context(), c.ref("storageClassificationName"))
-		return storageBody(c, v), err
-	})
+	s.get(w, r, shown(func(c *scope) (dr.StorageClassification, error) {
+		return s.control.StorageClassification(r.Context(), c.ref("storageClassificationName"))
+	}, storageBody))
 }
 
 func (s *server) storageMapping(r *http.Request) func(c *scope) (any, error) {
-	return func(c *scope) (any, error) {
-		m, err := s.control.StorageMapping(r.Context(), c.ref("storageClassificationMappingName"), c.names["storageClassificationName"])
-		return storageMappingBody(c, m), err
-	}
+	return shown(func(c *scope) (dr.StorageMapping, error) {
+		return s.control.StorageMapping(r.Context(), c.ref("storageClassificationMappingName"), c.names["storageClassificationName"])
+	}, storageMappingBody)
 }
 
 func (s *server) listStorageMappings(w http.ResponseWriter, r *http.Request) {

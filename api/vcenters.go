@@ -18,10 +18,9 @@ func vcenterBody(c *scope, v control.VCenterView) oas.VCenter {
 }
 
 func (s *server) vcenter(r *http.Request) func(c *scope) (any, error) {
-	return func(c *scope) (any, error) {
-		v, err := s.control.VCenter(r.Context(), c.ref("vcenterName"))
-		return vcenterBody(c, v), err
-	}
+	return shown(func(c *scope) (control.VCenterView, error) {
+		return s.control.VCenter(r.Context(), c.ref("vcenterName"))
+	}, vcenterBody)
 }
 
 func (s *server) listVCenters(w http.ResponseWriter, r *http.Request) {

@@ -8830,9 +8830,9 @@ type ReverseReplicationProviderSpecificInput struct {
 	union json.RawMessage
 }
 
-// RunAsAccount An account that agents can be installed with.
+// RunAsAccount An account that vCenter servers are read with.
 type RunAsAccount struct {
-	// AccountId GUID that other requests name the account by.
+	// AccountId What other requests name the account by.
 	AccountId string `json:"accountId,omitempty,omitzero"`
 
 	// AccountName Name for people.
@@ -10385,7 +10385,7 @@ type VMwareDetails struct {
 	// ReplicationPairCount Disks replicated, as decimal text.
 	ReplicationPairCount string `json:"replicationPairCount,omitempty,omitzero"`
 
-	// RunAsAccounts Accounts known to the site; none here.
+	// RunAsAccounts Accounts that the vCenter servers of the site are read with, by the names that were sent. Their secrets are not kept here.
 	RunAsAccounts []RunAsAccount `json:"runAsAccounts,omitempty,omitzero"`
 
 	// SpaceUsageStatus Normal, Warning or Critical.

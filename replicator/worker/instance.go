@@ -81,8 +81,7 @@ func (t *Tasks) instanceStart(ctx context.Context, task *Task) (any, error) {
 }
 
 // disksFor returns the instance's disks in the guest's order: those it has, or else the point's. An instance that exists may
-// outlive its point once it is hydrated. Disks that were added to the machine after the point are not in it; those that were taken
-// away since are, and come last.
+// outlive its point once it is hydrated.
 func (t *Tasks) disksFor(ctx context.Context, v *Vault, p job.InstanceStart) ([]compute.Disk, error) {
 	inst, err := t.Compute.Inspect(ctx, p.InstanceID)
 	if err == nil && len(inst.Disks) > 0 {
@@ -95,22 +94,28 @@ func (t *Tasks) disksFor(ctx context.Context, v *Vault, p job.InstanceStart) ([]
 	if err != nil {
 		return nil, err
 	}
+	return disksOf(point.Disks, p.Hardware)
+}
+
+// disksOf returns the disks of a point in the order that the hardware has. Disks that were added to the machine after the point are
+// not among them; those that were taken away since are, and come last.
+func disksOf(point []repo.DiskInfo, hw job.Hardware) ([]compute.Disk, error) {
 	rest := map[string]int64{}
-	for _, d := range point.Disks {
+	for _, d := range point {
 		rest[d.ID] = d.Size
 	}
-	if _, ok := rest[p.Hardware.OSDisk]; !ok && p.Hardware.OSDisk != "" {
-		return nil, &Fault{Code: codeNotFound, Message: fmt.Sprintf("The recovery point does not have disk %s, which the machine boots from.", p.Hardware.OSDisk),
+	if _, ok := rest[hw.OSDisk]; !ok && hw.OSDisk != "" {
+		return nil, &Fault{Code: codeNotFound, Message: fmt.Sprintf("The recovery point does not have disk %s, which the machine boots from.", hw.OSDisk),
 			PossibleCauses: "The disk was added to the machine after that point.", RecommendedAction: "Choose a newer recovery point."}
 	}
 	var out []compute.Disk
-	for _, id := range p.Hardware.Disks {
+	for _, id := range hw.Disks {
 		if size, ok := rest[id]; ok {
 			out = append(out, compute.Disk{ID: id, Size: size})
 			delete(rest, id)
 		}
 	}
-	for _, d := range point.Disks {
+	for _, d := range point {
 		if _, ok := rest[d.ID]; ok {
 			out = append(out, compute.Disk{ID: d.ID, Size: d.Size})
 		}

@@ -83,10 +83,17 @@ func (w *world) waiting() (n int) {
 	return n
 }
 
+// until looks again whenever a waiting alert was saved or is gone: senders do so after each attempt.
 func (w *world) until(what string, ok func() bool) {
 	w.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
+	changed, stop := w.store.Subscribe(control.KindAlert)
+	defer stop()
+	limit := time.NewTimer(30 * time.Second)
+	defer limit.Stop()
+	for !ok() {
+		select {
+		case <-changed:
+		case <-limit.C:
 			w.t.Fatalf("waited in vain until %s", what)
 		}
 	}

@@ -113,6 +113,9 @@ func (s *Service) fabricView(tx store.Tx, f dr.Fabric) (FabricView, error) {
 	if v.Items, err = countedItems(tx, under(f.Vault, f.Name)); err != nil {
 		return v, err
 	}
+	if v.Accounts, err = accountsOf(tx, f); err != nil {
+		return v, err
+	}
 	err = tx.List(KindAgent, "", "", 0, func(_ string, _ int64, decode func(any) error) error {
 		var a dr.Agent
 		if err := decode(&a); err != nil {

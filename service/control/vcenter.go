@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -172,4 +173,20 @@ func (s *Service) RemoveVCenter(ctx context.Context, ref Ref) (string, error) {
 	t := vcenterTarget(ref)
 	t.removed = true
 	return s.removeOne(ctx, ref.Vault, job.PlanDeleteVCenter, t, KindVCenter, ref.fabricChildKey())
+}
+
+// accountsOf are the accounts that the vCenter servers of a fabric name, sorted, each once.
+func accountsOf(tx store.Tx, f dr.Fabric) ([]string, error) {
+	if !f.Kind.HasVCenters() {
+		return nil, nil
+	}
+	servers, err := all[dr.VCenter](tx, KindVCenter, under(f.Vault, f.Name))
+	var out []string
+	for _, v := range servers {
+		if v.RunAsAccount != "" {
+			out = append(out, v.RunAsAccount)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out), err
 }

@@ -20,8 +20,10 @@ type FabricView struct {
 	Providers   []dr.Provider
 	Replicators []dr.Replicator // those that serve the fabric
 	Agents      []dr.Agent
-	Items       int
-	Health      string
+	// Accounts are what the fabric's vCenter servers are read with, sorted, each once.
+	Accounts []string
+	Items    int
+	Health   string
 	Errors      []dr.HealthError
 }
 

@@ -241,7 +241,7 @@ func TestAPlanStartsNoMoreThanItsLimitAtATime(t *testing.T) {
 		t.Fatal(err)
 	}
 	most := 0
-	for deadline := time.Now().Add(patience); ; {
+	w.waitFor("end of the plan's job", func() bool {
 		v, err := w.control.Job(w.ctx, w.vault, id)
 		if err != nil {
 			t.Fatal(err)
@@ -258,14 +258,8 @@ func TestAPlanStartsNoMoreThanItsLimitAtATime(t *testing.T) {
 			}
 			most = max(most, n)
 		}
-		if v.Job.State.Ended() {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the job has not ended\n%s", w.dump())
-		}
-		time.Sleep(time.Millisecond)
-	}
+		return v.Job.State.Ended()
+	})
 	if most != 2 {
 		t.Errorf("%d machines were worked on at the same time, want 2", most)
 	}

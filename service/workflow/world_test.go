@@ -388,15 +388,23 @@ func (w *world) item() control.ItemView {
 	return v
 }
 
-// waitFor waits until cond holds.
+// waitFor waits until cond holds. It looks whenever something was saved; what workers do to the world beside that is seen at the
+// next of their rounds.
 func (w *world) waitFor(what string, cond func() bool) {
 	w.t.Helper()
-	deadline := time.Now().Add(w.patience)
+	changed, stop := w.store.Subscribe(control.KindJob, control.KindItem, control.KindObserved, control.KindPoint, control.KindEvent, control.KindRecoveryPlan, control.KindVault, control.KindVaultSecrets)
+	defer stop()
+	round := time.NewTicker(w.round)
+	defer round.Stop()
+	limit := time.NewTimer(w.patience)
+	defer limit.Stop()
 	for !cond() {
-		if time.Now().After(deadline) {
+		select {
+		case <-changed:
+		case <-round.C:
+		case <-limit.C:
 			w.t.Fatalf("waited %s for: %s\n%s", w.patience, what, w.dump())
 		}
-		time.Sleep(w.round / 4)
 	}
 }
 

@@ -204,13 +204,17 @@ func TestRequestsInFlightEndBeforeTheStop(t *testing.T) {
 	}
 	stopped := make(chan struct{})
 	go func() { defer close(stopped); d.stop() }()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	tick, end := time.NewTicker(time.Millisecond), time.After(10*time.Second)
+	defer tick.Stop()
+	for {
 		other, err := net.Dial("tcp", d.address)
 		if err != nil {
 			break
 		}
 		_ = other.Close()
-		if time.Now().After(end) {
+		select { // only a caller can see it
+		case <-tick.C:
+		case <-end:
 			t.Fatal("connections are still taken")
 		}
 	}

@@ -12,13 +12,11 @@ import (
 	"net/http/httputil"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // asProgram makes the test binary be lifeboatd: what is killed must be a process of its own.
@@ -42,7 +40,8 @@ type replica struct {
 	dir     string
 	address string
 	args    []string
-	log     *os.File
+	log     logbook
+	from    int // where the running program began to log
 	cmd     *exec.Cmd
 	ended   chan struct{}
 }
@@ -51,17 +50,10 @@ func newReplica(t *testing.T, args ...string) *replica {
 	t.Helper()
 	r := &replica{t: t, dir: t.TempDir(), address: freeAddress(t)}
 	r.args = append([]string{"--data-dir", r.dir, "--listen", r.address, "--no-replicator"}, args...)
-	var err error
-	if r.log, err = os.Create(filepath.Join(r.dir, "log")); err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() {
 		r.kill()
-		if raw, err := os.ReadFile(r.log.Name()); err == nil && t.Failed() {
-			t.Logf("log of %s:\n%s", r.address, raw[max(0, len(raw)-8000):])
-		}
-		if err := r.log.Close(); err != nil {
-			t.Error(err)
+		if text, _ := r.log.read(); t.Failed() {
+			t.Logf("log of %s:\n%s", r.address, text[max(0, len(text)-8000):])
 		}
 	})
 	return r
@@ -76,7 +68,8 @@ func (r *replica) start() {
 	}
 	cmd := exec.Command(self, r.args...)
 	cmd.Env = append(os.Environ(), asProgram+"=1")
-	cmd.Stderr = r.log
+	cmd.Stderr = &r.log
+	r.from = r.log.size()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		r.t.Fatal(err)
@@ -100,28 +93,10 @@ func insecure() *http.Transport {
 	return &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, MaxIdleConnsPerHost: 16} //nolint:gosec // loopback, in a test
 }
 
-// up waits until the program answers.
+// up waits until the program says that it answers.
 func (r *replica) up() {
 	r.t.Helper()
-	transport := insecure()
-	defer transport.CloseIdleConnections()
-	client := &http.Client{Timeout: 2 * time.Second, Transport: transport}
-	for end := time.Now().Add(40 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		if res, err := client.Get("https://" + r.address + "/healthz"); err == nil {
-			_ = res.Body.Close()
-			if res.StatusCode == http.StatusOK {
-				return
-			}
-		}
-		select {
-		case <-r.ended:
-			r.t.Fatal("lifeboatd ended by itself")
-		default:
-		}
-		if time.Now().After(end) {
-			r.t.Fatal("lifeboatd does not answer")
-		}
-	}
+	r.log.wait(r.t, r.from, `msg="lifeboatd is up"`, r.ended)
 }
 
 // balancer is a proxy that gives each request to the next replica. A replica that cannot be connected to is passed over; a

@@ -121,6 +121,7 @@ func TestTwoReplicasServeAVaultWhileEitherIsKilled(t *testing.T) {
 		})
 	}
 	// Lives ask seldom. These ask all the time, so that kills hit requests.
+	looked := make(chan struct{})
 	for range 2 {
 		parts.Go(func() {
 			for i := 0; ; i++ {
@@ -133,30 +134,39 @@ func TestTwoReplicasServeAVaultWhileEitherIsKilled(t *testing.T) {
 					t.Errorf("look %d: %v", i, err)
 					return
 				}
+				select {
+				case looked <- struct{}{}:
+				default:
+				}
 			}
 		})
 	}
 	kills := 0
 	for end := time.Now().Add(killing); time.Now().Before(end); kills++ {
-		victim := replicas[kills%2]
+		victim, other := replicas[kills%2], replicas[1-kills%2]
+		const leads = `msg="engine leads"`
+		led, from := victim.log.last(leads).After(other.log.last(leads)), other.log.size()
 		victim.kill()
-		if kills%4 < 2 {
-			time.Sleep(5 * time.Second) // longer than a leader's lease: the other one has to take over
+		if led && kills%4 < 2 { // dead for longer than its lease: the other one has to take over
+			other.log.wait(t, from, leads, other.ended)
 		}
 		victim.start()
 		victim.up()
-		time.Sleep(500 * time.Millisecond)
+		for range 20 {
+			select {
+			case <-looked:
+			case <-time.After(time.Minute):
+				t.Fatal("the clients' requests do not come through")
+			}
+		}
 	}
 	close(stop)
 	parts.Wait()
 	b.report(t)
 	leaders := 0
 	for _, r := range replicas {
-		raw, err := os.ReadFile(r.log.Name())
-		if err != nil {
-			t.Fatal(err)
-		}
-		leaders += strings.Count(string(raw), `msg="engine leads"`)
+		text, _ := r.log.read()
+		leaders += strings.Count(text, `msg="engine leads"`)
 	}
 	if leaders < 3 || len(c.items) < lives {
 		t.Errorf("there were %d leaders and %d lives: the test does not show what it should", leaders, len(c.items))
@@ -301,7 +311,9 @@ func (c *clients) look(ctx context.Context, i int) error {
 // protected waits until the item is.
 func (c *clients) protected(ctx context.Context, name string) error {
 	items := c.f.NewReplicationProtectedItemsClient()
-	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+	tick, end := time.NewTicker(100*time.Millisecond), time.After(time.Minute)
+	defer tick.Stop()
+	for {
 		got, err := items.Get(ctx, "rg", "v1", sharedFabric, c.container, name, nil)
 		if err != nil {
 			return fmt.Errorf("get: %w", err)
@@ -310,7 +322,9 @@ func (c *clients) protected(ctx context.Context, name string) error {
 		if state == "Protected" {
 			return nil
 		}
-		if time.Now().After(end) {
+		select { // a client has no way to be told
+		case <-tick.C:
+		case <-end:
 			return fmt.Errorf("the item is still %s", state)
 		}
 	}

@@ -89,7 +89,7 @@ func TestACrashOfTheServerLosesAndRepeatsNothing(t *testing.T) {
 	save(t, both[0], "n", "shared")
 	var views atomic.Int64
 	var done [6]int64
-	stop := make(chan struct{})
+	stop, saved := make(chan struct{}), make(chan struct{})
 	var parts sync.WaitGroup
 	for w := range done {
 		s := both[w%2]
@@ -119,6 +119,10 @@ func TestACrashOfTheServerLosesAndRepeatsNothing(t *testing.T) {
 					return
 				}
 				done[w]++
+				select {
+				case saved <- struct{}{}:
+				default:
+				}
 				if err := s.View(t.Context(), func(tx store.Tx) error { _, err := tx.Get("n", "shared", nil); return err }); err != nil {
 					t.Errorf("view: %v", err)
 					return
@@ -127,11 +131,22 @@ func TestACrashOfTheServerLosesAndRepeatsNothing(t *testing.T) {
 			}
 		})
 	}
+	work := func() { // until some were saved
+		t.Helper()
+		limit := time.After(time.Minute)
+		for range 50 {
+			select {
+			case <-saved:
+			case <-limit:
+				t.Fatal("nothing is saved any more")
+			}
+		}
+	}
 	for range 4 {
-		time.Sleep(400 * time.Millisecond)
+		work()
 		server.Crash()
 	}
-	time.Sleep(300 * time.Millisecond)
+	work()
 	close(stop)
 	parts.Wait()
 	var sum int64

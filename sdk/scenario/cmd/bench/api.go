@@ -24,6 +24,7 @@ func requests(ctx context.Context, tree, out string) (err error) {
 	w := io.MultiWriter(os.Stdout, report)
 	fmt.Fprintln(w, "Requests over HTTPS to a lifeboatd that protects 100 machines and to one that protects 100,000, each on a SQLite database of its own, in turns;")
 	fmt.Fprintln(w, "then to the larger one and to a bare chi handler that returns the same header and bytes, in turns of half a second, 8 clients at once.")
+	fmt.Fprintln(w, "One item, one vault: the same again and again, as clients poll. Each another: none was asked for before. PostgreSQL: a lifeboatd of 100 machines on a server of this machine.")
 	fmt.Fprintf(w, "%s\nmachine: %s\ncommit: %s\n\n", time.Now().UTC().Format(time.RFC3339), bench.Machine(), tree)
 	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", "^BenchmarkAPI$", "-benchtime", "1x", "-timeout", "30m", "./service/cmd/lifeboatd")
 	cmd.Stdout, cmd.Stderr = w, os.Stderr

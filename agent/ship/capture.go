@@ -390,7 +390,7 @@ func (s *session) deliver(ctx context.Context, want fleet.Protection, mem *spool
 	if err := s.settle(durable, epochs, m); err != nil {
 		return err
 	}
-	own := s.p.own.since(s.filesystems())
+	own := s.own()
 	if err := s.measure(); err != nil {
 		return err
 	}

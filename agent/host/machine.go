@@ -23,7 +23,7 @@ const (
 
 // machine implements guest.Machine.
 type machine struct {
-	h       *hypervisor
+	h       *Hypervisor
 	uuid    string
 	owner   string
 	log     *slog.Logger

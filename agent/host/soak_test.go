@@ -121,7 +121,7 @@ func TestGuestUnderWritesReplicatedFromOutside(t *testing.T) {
 	machine := start(t, dir, webUUID, images)
 	machine.await(up, 1)
 	s := newSite(t, dir)
-	h := must(newHypervisor(Config{Config: guest.Config{StateDir: filepath.Join(dir, "agent"), Log: s.log}, Sockets: []string{filepath.Join(dir, "qmp.sock")}, Reserve: 64 << 20}))
+	h := must(New(Config{StateDir: filepath.Join(dir, "agent"), Log: s.log, Sockets: []string{filepath.Join(dir, "qmp.sock")}, Reserve: 64 << 20}))
 	h.look(ctx)
 	found := h.Machines()
 	if len(found) != 1 || !found[0].Running || found[0].Machine.ProductUuid != webUUID || found[0].Machine.Hostname != "web01" || len(found[0].Machine.Disks) != 2 ||

@@ -35,7 +35,7 @@ func (l *link) write() {
 		_ = l.conn.SetWriteDeadline(time.Now().Add(writeLimit))
 		if _, err := l.conn.Write(b); err != nil {
 			_ = l.conn.Close() // the reader tells
-			for range l.out { // what is left has no one to go to
+			for range l.out {  // what is left has no one to go to
 			}
 			return
 		}

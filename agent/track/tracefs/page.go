@@ -137,7 +137,7 @@ func walk(page []byte, found func([]byte) error) (lost bool, err error) {
 	for len(p) >= 4 {
 		head := le.Uint32(p)
 		kind, delta := head&31, head>>5
-		n, skip := 0, 4 // bytes of the event behind its head, and where its own begin
+		n, skip := 4, 4 // bytes of the event behind its head, and where its own begin
 		switch {
 		case kind == 0 || kind == 29 && delta != 0:
 			if len(p) < 8 {
@@ -151,8 +151,6 @@ func walk(page []byte, found func([]byte) error) (lost bool, err error) {
 			n = int(kind) * 4
 		case kind == 29:
 			return lost, nil // nothing more on this page
-		default: // time
-			n = 4
 		}
 		if n < 0 || n > len(p)-4 {
 			return lost, fmt.Errorf("%w: an event is cut off", errFormat)

@@ -75,13 +75,13 @@ func slow(t testing.TB, image string, delay time.Duration) string {
 
 // serve answers until the filesystem is unmounted, or was here: a mount namespace that somebody made meanwhile has it still. Every request is answered on its own, so a later one may be the first.
 func (s *server) serve() error {
-	pool := sync.Pool{New: func() any { return make([]byte, maxWrite+4096) }}
-	b := pool.Get().([]byte)
+	pool := sync.Pool{New: func() any { return new([maxWrite + 4096]byte) }}
+	b := pool.Get().(*[maxWrite + 4096]byte)
 	for !s.end.Load() {
 		if _, err := unix.Poll([]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}}, 100); err != nil && !errors.Is(err, unix.EINTR) {
 			return err
 		}
-		n, err := unix.Read(s.fd, b)
+		n, err := unix.Read(s.fd, b[:])
 		switch {
 		case errors.Is(err, unix.ENODEV):
 			return nil
@@ -93,7 +93,7 @@ func (s *server) serve() error {
 			return fmt.Errorf("a request of %d bytes", n)
 		}
 		req := b
-		b = pool.Get().([]byte)
+		b = pool.Get().(*[maxWrite + 4096]byte)
 		s.wg.Go(func() {
 			defer pool.Put(req)
 			s.handle(req[:n])

@@ -25,7 +25,7 @@ func main() {
 	rounds := flag.Int("rounds", 3, "how often each contender runs; they take turns")
 	seed := flag.Uint64("seed", 1, "of the incompressible part of the image")
 	work := flag.String("work", filepath.Join(os.TempDir(), "lifeboat-bench"), "working directory; needs 20 GB")
-	only := flag.String("only", "", "copy, drill or api; empty: all")
+	only := flag.String("only", "", "copy, drill, api or track; empty: all")
 	pairs := flag.Int("pairs", 10, "of drills")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -41,6 +41,9 @@ func main() {
 	}
 	if asked("api") {
 		err = requests(ctx, tree, *out)
+	}
+	if asked("track") {
+		err = tracking(ctx, tree, *out)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

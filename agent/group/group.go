@@ -25,7 +25,8 @@ type Group struct {
 	ID       string
 	Name     string
 	Interval time.Duration // from the begin of one round to that of the next
-	// Hold is how long a member may keep its filesystems frozen. Nobody waits longer than half of it for others while they stand.
+	// Hold is how long a member may keep its filesystems frozen. Nobody waits longer than half of it for others while they stand. 0
+	// means 10 seconds.
 	Hold    time.Duration
 	Members []Peer // ordered by id; this one is among them
 }

@@ -17,6 +17,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -256,6 +258,27 @@ func (r *ring) harm(n int, rng *mrand.Rand) string {
 	}
 }
 
+// freezes returns how long filesystems stood, as the agents measured it, from the shortest to the longest.
+func (r *ring) freezes() (out []time.Duration) {
+	r.t.Helper()
+	for _, a := range r.agents {
+		b, err := os.ReadFile(a.log)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		for _, m := range froze.FindAllSubmatch(b, -1) {
+			out = append(out, time.Duration(must(strconv.Atoi(string(m[1]))))*time.Microsecond)
+		}
+	}
+	if len(out) == 0 {
+		r.t.Fatal("no agent said how long it froze its filesystem")
+	}
+	slices.Sort(out)
+	return out
+}
+
+var froze = regexp.MustCompile(`msg=froze micros=([0-9]+)`)
+
 func number(t *testing.T, name string, def uint64) uint64 {
 	t.Helper()
 	s := os.Getenv(name)
@@ -324,6 +347,8 @@ func TestNoReceiverIsNewerThanItsSenderInAPointOfTheGroup(t *testing.T) {
 			t.Fatalf("part of point %s: %v", id, wrong)
 		}
 	}
+	stood := r.freezes()
+	t.Logf("machines stood for %s in the middle, %s at the 99th of a hundred, %s at most, over %d captures", stood[len(stood)/2], stood[len(stood)*99/100], stood[len(stood)-1], len(stood))
 	t.Logf("%d points of the whole group in %s, none with a receiver newer than its sender; the numbers moved before %d of them, to a sum of %d; %d points of some of its machines, %d of single ones; harmed %d times",
 		judged, time.Since(begin).Round(time.Second), moved, last, partial, own, harms)
 }

@@ -87,8 +87,19 @@ func memberProcess(path string) error {
 	if s.Clock {
 		b = clock(s.Fast)
 	}
-	p, err := ship.New(ship.Config{StateDir: s.State, Source: source.Config{Disks: []source.Named{{ID: "disk0", Path: s.Disk}}}, Identity: identity,
-		Deadman: []string{"/proc/self/exe", "deadman"}, Gate: gate, Barrier: b, Log: log}, s.Want)
+	var p *ship.Protector
+	var told fleet.PointRef
+	changed := func() {
+		if p == nil {
+			return
+		}
+		if st := p.Status(); st.LastPoint != told {
+			told = st.LastPoint
+			log.Info("froze", "micros", st.FreezeMicros)
+		}
+	}
+	p, err = ship.New(ship.Config{StateDir: s.State, Source: source.Config{Disks: []source.Named{{ID: "disk0", Path: s.Disk}}}, Identity: identity,
+		Deadman: []string{"/proc/self/exe", "deadman"}, Gate: gate, Barrier: b, Changed: changed, Log: log}, s.Want)
 	if err != nil {
 		return err
 	}

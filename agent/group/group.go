@@ -36,7 +36,7 @@ type Peer struct {
 	ID        string   // of the machine
 	Agent     string   // id of the agent that captures it, and common name of the agent's certificate; may have several members
 	Name      string   // for people
-	Addresses []string // host:port, tried in this order
+	Addresses []string // host:port; all are tried
 }
 
 // roster names the list of members: only those who know the same list meet.

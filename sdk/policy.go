@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"net/http"
+	"strconv"
 
 	"github.com/lifeboat-dr/lifeboat/sdk/oas"
 )
@@ -16,6 +17,8 @@ type PolicySettings struct {
 	Seconds int32
 	// AppConsistent is the minutes between application-consistent points; none are taken at 0.
 	AppConsistent int32
+	// MultiVM has machines of one consistency group captured at one moment.
+	MultiVM bool
 	// Back makes a policy of the way home, which keeps no history of its own.
 	Back bool
 	// Host makes a policy of machines that an agent on their hypervisor replicates: points every 30 seconds, kept for whole hours;
@@ -43,7 +46,7 @@ func (c *Client) CreatePolicy(ctx context.Context, name string, s PolicySettings
 			CrashConsistentFrequencyInMinutes: &s.Frequency, AppConsistentFrequencyInMinutes: &s.AppConsistent})
 	default:
 		guest := oas.InMageRcmPolicyCreationInput{InstanceType: ProviderGuest, RecoveryPointHistoryInMinutes: &s.Retention,
-			CrashConsistentFrequencyInMinutes: &s.Frequency, AppConsistentFrequencyInMinutes: &s.AppConsistent, EnableMultiVmSync: "false"}
+			CrashConsistentFrequencyInMinutes: &s.Frequency, AppConsistentFrequencyInMinutes: &s.AppConsistent, EnableMultiVmSync: strconv.FormatBool(s.MultiVM)}
 		if s.Seconds > 0 {
 			guest.CrashConsistentFrequencyInSeconds = &s.Seconds
 		}

@@ -27,6 +27,8 @@ func main() {
 	work := flag.String("work", filepath.Join(os.TempDir(), "lifeboat-bench"), "working directory; needs 20 GB")
 	only := flag.String("only", "", "copy, drill, api or track; empty: all")
 	pairs := flag.Int("pairs", 10, "of drills")
+	captures := flag.Int("captures", 300, "at each rate of writing, for the length of freezes")
+	minutes := flag.Duration("lag", 10*time.Minute, "how long the lag of points is watched at least")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -38,6 +40,12 @@ func main() {
 	}
 	if asked("drill") {
 		err = drills(ctx, tree, *bin, *out, *work, *pairs)
+	}
+	if asked("freeze") {
+		err = freezes(ctx, tree, *bin, *out, *work, *captures, *minutes)
+	}
+	if asked("delta") {
+		err = deltas(ctx, tree, *bin, *out, *work, 10)
 	}
 	if asked("api") {
 		err = requests(ctx, tree, *out)

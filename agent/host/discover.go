@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"net"
 	"os"
@@ -120,6 +121,9 @@ func lookAt(ctx context.Context, socket string) (fleet.HostedMachine, error) {
 	in, err := qemu.Describe(ctx, mon)
 	if err != nil {
 		return fleet.HostedMachine{}, err
+	}
+	if in.Migrating() {
+		return fleet.HostedMachine{}, errors.New("machine is being moved")
 	}
 	return fleet.HostedMachine{Machine: describe(in, socket), Running: in.On()}, nil
 }

@@ -131,7 +131,7 @@ func TestGuestUnderWritesReplicatedFromOutside(t *testing.T) {
 	resets, restarts := 0, 0
 	for end := time.Now().Add(long); time.Now().Before(end); {
 		p.capture()
-		switch rng.IntN(8) {
+		switch rng.IntN(16) {
 		case 0:
 			machine.do("system_reset")
 			resets++

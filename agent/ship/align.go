@@ -53,7 +53,7 @@ func (s *session) align(ctx context.Context, resync bool) error {
 		case clean && lost == nil:
 			d.owed = pending
 		case clean:
-			because("disk %s: %v", d.src.Id, lost)
+			because("disk %s: %s", d.src.Id, d.tracker.whole)
 		case w.Head == nil && w.Clean && !s.opened:
 			plan[i] = sumsOfZeros
 		case !resync && lost == nil && marked(d) && s.based(d):
@@ -61,7 +61,7 @@ func (s *session) align(ctx context.Context, resync bool) error {
 		default:
 			plan[i] = sumsOfAll
 			if lost != nil {
-				because("disk %s: %v", d.src.Id, lost)
+				because("disk %s: %s", d.src.Id, d.tracker.whole)
 			}
 			because("what is known of disk %s is not the newest point", d.src.Id)
 		}

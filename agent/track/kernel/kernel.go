@@ -53,12 +53,12 @@ func (k *Trackers) Open(ctx context.Context, machine string, d source.Disk) (tra
 		return scanned(d), nil
 	}
 	t, resumed, err := k.machine.Track(ctx, d.Path)
-	if errors.Is(err, ebpf.ErrUnsupported) || errors.Is(err, ebpf.ErrFull) {
+	if err != nil && ctx.Err() != nil {
+		return track.Tracked{}, err
+	}
+	if err != nil { // whatever it is: protected by reading all of it is better than not
 		k.log.Warn("a disk cannot be tracked; every capture reads all of it", "disk", d.Id, "err", err)
 		return scanned(d), nil
-	}
-	if err != nil {
-		return track.Tracked{}, err
 	}
 	k.disks[machine] = append(k.disks[machine], d.Path)
 	out := track.Tracked{Tracker: marks{t}, Kind: "ebpf", Since: resumed}
@@ -71,27 +71,27 @@ func (k *Trackers) Open(ctx context.Context, machine string, d source.Disk) (tra
 // trace begins to track a disk by the kernel's trace events, of which nothing outlives the agent.
 func (k *Trackers) trace(ctx context.Context, d source.Disk) (track.Tracked, error) {
 	t, err := k.traces.Track(ctx, d.Path)
-	if errors.Is(err, tracefs.ErrUnsupported) {
-		k.log.Warn("a disk cannot be tracked; every capture reads all of it", "disk", d.Id, "err", err)
-		return scanned(d), nil
+	if err != nil && ctx.Err() != nil {
+		return track.Tracked{}, err
 	}
 	if err != nil {
-		return track.Tracked{}, err
+		k.log.Warn("a disk cannot be tracked; every capture reads all of it", "disk", d.Id, "err", err)
+		return scanned(d), nil
 	}
 	return track.Tracked{Tracker: events{t}, Kind: "tracefs", Untracked: "trace events are not kept while no agent runs"}, nil
 }
 
-// open attaches to the kernel once. What will not work later either is remembered.
+// open attaches to the kernel once, or learns that it cannot be.
 func (k *Trackers) open() error {
 	if k.machine != nil || k.traces != nil || k.without != nil {
 		return nil
 	}
 	m, err := ebpf.Open(ebpf.Config{Dir: k.dir, Logger: k.log})
-	if errors.Is(err, ebpf.ErrUnsupported) {
-		return k.fallBack(err)
+	if errors.Is(err, ebpf.ErrOwned) { // by an agent that is about to end
+		return fmt.Errorf("track changes: %w", err)
 	}
 	if err != nil {
-		return fmt.Errorf("track changes: %w", err)
+		return k.fallBack(err)
 	}
 	k.machine = m
 	return nil
@@ -100,13 +100,13 @@ func (k *Trackers) open() error {
 // fallBack traces events instead of running programs.
 func (k *Trackers) fallBack(why error) error {
 	m, err := tracefs.Open(tracefs.Config{Dir: k.dir, Logger: k.log})
-	if errors.Is(err, tracefs.ErrUnsupported) {
+	if errors.Is(err, tracefs.ErrOwned) {
+		return fmt.Errorf("track changes: %w", err)
+	}
+	if err != nil {
 		k.without = errors.Join(why, err)
 		k.log.Warn("this kernel cannot track changes; every capture reads the disks as a whole", "err", k.without)
 		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("track changes: %w", err)
 	}
 	k.log.Warn("this kernel cannot run the programs that track changes; they are traced, which costs more and ends with the agent", "err", why)
 	k.traces = m

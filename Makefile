@@ -75,12 +75,22 @@ chaos: packages build ## Kill processes at random moments and check every invari
 soak: packages build ## The long form of chaos: 200 kills, at least 10 in each phase; writes docs/evidence/soak.txt
 	@{ echo "make soak at commit $(VERSION), $$(date -u +%F), $$(nproc) processors, $$(free -g | awk '/Mem/ {print $$2}') GiB, Linux $$(uname -r)"; \
 	LIFEBOAT_CHAOS_SEED=$(SEED) LIFEBOAT_CHAOS_KILLS=200 go test -count=1 -timeout 6h -v -run Chaos $(SCENARIO)/e2e; } 2>&1 | tee docs/evidence/soak.txt
-	@$(MAKE) soak-track
+	@$(MAKE) soak-track soak-group soak-host
 
 # The long form of the test of the same name: an hour of random writes to tracked disks; writes docs/evidence/soak-track.txt.
 soak-track: packages
 	@{ echo "make soak-track at commit $(VERSION), $$(date -u +%F), $$(nproc) processors, $$(free -g | awk '/Mem/ {print $$2}') GiB, Linux $$(uname -r)"; \
 	LIFEBOAT_CHAOS_SEED=$(SEED) LIFEBOAT_TRACK_SOAK=$${LIFEBOAT_TRACK_SOAK:-1h} go test -count=1 -timeout 3h -v -run NeverUnderReports ./agent/track/soak; } 2>&1 | tee docs/evidence/soak-track.txt
+
+# The long form of the test of the same name: a ring of 16 machines until 500 points of the group; writes docs/evidence/soak-group.txt.
+soak-group: packages
+	@{ echo "make soak-group at commit $(VERSION), $$(date -u +%F), $$(nproc) processors, $$(free -g | awk '/Mem/ {print $$2}') GiB, Linux $$(uname -r)"; \
+	LIFEBOAT_GROUP_SEED=$(SEED) LIFEBOAT_GROUP_POINTS=$${LIFEBOAT_GROUP_POINTS:-500} go test -count=1 -timeout 3h -v -run 'NoReceiver|RingCatches' ./agent/group; } 2>&1 | tee docs/evidence/soak-group.txt
+
+# The long form of the test of the same name: a guest under random writes, replicated from its host; writes docs/evidence/soak-host.txt.
+soak-host: packages
+	@{ echo "make soak-host at commit $(VERSION), $$(date -u +%F), $$(nproc) processors, $$(free -g | awk '/Mem/ {print $$2}') GiB, Linux $$(uname -r)"; \
+	LIFEBOAT_HOST_SOAK=$${LIFEBOAT_HOST_SOAK:-10m} go test -count=1 -timeout 3h -v -run UnderWrites ./agent/host; } 2>&1 | tee docs/evidence/soak-host.txt
 
 bench: packages .tools/peers build ## Measure beside restic and the ceiling of this machine; writes docs/evidence/
 	go run $(SCENARIO)/cmd/bench -bin bin -out docs/evidence
@@ -94,7 +104,7 @@ generated: ## Check that generated code is what the generators make
 ##@ What they need
 
 # Program and the Debian package that brings it.
-PROGRAMS := redis-server=redis-server qemu-system-x86_64=qemu-system-x86 qemu-img=qemu-utils busybox=busybox-static cpio=cpio \
+PROGRAMS := ip=iproute2 redis-server=redis-server qemu-system-x86_64=qemu-system-x86 qemu-img=qemu-utils busybox=busybox-static cpio=cpio \
             modprobe=kmod mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs extlinux=extlinux mount=mount git=git node=nodejs npm=npm \
             clang-14=clang-14 llvm-strip-14=llvm-14 fio=fio mkfs.btrfs=btrfs-progs
 PEERS    := restic=restic
@@ -135,4 +145,4 @@ GOLANGCI_VERSION := v2.15.0
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {print "\n" substr($$0, 5)} /^[a-z0-9]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo run build generate bpf lint test race fuzz e2e chaos soak soak-track bench generated packages help
+.PHONY: demo run build generate bpf lint test race fuzz e2e chaos soak soak-track soak-group soak-host bench generated packages help

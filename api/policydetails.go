@@ -9,6 +9,14 @@ import (
 
 func minutes(d time.Duration) *int32 { return ptr(int32(d / time.Minute)) }
 
+// oddSeconds returns what minutes cannot tell; nil when they can.
+func oddSeconds(d time.Duration) *int32 {
+	if d%time.Minute == 0 {
+		return nil
+	}
+	return ptr(int32(d / time.Second))
+}
+
 // policyDetails shows a policy with its defaults, under the names that answers use (ref 5.2): some differ from the request's.
 func policyDetails(p dr.Policy) (out oas.PolicyProviderSpecificDetails) {
 	set := p.Settings()
@@ -22,7 +30,8 @@ func policyDetails(p dr.Policy) (out oas.PolicyProviderSpecificDetails) {
 	switch p.Provider {
 	case dr.ProviderInMageRcm:
 		must(out.FromInMageRcmPolicyDetails(oas.InMageRcmPolicyDetails{InstanceType: kind, Throttle: throttle, RecoveryPointHistoryInMinutes: minutes(p.Retention),
-			AppConsistentFrequencyInMinutes: app, CrashConsistentFrequencyInMinutes: crash, EnableMultiVmSync: boolText(p.MultiVMSync)}))
+			AppConsistentFrequencyInMinutes: app, CrashConsistentFrequencyInMinutes: crash, CrashConsistentFrequencyInSeconds: oddSeconds(p.CrashConsistentEvery),
+			EnableMultiVmSync: boolText(p.MultiVMSync)}))
 	case dr.ProviderInMageRcmFailback:
 		must(out.FromInMageRcmFailbackPolicyDetails(oas.InMageRcmFailbackPolicyDetails{InstanceType: kind, Throttle: throttle, AppConsistentFrequencyInMinutes: app, CrashConsistentFrequencyInMinutes: crash}))
 	case dr.ProviderInMageAzureV2:

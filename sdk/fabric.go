@@ -14,6 +14,9 @@ import (
 const (
 	ProviderGuest     = "InMageRcm"
 	ProviderGuestBack = "InMageRcmFailback"
+	// ProviderHost is that of machines that an agent on their hypervisor replicates, in a fabric of kind FabricHost.
+	ProviderHost = "HyperVReplicaAzure"
+	FabricHost   = "HyperVSite"
 )
 
 // CreateFabric creates a site. kind is an instanceType; empty means a site of machines with the guest agent.

@@ -52,10 +52,14 @@ type EnableInput struct {
 	TestNetwork   string
 	ProcessServer string   // replicator that takes the data; empty lets the server choose
 	Disks         []string // ids of the disks to protect; empty takes all
+	Provider      string   // ProviderGuest or ProviderHost; empty is ProviderGuest
 }
 
 // Enable protects a machine.
 func (c *Client) Enable(ctx context.Context, i ItemRef, in EnableInput) (*Operation, error) {
+	if in.Provider == ProviderHost {
+		return c.enableHosted(ctx, i, in)
+	}
 	provider := oas.InMageRcmEnableProtectionInput{InstanceType: ProviderGuest, FabricDiscoveryMachineId: in.Machine, ProcessServerId: or(in.ProcessServer, "any"),
 		TargetResourceGroupId: "/subscriptions/" + c.subscription + "/resourceGroups/" + c.group, TargetVmName: in.TargetName, TargetNetworkId: in.TargetNetwork, TestNetworkId: in.TestNetwork}
 	for _, d := range in.Disks {
@@ -63,6 +67,16 @@ func (c *Client) Enable(ctx context.Context, i ItemRef, in EnableInput) (*Operat
 	}
 	body := oas.EnableProtectionInput{Properties: oas.EnableProtectionInputProperties{PolicyId: c.policyID(in.Policy), ProtectableItemId: in.Machine}}
 	if err := body.Properties.ProviderSpecificDetails.FromInMageRcmEnableProtectionInput(provider); err != nil {
+		return nil, err
+	}
+	return c.begin(c.api.ReplicationProtectedItemsCreate(ctx, c.subscription, c.group, c.v, i.Fabric, i.Container, i.Name, nil, body))
+}
+
+func (c *Client) enableHosted(ctx context.Context, i ItemRef, in EnableInput) (*Operation, error) {
+	body := oas.EnableProtectionInput{Properties: oas.EnableProtectionInputProperties{PolicyId: c.policyID(in.Policy), ProtectableItemId: in.Machine}}
+	err := body.Properties.ProviderSpecificDetails.FromHyperVReplicaAzureEnableProtectionInput(oas.HyperVReplicaAzureEnableProtectionInput{InstanceType: ProviderHost,
+		DisksToInclude: in.Disks, TargetAzureVmName: in.TargetName, TargetAzureNetworkId: in.TargetNetwork})
+	if err != nil {
 		return nil, err
 	}
 	return c.begin(c.api.ReplicationProtectedItemsCreate(ctx, c.subscription, c.group, c.v, i.Fabric, i.Container, i.Name, nil, body))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"net/http"
+	"strconv"
 
 	"github.com/lifeboat-dr/lifeboat/sdk/oas"
 )
@@ -12,10 +13,17 @@ import (
 type PolicySettings struct {
 	Retention int32 // minutes that points are kept; 1440
 	Frequency int32 // minutes between points; 5
+	// Seconds between points, at least 5, in the place of Frequency, for machines with the guest agent.
+	Seconds int32
 	// AppConsistent is the minutes between application-consistent points; none are taken at 0.
 	AppConsistent int32
+	// MultiVM has machines of one consistency group captured at one moment.
+	MultiVM bool
 	// Back makes a policy of the way home, which keeps no history of its own.
 	Back bool
+	// Host makes a policy of machines that an agent on their hypervisor replicates: points every 30 seconds, kept for whole hours;
+	// Frequency and AppConsistent say nothing there.
+	Host bool
 }
 
 // CreatePolicy creates replication settings.
@@ -29,12 +37,20 @@ func (c *Client) CreatePolicy(ctx context.Context, name string, s PolicySettings
 	in := oas.CreatePolicyInput{}
 	settings := &in.Properties.ProviderSpecificInput
 	var err error
-	if s.Back {
+	switch {
+	case s.Host:
+		err = settings.FromHyperVReplicaAzurePolicyInput(oas.HyperVReplicaAzurePolicyInput{InstanceType: ProviderHost, ReplicationInterval: 30,
+			RecoveryPointHistoryDuration: min(24, max(1, s.Retention/60))})
+	case s.Back:
 		err = settings.FromInMageRcmFailbackPolicyCreationInput(oas.InMageRcmFailbackPolicyCreationInput{InstanceType: ProviderGuestBack,
 			CrashConsistentFrequencyInMinutes: &s.Frequency, AppConsistentFrequencyInMinutes: &s.AppConsistent})
-	} else {
-		err = settings.FromInMageRcmPolicyCreationInput(oas.InMageRcmPolicyCreationInput{InstanceType: ProviderGuest, RecoveryPointHistoryInMinutes: &s.Retention,
-			CrashConsistentFrequencyInMinutes: &s.Frequency, AppConsistentFrequencyInMinutes: &s.AppConsistent, EnableMultiVmSync: "false"})
+	default:
+		guest := oas.InMageRcmPolicyCreationInput{InstanceType: ProviderGuest, RecoveryPointHistoryInMinutes: &s.Retention,
+			CrashConsistentFrequencyInMinutes: &s.Frequency, AppConsistentFrequencyInMinutes: &s.AppConsistent, EnableMultiVmSync: strconv.FormatBool(s.MultiVM)}
+		if s.Seconds > 0 {
+			guest.CrashConsistentFrequencyInSeconds = &s.Seconds
+		}
+		err = settings.FromInMageRcmPolicyCreationInput(guest)
 	}
 	if err != nil {
 		return nil, err

@@ -25,7 +25,8 @@ type Group struct {
 	ID       string
 	Name     string
 	Interval time.Duration // from the begin of one round to that of the next
-	// Hold is how long a member may keep its filesystems frozen. Nobody waits longer than half of it for others while they stand.
+	// Hold is how long a member may keep its filesystems frozen. Nobody waits longer than half of it for others while they stand. 0
+	// means 10 seconds.
 	Hold    time.Duration
 	Members []Peer // ordered by id; this one is among them
 }
@@ -35,7 +36,7 @@ type Peer struct {
 	ID        string   // of the machine
 	Agent     string   // id of the agent that captures it, and common name of the agent's certificate; may have several members
 	Name      string   // for people
-	Addresses []string // host:port, tried in this order
+	Addresses []string // host:port; all are tried
 }
 
 // roster names the list of members: only those who know the same list meet.

@@ -35,7 +35,7 @@ func (l *link) write() {
 		_ = l.conn.SetWriteDeadline(time.Now().Add(writeLimit))
 		if _, err := l.conn.Write(b); err != nil {
 			_ = l.conn.Close() // the reader tells
-			for range l.out {  //nolint:revive // what is left has no one to go to
+			for range l.out {  // what is left has no one to go to
 			}
 			return
 		}
@@ -104,30 +104,50 @@ func clientTLS(cert tls.Certificate, ca *x509.CertPool, peer string) *tls.Config
 	}
 }
 
-// reach opens a connection to a member for a round, and returns when it has said that it is of the same group.
+// maxAddresses bounds the addresses of a member that are tried.
+const maxAddresses = 16
+
+// reach opens a connection to a member for a round, and returns when it has said that it is of the same group. All its addresses
+// are tried at once: some lead nowhere, and some, as those of bridges that every machine has, to somebody else.
 func (n *Node) reach(g Group, self string, peer Peer) (*link, error) {
-	end := time.Now().Add(n.limits.reach)
+	type result struct {
+		l   *link
+		err error
+	}
+	addresses := peer.Addresses[:min(len(peer.Addresses), maxAddresses)]
+	results := make(chan result, len(addresses))
+	for _, a := range addresses {
+		n.wg.Go(func() {
+			l, err := n.reachAt(g, self, peer, a)
+			results <- result{l, err}
+		})
+	}
 	err := errors.New("no address of it is known")
-	for i, a := range peer.Addresses {
-		share := time.Until(end) / time.Duration(len(peer.Addresses)-i)
-		if share <= 0 {
-			break
+	for left := len(addresses); left > 0; left-- {
+		r := <-results
+		if r.err != nil {
+			err = r.err
+			continue
 		}
-		var l *link
-		if l, err = n.reachAt(g, self, peer, a, share); err == nil {
-			return l, nil
-		}
+		n.wg.Go(func() {
+			for range left - 1 {
+				if r := <-results; r.l != nil {
+					_ = r.l.conn.Close()
+				}
+			}
+		})
+		return r.l, nil
 	}
 	return nil, fmt.Errorf("it was not reached: %w", err)
 }
 
-func (n *Node) reachAt(g Group, self string, peer Peer, address string, limit time.Duration) (l *link, err error) {
+func (n *Node) reachAt(g Group, self string, peer Peer, address string) (l *link, err error) {
 	cert, ca, err := n.cfg.Identity()
 	if err != nil {
 		return nil, err
 	}
-	end := time.Now().Add(limit)
-	raw, err := n.cfg.dial(self, address, limit)
+	end := time.Now().Add(n.limits.reach)
+	raw, err := n.cfg.dial(self, address, n.limits.reach)
 	if err != nil {
 		return nil, err
 	}

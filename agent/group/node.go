@@ -16,6 +16,8 @@ import (
 // maxConns bounds the connections that others hold to this member at once: each of a large group, several times.
 const maxConns = 256
 
+const defaultHold = 10 * time.Second
+
 // Node is an agent's part in its groups. It listens while there is one. Make it with New, end it with Close. Its methods are safe
 // for concurrent use.
 type Node struct {
@@ -65,6 +67,9 @@ func (n *Node) Set(want map[string]Membership) error {
 		}
 	}
 	for machine, w := range want {
+		if w.Group.Hold <= 0 {
+			w.Group.Hold = defaultHold
+		}
 		self := slices.IndexFunc(w.Group.Members, func(p Peer) bool { return p.ID == machine })
 		if self < 0 {
 			n.cfg.Log.Error("a group does not have this machine among its members", "item", machine, "group", w.Group.ID)

@@ -108,6 +108,25 @@ func TestAMemberThatCannotBeCapturedIsNamedAndTheOthersGoOnAlone(t *testing.T) {
 	c.check()
 }
 
+func TestAMemberIsFoundAmongAddressesThatLeadNowhereOrToOthers(t *testing.T) {
+	g, ls := loopback(t, 3)
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	first := g.Members[0].Addresses[0]
+	for i := range g.Members { // every machine says that it can be reached at the first one's address, too
+		g.Members[i].Addresses = append([]string{silent.Addr().String(), first, "127.0.0.1:1"}, g.Members[i].Addresses...)
+	}
+	c := newCluster(t, 3, g, func(i int) Config {
+		return Config{limits: quick, listen: func(string) (net.Listener, error) { return ls[i], nil }}
+	})
+	defer c.close()
+	until(t, 60*time.Second, "two points of the whole group", func() bool { return len(c.whole()) >= 2 })
+	c.check()
+}
+
 type errString string
 
 func (e errString) Error() string { return string(e) }

@@ -88,7 +88,8 @@ func (a *agent) setGroups(d *fleet.AgentDesired) {
 }
 
 func groupOf(p fleet.Protection) group.Group {
-	g := group.Group{ID: p.Group.Id, Name: p.Group.Name, Interval: time.Duration(p.Group.IntervalSeconds) * time.Second, Hold: time.Duration(p.FreezeTimeoutSeconds) * time.Second}
+	g := group.Group{ID: p.Group.Id, Name: p.Group.Name, Interval: time.Duration(max(1, p.Group.IntervalSeconds)) * time.Second,
+		Hold: time.Duration(p.FreezeTimeoutSeconds) * time.Second}
 	for _, m := range p.Group.Members {
 		g.Members = append(g.Members, group.Peer{ID: m.MachineId, Agent: m.AgentId, Name: m.Name, Addresses: m.Addresses})
 	}

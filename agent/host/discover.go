@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"net"
 	"os"
@@ -25,7 +26,7 @@ const (
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
-func (h *hypervisor) run(ctx context.Context) {
+func (h *Hypervisor) run(ctx context.Context) {
 	t := time.NewTicker(lookEvery)
 	defer t.Stop()
 	for {
@@ -39,7 +40,7 @@ func (h *hypervisor) run(ctx context.Context) {
 }
 
 // look finds the machines of this host anew. One whose monitor does not answer stays as it was seen, as long as its socket is there.
-func (h *hypervisor) look(ctx context.Context) {
+func (h *Hypervisor) look(ctx context.Context) {
 	h.mu.Lock()
 	before := map[string]member{} // by socket
 	for _, m := range h.found {
@@ -80,13 +81,13 @@ func (h *hypervisor) look(ctx context.Context) {
 }
 
 // once warns of a machine when it was not seen before.
-func (h *hypervisor) once(before map[string]member, m member, text string) {
+func (h *Hypervisor) once(before map[string]member, m member, text string) {
 	if _, ok := before[m.socket]; !ok {
 		h.log.Debug(text, "socket", m.socket, "name", m.info.Machine.Hostname)
 	}
 }
 
-func (h *hypervisor) sockets() (out []string) {
+func (h *Hypervisor) sockets() (out []string) {
 	for _, pattern := range h.cfg.Sockets {
 		paths, _ := filepath.Glob(pattern) // the pattern was checked
 		for _, p := range paths {
@@ -120,6 +121,9 @@ func lookAt(ctx context.Context, socket string) (fleet.HostedMachine, error) {
 	in, err := qemu.Describe(ctx, mon)
 	if err != nil {
 		return fleet.HostedMachine{}, err
+	}
+	if in.Migrating() {
+		return fleet.HostedMachine{}, errors.New("machine is being moved")
 	}
 	return fleet.HostedMachine{Machine: describe(in, socket), Running: in.On()}, nil
 }

@@ -26,6 +26,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"github.com/lifeboat-dr/lifeboat/agent/ship"
 	"github.com/lifeboat-dr/lifeboat/replicator/ingest"
 	"github.com/lifeboat-dr/lifeboat/replicator/localbucket"
 	"github.com/lifeboat-dr/lifeboat/replicator/repo"
@@ -64,7 +65,7 @@ type site struct {
 
 func newSite(t *testing.T, dir string) *site {
 	t.Helper()
-	s := &site{log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})), caKey: must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))}
+	s := &site{log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})), caKey: must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))}
 	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "vault CA"}, IsCA: true, BasicConstraintsValid: true,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(3 * time.Hour), KeyUsage: x509.KeyUsageCertSign}
 	s.ca = must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, tmpl, tmpl, &s.caKey.PublicKey, s.caKey))))
@@ -127,6 +128,59 @@ func (s *site) want(m fleet.Machine) fleet.Protection {
 	signer := must(jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: s.grantKey}, nil))
 	p.Grant = must(must(signer.Sign(must(json.Marshal(c)))).CompactSerialize())
 	return p
+}
+
+// protector replicates a machine of a host, in this process.
+type protector struct {
+	*ship.Protector
+	t    *testing.T
+	make func() *ship.Protector
+	want fleet.Protection
+	stop func()
+	n    int
+}
+
+func (s *site) protect(t *testing.T, dir string, h ship.Host, want fleet.Protection) *protector {
+	p := &protector{t: t, want: want}
+	p.make = func() *ship.Protector {
+		return must(ship.New(ship.Config{StateDir: dir, Host: h, Log: s.log, Version: "test",
+			Identity: func() (tls.Certificate, *x509.CertPool, error) { return s.agent, s.pool, nil }}, p.want))
+	}
+	p.run()
+	t.Cleanup(func() { p.stop() })
+	return p
+}
+
+func (p *protector) run() {
+	p.Protector = p.make()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func(sp *ship.Protector) { done <- sp.Run(ctx) }(p.Protector)
+	p.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			p.t.Error(err)
+		}
+	})
+}
+
+// restart is that of the agent.
+func (p *protector) restart() {
+	p.stop()
+	p.run()
+}
+
+// capture asks for a point and waits for it.
+func (p *protector) capture() (st fleet.ProtectionStatus) {
+	p.t.Helper()
+	p.n++
+	p.want.CaptureId = fmt.Sprintf("capture-%d", p.n)
+	p.Set(p.want)
+	until(p.t, p.want.CaptureId, func() bool {
+		st = p.Status()
+		return st.LastCaptureId == p.want.CaptureId
+	})
+	return st
 }
 
 func (s *site) committed() []ingest.Point {

@@ -20,47 +20,33 @@ import (
 	"github.com/lifeboat-dr/lifeboat/sdk/fleet"
 )
 
-// Config of the host role. Sockets is required.
+// Config of a Hypervisor. StateDir and Sockets are required.
 type Config struct {
-	guest.Config
+	StateDir string
 	// Sockets are patterns, as of path.Match, of the monitor sockets of the machines. Each must be for this agent alone: QEMU serves
 	// one connection at a time, so a machine under libvirt needs a second monitor.
 	Sockets []string
-	// Dir is for fleecing images and sockets; QEMU must be able to write there. Empty: a directory in the state's.
+	// Dir is for fleecing images; QEMU must be able to open files there. Empty: a directory in the state's.
 	Dir string
 	// Reserve is how many bytes stay free there. 0 means 1 GiB.
 	Reserve int64
+	Log     *slog.Logger
 }
 
-// Run works until ctx ends, and then returns nil, or until the host was removed from its vault.
-func Run(ctx context.Context, cfg Config) error {
-	h, err := newHypervisor(cfg)
-	if err != nil {
-		return err
-	}
+// Run runs the agent of a hypervisor until ctx ends, and then returns nil, or until the host was removed from its vault.
+func Run(ctx context.Context, cfg guest.Config, h *Hypervisor) error {
+	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	h.look(ctx) // so that the first report tells of them
 	wg.Go(func() { h.run(ctx) })
 	cfg.Hypervisor = h
-	return guest.Run(ctx, cfg.Config)
+	return guest.Run(ctx, cfg)
 }
 
-// Enrol enrols this host once.
-func Enrol(ctx context.Context, cfg Config) error {
-	h, err := newHypervisor(cfg)
-	if err != nil {
-		return err
-	}
-	cfg.Hypervisor = h
-	_, err = guest.Enrol(ctx, cfg.Config)
-	return err
-}
-
-// hypervisor implements guest.Hypervisor over the QEMU processes of this host.
-type hypervisor struct {
+// Hypervisor is the QEMU processes of this host. Safe for concurrent use.
+type Hypervisor struct {
 	cfg Config
 	log *slog.Logger
 
@@ -68,13 +54,16 @@ type hypervisor struct {
 	found map[string]member // by UUID
 }
 
+var _ guest.Hypervisor = (*Hypervisor)(nil)
+
 // member is a machine as last seen.
 type member struct {
 	socket string
 	info   fleet.HostedMachine
 }
 
-func newHypervisor(cfg Config) (*hypervisor, error) {
+// New returns a hypervisor that was not looked at yet.
+func New(cfg Config) (*Hypervisor, error) {
 	if len(cfg.Sockets) == 0 {
 		return nil, errors.New("the host role needs patterns of monitor sockets")
 	}
@@ -89,11 +78,11 @@ func newHypervisor(cfg Config) (*hypervisor, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &hypervisor{cfg: cfg, log: cfg.Log, found: map[string]member{}}, nil
+	return &Hypervisor{cfg: cfg, log: cfg.Log, found: map[string]member{}}, nil
 }
 
 // Machines implements guest.Hypervisor.
-func (h *hypervisor) Machines() []fleet.HostedMachine {
+func (h *Hypervisor) Machines() []fleet.HostedMachine {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	out := []fleet.HostedMachine{}
@@ -104,7 +93,7 @@ func (h *hypervisor) Machines() []fleet.HostedMachine {
 }
 
 // Machine implements guest.Hypervisor.
-func (h *hypervisor) Machine(uuid, dir string) (guest.Machine, error) {
+func (h *Hypervisor) Machine(uuid, dir string) (guest.Machine, error) {
 	if !validUUID.MatchString(uuid) {
 		return nil, fmt.Errorf("machine UUID %q", uuid)
 	}

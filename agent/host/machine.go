@@ -16,14 +16,14 @@ import (
 )
 
 const (
-	powerLimit = 5 * time.Minute        // for a guest to shut down
+	powerLimit = 3 * time.Minute        // for a guest to shut down
 	pressEvery = 5 * time.Second        // a guest that is still booting does not hear the button
 	pollEvery  = 100 * time.Millisecond // of the state of a guest that shuts down
 )
 
 // machine implements guest.Machine.
 type machine struct {
-	h       *hypervisor
+	h       *Hypervisor
 	uuid    string
 	owner   string
 	log     *slog.Logger

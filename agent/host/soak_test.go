@@ -3,8 +3,6 @@ package host
 import (
 	"context"
 	"crypto/sha256"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -18,7 +16,6 @@ import (
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/agent/guest"
-	"github.com/lifeboat-dr/lifeboat/agent/ship"
 	"github.com/lifeboat-dr/lifeboat/agent/track"
 	"github.com/lifeboat-dr/lifeboat/replicator/ingest"
 	"github.com/lifeboat-dr/lifeboat/sdk/fleet"
@@ -121,7 +118,7 @@ func TestGuestUnderWritesReplicatedFromOutside(t *testing.T) {
 	machine := start(t, dir, webUUID, images)
 	machine.await(up, 1)
 	s := newSite(t, dir)
-	h := must(newHypervisor(Config{Config: guest.Config{StateDir: filepath.Join(dir, "agent"), Log: s.log}, Sockets: []string{filepath.Join(dir, "qmp.sock")}, Reserve: 64 << 20}))
+	h := must(New(Config{StateDir: filepath.Join(dir, "agent"), Log: s.log, Sockets: []string{filepath.Join(dir, "qmp.sock")}, Reserve: 64 << 20}))
 	h.look(ctx)
 	found := h.Machines()
 	if len(found) != 1 || !found[0].Running || found[0].Machine.ProductUuid != webUUID || found[0].Machine.Hostname != "web01" || len(found[0].Machine.Disks) != 2 ||
@@ -130,48 +127,21 @@ func TestGuestUnderWritesReplicatedFromOutside(t *testing.T) {
 	}
 	want := s.want(found[0].Machine)
 	w := &witness{Machine: must(h.Machine(webUUID, filepath.Join(dir, "agent", machineID))), sums: map[string]string{}}
-	run := func() (*ship.Protector, func()) {
-		p := must(ship.New(ship.Config{StateDir: filepath.Join(dir, "agent"), Host: w, Log: s.log, Version: "test",
-			Identity: func() (tls.Certificate, *x509.CertPool, error) { return s.agent, s.pool, nil }}, want))
-		pctx, cancel := context.WithCancel(context.Background())
-		done := make(chan error, 1)
-		go func() { done <- p.Run(pctx) }()
-		return p, func() {
-			cancel()
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
-		}
-	}
-	p, stop := run()
-	defer func() { stop() }()
-	n := 0
-	capture := func() fleet.ProtectionStatus {
-		n++
-		want.CaptureId = fmt.Sprintf("capture-%d", n)
-		p.Set(want)
-		var st fleet.ProtectionStatus
-		until(t, want.CaptureId, func() bool {
-			st = p.Status()
-			return st.LastCaptureId == want.CaptureId
-		})
-		return st
-	}
+	p := s.protect(t, filepath.Join(dir, "agent"), w, want)
 	resets, restarts := 0, 0
 	for end := time.Now().Add(long); time.Now().Before(end); {
-		capture()
-		switch rng.IntN(8) {
+		p.capture()
+		switch rng.IntN(16) {
 		case 0:
 			machine.do("system_reset")
 			resets++
 		case 1:
-			stop()
-			p, stop = run()
+			p.restart()
 			restarts++
 		}
 	}
-	want.Shutdown = true
-	st := capture()
+	p.want.Shutdown = true
+	st := p.capture()
 	if out := machine.do("query-status"); st.Error != (fleet.Error{}) || !strings.Contains(out, `"shutdown"`) {
 		t.Fatalf("the machine is %s after its last capture: %+v", out, st)
 	}
@@ -183,9 +153,8 @@ func TestGuestUnderWritesReplicatedFromOutside(t *testing.T) {
 			t.Errorf("the last point is not what %s holds", image)
 		}
 	}
-	want.Shutdown = false
-	before := n
-	capture() // and go on
+	p.want.Shutdown = false
+	p.capture() // and go on
 	machine.await(up, 1)
 	if out := machine.do("query-status"); !strings.Contains(out, `"running"`) {
 		t.Errorf("the machine is %s, want it to run again", out)
@@ -194,8 +163,8 @@ func TestGuestUnderWritesReplicatedFromOutside(t *testing.T) {
 	for _, pt := range points[1:] {
 		changed, stored = changed+pt.ChangedBytes, stored+pt.StoredBytes
 	}
-	t.Logf("%d points in %s, %d captures, %d resets, %d restarts of the agent, %d booted; deltas of %d KiB on average, %d KiB stored",
-		len(points), long, before, resets, restarts, boots, changed>>10/int64(max(1, len(points)-1)), stored>>10/int64(max(1, len(points)-1)))
+	t.Logf("%d points in %s, %d resets, %d restarts of the agent, %d booted; deltas of %d KiB on average, %d KiB stored",
+		len(points), long, resets, restarts, boots, changed>>10/int64(max(1, len(points)-1)), stored>>10/int64(max(1, len(points)-1)))
 	if len(points) < 5 {
 		t.Errorf("only %d points", len(points))
 	}

@@ -96,7 +96,9 @@ func Open(path string, id Identity) (_ *Log, err error) {
 		return l, nil
 	}
 	l.mark, l.running = Mark{}, false
-	l.err = errors.Join(ErrNone, l.err)
+	if !errors.Is(l.err, ErrNone) {
+		l.err = errors.Join(ErrNone, l.err)
+	}
 	if err := errors.Join(f.Truncate(0), write(f, make([]byte, fileSize), 0), f.Sync()); err != nil {
 		return nil, fmt.Errorf("make change log of disk %s: %w", id.Disk, err)
 	}

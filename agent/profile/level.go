@@ -18,26 +18,14 @@ type level struct {
 	epochs int // in an interval
 
 	seen blockSet
-	n    int // epochs in seen
-	open sum
-	all  sum // of complete intervals
-}
-
-type sum struct {
-	span             time.Duration
-	written, changed int64
-}
-
-func (s *sum) add(o sum) {
-	s.span, s.written, s.changed = s.span+o.span, s.written+o.written, s.changed+o.changed
+	n    int   // epochs in seen
+	open epoch // all of seen as one
+	all  epoch // complete intervals, as one
 }
 
 // levels returns those of a configuration, shortest first.
 func levels(c Config) (out []*level) {
-	lengths := []time.Duration{c.Every, c.PointEvery}
-	for _, i := range intervals {
-		lengths = append(lengths, i)
-	}
+	lengths := append([]time.Duration{c.Every, c.PointEvery}, intervals...)
 	slices.Sort(lengths)
 	for _, l := range slices.Compact(lengths) {
 		if l >= c.Every {
@@ -49,7 +37,7 @@ func levels(c Config) (out []*level) {
 
 func (l *level) begin() {
 	clear(l.seen)
-	l.n, l.open = 0, sum{}
+	l.n, l.open = 0, epoch{}
 }
 
 // add returns true when the interval is complete; then the caller calls begin.
@@ -66,7 +54,7 @@ func (l *level) add(e epoch, es []block.Extent) bool {
 }
 
 // total is what complete intervals add up to; of a run that was too short for one, what there is of it.
-func (l *level) total() (s sum, complete bool) {
+func (l *level) total() (s epoch, complete bool) {
 	if l.all.span > 0 {
 		return l.all, true
 	}

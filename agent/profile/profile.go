@@ -58,6 +58,10 @@ type epoch struct {
 	changed int64 // bytes of blocks that were written
 }
 
+func (e *epoch) add(o epoch) {
+	e.span, e.written, e.changed = e.span+o.span, e.written+o.written, e.changed+o.changed
+}
+
 // Profile is a disk that is being watched. Not safe for concurrent use.
 type Profile struct {
 	cfg     Config

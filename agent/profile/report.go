@@ -76,9 +76,9 @@ type Storage struct {
 func (p *Profile) Report() (Report, error) {
 	r := Report{Disk: p.disk.Path, SizeBytes: p.disk.SizeBytes, Tracker: p.kind, Start: p.start.UTC(), LostEpochs: p.lost,
 		EpochSeconds: p.cfg.Every.Seconds(), PointSeconds: p.cfg.PointEvery.Seconds(), Intervals: []Interval{}, Links: []Link{}}
-	var all sum
+	var all epoch
 	for _, e := range p.epochs {
-		all.add(sum{e.span, e.written, e.changed})
+		all.add(e)
 	}
 	r.Seconds = all.span.Seconds()
 	r.Changed = load(p.epochs, func(e epoch) int64 { return e.changed })
@@ -132,7 +132,7 @@ func rate(bytes int64, span time.Duration) int64 {
 	return int64(math.Round(float64(bytes) / span.Seconds()))
 }
 
-func interval(length time.Duration, s sum, counted bool) Interval {
+func interval(length time.Duration, s epoch, counted bool) Interval {
 	i := Interval{Seconds: length.Seconds(), BytesPerSecond: rate(s.changed, s.span)}
 	if counted && s.written > 0 {
 		// Marks and counts are taken one after the other, and a mark may cover more than was written.
@@ -190,7 +190,7 @@ func link(epochs []epoch, bandwidth int64, every time.Duration, sent float64) Li
 	return l
 }
 
-func storage(points sum, c Content) Storage {
+func storage(points epoch, c Content) Storage {
 	if points.span <= 0 {
 		return Storage{}
 	}

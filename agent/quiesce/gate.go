@@ -14,7 +14,7 @@ type Gate struct {
 	w io.Writer
 
 	mu      sync.Mutex
-	held    bool
+	held    int // windows that are open
 	kept    []byte
 	dropped int
 }
@@ -26,7 +26,7 @@ func NewGate(w io.Writer) *Gate { return &Gate{w: w, kept: make([]byte, 0, gateL
 func (g *Gate) Write(p []byte) (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if !g.held {
+	if g.held == 0 {
 		return g.w.Write(p)
 	}
 	if len(g.kept)+len(p) > gateLimit {
@@ -37,18 +37,20 @@ func (g *Gate) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Hold keeps lines until Release. It waits for a line that is being written.
+// Hold keeps lines until Release was called as often. It waits for a line that is being written.
 func (g *Gate) Hold() {
 	g.mu.Lock()
-	g.held = true
+	g.held++
 	g.mu.Unlock()
 }
 
-// Release writes the kept lines and opens the gate.
+// Release ends one Hold. The last one writes the kept lines and opens the gate.
 func (g *Gate) Release() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.held = false
+	if g.held--; g.held > 0 {
+		return
+	}
 	if len(g.kept) > 0 {
 		_, _ = g.w.Write(g.kept) // the log itself is broken: nobody to tell
 	}

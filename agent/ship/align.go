@@ -63,7 +63,7 @@ func (s *session) align(ctx context.Context, resync bool) error {
 		case trusted[i] && lost == nil:
 			d.owed = pending
 		case trusted[i]:
-			because("disk %s: %v", d.src.Id, lost)
+			because("disk %s: %s", d.src.Id, d.tracker.whole)
 		case added:
 			plan[i] = sumsOfAll
 		case w.Head == nil && w.Clean && !s.opened:
@@ -73,7 +73,7 @@ func (s *session) align(ctx context.Context, resync bool) error {
 		default:
 			plan[i] = sumsOfAll
 			if lost != nil {
-				because("disk %s: %v", d.src.Id, lost)
+				because("disk %s: %s", d.src.Id, d.tracker.whole)
 			}
 			because("what is known of disk %s is not the newest point", d.src.Id)
 		}

@@ -50,6 +50,7 @@ func (s *session) capture(ctx context.Context, want fleet.Protection) (err error
 	if s.machine != nil {
 		return s.captureHost(ctx, want)
 	}
+	s.began = time.Now()
 	app := want.AppConsistentSeconds > 0 && s.p.cfg.Scripts.Any() &&
 		time.Since(s.p.memo.AppTime) >= time.Duration(want.AppConsistentSeconds)*time.Second
 	limit := defaultFreeze
@@ -390,7 +391,7 @@ func (s *session) deliver(ctx context.Context, want fleet.Protection, mem *spool
 	if err := s.settle(durable, epochs, m); err != nil {
 		return err
 	}
-	own := s.p.own.since(s.filesystems())
+	own := s.own()
 	if err := s.measure(); err != nil {
 		return err
 	}
@@ -403,6 +404,7 @@ func (s *session) deliver(ctx context.Context, want fleet.Protection, mem *spool
 		}
 	})
 	s.p.pace.durable(durable.Time)
-	s.p.log.Info("point is durable", "point", durable.Point.Sequence, "changed", s.p.changed.Swap(0), "shipped", s.p.shipped.Swap(0), "own", own, "dur", time.Since(start))
+	s.p.log.Info("point is durable", "point", durable.Point.Sequence, "changed", s.p.changed.Swap(0), "shipped", s.p.shipped.Swap(0), "own", own,
+		"instant", seal.Time, "freeze", time.Duration(s.p.status.get().FreezeMicros)*time.Microsecond, "took", time.Since(s.began), "dur", time.Since(start))
 	return nil
 }

@@ -80,6 +80,7 @@ func (s *session) captureHost(ctx context.Context, want fleet.Protection) error 
 	if err := s.power(ctx, want); err != nil {
 		return &refusal{err}
 	}
+	s.began = time.Now()
 	snap, err := s.machine.Snapshot(ctx)
 	if err != nil {
 		return fmt.Errorf("take a snapshot of the machine: %w", err)

@@ -35,12 +35,12 @@ func TestTheLowerOfBothThrottlesHolds(t *testing.T) {
 			want.Throttle = allDay(tc.desired)
 			start := time.Now()
 			a := s.run(cfg, want, nil)
-			st := a.await("point", func(st fleet.ProtectionStatus) bool { return st.LastPoint.Sequence == 1 })
+			a.await("point", func(st fleet.ProtectionStatus) bool { return st.LastPoint.Sequence == 1 })
 			// What is left to be paid for at the end is one message of at most a MiB for each of two workers.
 			if took, least := time.Since(start), time.Duration(size-3<<20)*time.Second/rate; took < least {
 				t.Errorf("16 MiB at 8 MiB/s took %v, want at least %v", took, least)
 			}
-			if st = a.Status(); st.ThrottleBytesPerSecond == nil || *st.ThrottleBytesPerSecond != rate || st.ChangedBytes != size || st.ShippedBytes != size {
+			if st := a.Status(); st.ThrottleBytesPerSecond == nil || *st.ThrottleBytesPerSecond != rate || st.ChangedBytes != size || st.ShippedBytes != size {
 				t.Errorf("got %+v, want the throttle in force and what was shipped", st)
 			}
 		})

@@ -155,7 +155,10 @@ func TestAgentKilledInTheWindowThawsAndGoesOn(t *testing.T) {
 	want := s.want(disksOf(t, m.source))
 	setup := agentSetup{State: state, Source: m.source, CA: s.ca.Raw, Identity: packed(s.agent), Want: want, Tracked: true}
 	p := start(t, "agent", writeSetup(t, setup))
-	until(t, "first point", func() bool { return s.count() == 1 })
+	until(t, "first point", func() bool { // remembered last, when all is settled
+		_, err := os.Stat(filepath.Join(state, machineID, "protection.json"))
+		return err == nil
+	})
 	p.end()
 	setup.Hang, setup.Want.CaptureId = true, "never made"
 	p = start(t, "agent", writeSetup(t, setup))

@@ -46,6 +46,7 @@ type session struct {
 
 	aligned string // the resync that the known sums were fetched for
 	ph      fleet.ProtectionStatusPhase
+	began   time.Time // the newest capture
 
 	mu     sync.Mutex // guards opened
 	opened bool       // known sums were marked as running ahead of the newest point

@@ -89,7 +89,6 @@ type Protector struct {
 	guard   *quiesce.Guard
 	status  status
 	memo    memo
-	own     own
 	notify  chan struct{} // holds one token when want changed
 	calls   chan struct{} // holds one token when a capture is called for
 
@@ -130,7 +129,6 @@ func New(cfg Config, want fleet.Protection) (*Protector, error) {
 	if p.memo, err = readMemo(p.path("protection.json")); err != nil {
 		p.log.Warn("what was remembered of this protection is unreadable; the disks will be compared", "err", err)
 	}
-	p.own.dir = p.cfg.StateDir
 	p.status.changed = cfg.Changed
 	p.status.pace = &p.pace
 	p.pace.local = cfg.Throttle
@@ -355,6 +353,10 @@ func (p *Protector) findDisks(ctx context.Context, want fleet.Protection) (all [
 				Causes: "What is on the disk changed after protection was enabled.", Action: "Remove it from the protected disks."}
 		}
 		out = append(out, all[i])
+	}
+	if err := source.Together(out); err != nil {
+		return nil, &Fault{Code: "invalid", Message: err.Error(),
+			Causes: "What is on the disks spans others, or lies on one of them.", Action: "Choose the protected disks anew."}
 	}
 	return out, nil
 }

@@ -316,3 +316,52 @@ func TestLostChangesAreComparedAndSaid(t *testing.T) {
 		t.Errorf("got phase %s after the resync", st.Phase)
 	}
 }
+
+// TestStateMayLieOnTheProtectedFilesystem has the agent keep its state where it freezes: in the window it writes nothing, and what it
+// writes between windows is in the points like anything else, and little.
+func TestStateMayLieOnTheProtectedFilesystem(t *testing.T) {
+	t.Parallel()
+	const size = 128 << 20
+	m := newMachine(t, size)
+	m.write()
+	stop := m.stir(7)
+	t.Cleanup(stop)
+	r := newMemory()
+	s := newSite(t, r)
+	cfg := s.config(m.source)
+	cfg.StateDir = filepath.Join(m.mount, "agent")
+	k := kernel.New(cfg.StateDir, s.log)
+	cfg.Trackers = k
+	t.Cleanup(func() { forget(t, k) })
+	var seen instants
+	a := s.run(cfg, s.want(disksOf(t, m.source)), func(p *ship.Protector) { p.OnWindow(seen.take(m)) })
+	a.want = s.want(disksOf(t, m.source))
+	a.first()
+	last := int64(0)
+	for n := 2; n <= 6; n++ {
+		st := a.capture()
+		// In each pass, a page of sums and one of checksums for every MiB of the disk, at most.
+		const windows, passes = size >> 20, 2 * 8
+		if st.SelfDirtyBytes == 0 || st.SelfDirtyBytes > passes*windows*8<<10+64<<10 {
+			t.Errorf("the agent wrote %d bytes to its own disk", st.SelfDirtyBytes)
+		}
+		image := r.point(t, n).images["disk0"]
+		if !seen.has(image) {
+			t.Errorf("point %d is not what the disk was in any window", n)
+		}
+		last = checkImage(t, image, last)
+		t.Logf("point %d: frozen for %d ms, own %d bytes", n, st.FreezeMicros/1000, st.SelfDirtyBytes)
+	}
+	stop()
+	m.stop()
+	a.capture()
+	before := r.putBytes("disk0")
+	for range 3 { // what the agent's own writes lead to dies away
+		a.capture()
+	}
+	if n := (r.putBytes("disk0") - before) / 3; n > 256<<10 {
+		t.Errorf("an idle machine's captures ship %d bytes each", n)
+	} else {
+		t.Logf("an idle machine's captures ship %d bytes each", n)
+	}
+}

@@ -172,7 +172,7 @@ func (p *Protector) begin(ctx context.Context, d source.Disk) (_ *tracked, err e
 	case t.Since:
 		t.whole = "the agent before this one was stopped before it had compared the disk"
 	case merr != nil:
-		t.whole = fmt.Sprintf("%s, and there is no word of a clean stop (%v)", t.Untracked, merr)
+		t.whole = fmt.Sprintf("%s (%v)", t.Untracked, merr)
 	default:
 		now, err := p.cfg.Source.Look(d)
 		if err != nil {

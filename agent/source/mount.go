@@ -2,9 +2,9 @@ package source
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -80,7 +80,7 @@ var unsupported = map[string]string{
 // look finds what is on a block device.
 func (c Config) look(d *Disk, mounts []mount, swaps []string) {
 	devices := map[string]string{} // major:minor to sysfs directory
-	d.UnsupportedReason = c.walk(d.sys, devices)
+	d.UnsupportedReason = cmp.Or(unable(d.sys), c.walk(d.sys, devices))
 	root := false
 	seen := map[string]bool{}
 	for _, m := range mounts {
@@ -129,40 +129,11 @@ func (c Config) walk(sys string, devices map[string]string) (reason string) {
 		return ""
 	}
 	devices[dev] = sys
-	if why := builtOn(sys); why != "" {
-		return why
+	for _, p := range parts(sys)[1:] {
+		reason = cmp.Or(reason, c.walk(p, devices))
 	}
-	entries, _ := os.ReadDir(sys)
-	for _, e := range entries {
-		if _, err := os.Stat(filepath.Join(sys, e.Name(), "partition")); err == nil {
-			if why := c.walk(filepath.Join(sys, e.Name()), devices); why != "" && reason == "" {
-				reason = why
-			}
-		}
-	}
-	holders, _ := os.ReadDir(filepath.Join(sys, "holders"))
-	for _, h := range holders {
-		target, err := filepath.EvalSymlinks(filepath.Join(sys, "holders", h.Name()))
-		if err != nil {
-			continue
-		}
-		if why := c.walk(target, devices); why != "" && reason == "" {
-			reason = why
-		}
+	for _, h := range linked(sys, "holders") {
+		reason = cmp.Or(reason, builtOn(h), c.walk(h, devices))
 	}
 	return reason
-}
-
-// builtOn names device types whose members cannot be read as they are.
-func builtOn(sys string) string {
-	name := filepath.Base(sys)
-	switch uuid := readString(sys, "dm/uuid"); {
-	case strings.HasPrefix(uuid, "mpath-"):
-		return "it is a path of the multipath device " + name + "; name that device in the agent's configuration"
-	case strings.HasPrefix(name, "bcache"):
-		return "it belongs to the cache device " + name
-	case strings.HasPrefix(name, "drbd"):
-		return "it belongs to the replicated device " + name
-	}
-	return ""
 }

@@ -117,11 +117,12 @@ func TestDisksThatAreLeftOutOrRefused(t *testing.T) {
 		disks  int
 		reason string
 	}{
-		"a removable disk is left out":  {map[string]string{sata + "removable": "1"}, 1, ""},
-		"a read-only disk is left out":  {map[string]string{sata + "ro": "1"}, 1, ""},
-		"an empty drive is left out":    {map[string]string{sata + "size": "0"}, 1, ""},
-		"a multipath member is refused": {map[string]string{sata + "holders/dm-0": "->../../../../../../../../../virtual/block/dm-0", "sys/devices/virtual/block/dm-0/dm/uuid": "mpath-1"}, 2, "multipath"},
-		"exFAT is refused":              {map[string]string{"proc/self/mountinfo": "25 22 8:16 / /srv rw - exfat /dev/sdb rw\n"}, 2, "exFAT"},
+		"a removable disk is left out":                          {map[string]string{sata + "removable": "1"}, 1, ""},
+		"a read-only disk is left out":                          {map[string]string{sata + "ro": "1"}, 1, ""},
+		"an empty drive is left out":                            {map[string]string{sata + "size": "0"}, 1, ""},
+		"a multipath member is refused":                         {map[string]string{sata + "holders/dm-0": "->../../../../../../../../../virtual/block/dm-0", "sys/devices/virtual/block/dm-0/dm/uuid": "mpath-1"}, 2, "multipath"},
+		"a disk that is memory past the block layer is refused": {map[string]string{sata + "queue/dax": "1"}, 2, "DAX"},
+		"exFAT is refused":                                      {map[string]string{"proc/self/mountinfo": "25 22 8:16 / /srv rw - exfat /dev/sdb rw\n"}, 2, "exFAT"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -5434,6 +5434,9 @@ type InMageRcmPolicyCreationInput struct {
 	// CrashConsistentFrequencyInMinutes Time between points.
 	CrashConsistentFrequencyInMinutes *int32 `json:"crashConsistentFrequencyInMinutes,omitempty"`
 
+	// CrashConsistentFrequencyInSeconds Time between points, in the place of the minutes. Lifeboat's own.
+	CrashConsistentFrequencyInSeconds *int32 `json:"crashConsistentFrequencyInSeconds,omitempty"`
+
 	// EnableMultiVmSync "true" or "false".
 	EnableMultiVmSync string `json:"enableMultiVmSync,omitempty,omitzero"`
 	InstanceType      string `json:"instanceType"`
@@ -5452,6 +5455,9 @@ type InMageRcmPolicyDetails struct {
 
 	// CrashConsistentFrequencyInMinutes Minutes between crash-consistent points.
 	CrashConsistentFrequencyInMinutes *int32 `json:"crashConsistentFrequencyInMinutes,omitempty"`
+
+	// CrashConsistentFrequencyInSeconds Seconds between crash-consistent points, where these are no whole minutes. Lifeboat's own.
+	CrashConsistentFrequencyInSeconds *int32 `json:"crashConsistentFrequencyInSeconds,omitempty"`
 
 	// EnableMultiVmSync "true" when machines of a group share their points.
 	EnableMultiVmSync string `json:"enableMultiVmSync,omitempty,omitzero"`

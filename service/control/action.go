@@ -116,7 +116,7 @@ func (s *Service) TestFailoverCleanup(ctx context.Context, ref Ref, in CleanupIn
 
 // PlannedFailover moves the machine without loss.
 func (s *Service) PlannedFailover(ctx context.Context, ref Ref, in FailoverInput) (string, error) {
-	return s.act(ctx, ref, dr.OpPlannedFailover, plannedPlan, func(_ store.Tx, it *dr.Item, r *Request) error {
+	return s.act(ctx, ref, dr.OpPlannedFailover, plannedPlan, func(tx store.Tx, it *dr.Item, r *Request) error {
 		if err := checkDirection(in.Direction); err != nil {
 			return err
 		}
@@ -126,11 +126,14 @@ func (s *Service) PlannedFailover(ctx context.Context, ref Ref, in FailoverInput
 		// The last capture is taken from the stopped disks, so it is at least as good as either type that may be asked for.
 		switch t := jsonField(in.ProviderInput, "recoveryPointType"); strings.ToLower(t) {
 		case "", "crashconsistent", "applicationconsistent":
-			return nil
 		default:
 			return &dr.Error{Code: dr.CodeInvalid, Message: fmt.Sprintf("recoveryPointType is %q", t), PossibleCauses: "it is not a type of this provider",
 				RecommendedAction: "send ApplicationConsistent or CrashConsistent"}
 		}
+		if id := jsonField(in.ProviderInput, "recoveryPointId"); id != "" && !it.Driven && it.State.Leg == dr.LegHyperVAzure {
+			return choosePoint(tx, it, id, "", r) // an older one, which loses what came after it
+		}
+		return nil
 	})
 }
 

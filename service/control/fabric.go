@@ -344,6 +344,9 @@ func protectableView(tx store.Tx, p dr.ProtectableItem) (ProtectableView, error)
 			return v, err
 		}
 		if ok {
+			if a.Machine, err = machineOf(p, a); err != nil {
+				return v, err
+			}
 			v.Agent = &a
 			for _, d := range a.Machine.Disks {
 				if d.UnsupportedReason != "" {

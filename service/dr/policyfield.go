@@ -33,6 +33,14 @@ func crashConsistent(limit, def int64) policyField {
 		set: func(p *Policy, d time.Duration) { p.CrashConsistentEvery = d }}
 }
 
+// crashSeconds comes after crashConsistent, whose place it takes when it is sent. Azure has no such field.
+var crashSeconds = policyField{name: "crashConsistentFrequencyInSeconds", unit: time.Second, unitName: "seconds", min: 5, max: 12 * 60 * 60,
+	set: func(p *Policy, d time.Duration) {
+		if d > 0 {
+			p.CrashConsistentEvery = d
+		}
+	}}
+
 func threshold(def int64) policyField {
 	return policyField{name: "recoveryPointThresholdInMinutes", unit: time.Minute, unitName: "minutes", min: 1, max: 7 * 24 * 60, def: def,
 		set: func(p *Policy, d time.Duration) { p.RPOThreshold = d }}
@@ -46,7 +54,7 @@ const (
 
 var policyFields = map[ProviderType][]policyField{
 	ProviderInMageRcm: {
-		crashConsistent(12*60, 5), appConsistent(appField, time.Minute, "minutes", 12*60, 0),
+		crashConsistent(12*60, 5), crashSeconds, appConsistent(appField, time.Minute, "minutes", 12*60, 0),
 		retention("recoveryPointHistoryInMinutes", time.Minute, "minutes", 15*minutesADay, 3*minutesADay),
 	},
 	ProviderInMageRcmFailback: {crashConsistent(12*60, 5), appConsistent(appField, time.Minute, "minutes", 12*60, 60)},
@@ -113,7 +121,7 @@ var hyperVWords = []policyWord{{name: "compression", def: "Disable", one: []stri
 
 func (f policyField) allows(v int64) bool {
 	if f.one == nil {
-		return v >= f.min && v <= f.max
+		return v == f.def || v >= f.min && v <= f.max
 	}
 	for _, o := range f.one {
 		if v == o {

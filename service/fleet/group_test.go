@@ -78,8 +78,8 @@ func TestMembersOfAGroupLearnEachOther(t *testing.T) {
 	db, dbItem := w.groupMachine("db", dbUUID, "often", "shop")
 	other, _ := w.groupMachine("other", otherUUID, "often", "shopping")
 	w.report(db, "db", dbUUID, "10.0.0.2:20004")
+	w.report(web, "web", sourceUUID, "10.0.0.1:20004")
 	d := w.report(web, "web", sourceUUID, "10.0.0.1:20004")
-	d = w.report(web, "web", sourceUUID, "10.0.0.1:20004")
 	if len(d.Protections) != 1 || d.Protections[0].Group == nil {
 		t.Fatalf("got %+v, want a group", d.Protections)
 	}

@@ -48,19 +48,34 @@ func enablePreflight(r *run) (outcome, error) {
 	return done, nil
 }
 
+// wantedDisk is a disk that a request names: by an object with its id, or by the id alone, as machines of hypervisors are.
+type wantedDisk struct{ DiskID string }
+
+func (w *wantedDisk) UnmarshalJSON(b []byte) error {
+	if json.Unmarshal(b, &w.DiskID) == nil {
+		return nil
+	}
+	var o struct {
+		DiskID string `json:"diskId"`
+	}
+	err := json.Unmarshal(b, &o)
+	w.DiskID = o.DiskID
+	return err
+}
+
 // chooseDisks settles which of the machine's disks are protected, the OS disk first. Those named in the request must be there and
 // fit; without names every disk that fits is taken.
 func chooseDisks(all []dr.MachineDisk, input json.RawMessage) ([]dr.Disk, *dr.Error) {
 	var in struct {
-		DisksToInclude []struct {
-			DiskID string `json:"diskId"`
-		} `json:"disksToInclude"`
+		DisksToInclude []wantedDisk `json:"disksToInclude"`
+		Managed        []wantedDisk `json:"disksToIncludeForManagedDisks"`
 	}
 	if len(input) > 0 {
 		if err := json.Unmarshal(input, &in); err != nil {
 			return nil, &dr.Error{Code: dr.CodeInvalid, Message: "disksToInclude is malformed", PossibleCauses: "it is not a list of objects with diskId", RecommendedAction: "send disksToInclude as a list, or leave it out", Err: err}
 		}
 	}
+	in.DisksToInclude = append(in.DisksToInclude, in.Managed...)
 	var out []dr.Disk
 	for _, want := range in.DisksToInclude {
 		i := slices.IndexFunc(all, func(d dr.MachineDisk) bool { return strings.EqualFold(d.ID, want.DiskID) })
@@ -69,6 +84,9 @@ func chooseDisks(all []dr.MachineDisk, input json.RawMessage) ([]dr.Disk, *dr.Er
 		}
 		if all[i].UnsupportedReason != "" {
 			return nil, unsupported(all[i])
+		}
+		if slices.ContainsFunc(out, func(d dr.Disk) bool { return d.ID == all[i].ID }) {
+			continue
 		}
 		out = append(out, dr.Disk{ID: all[i].ID, SizeBytes: all[i].SizeBytes, IsOSDisk: all[i].IsOSDisk})
 	}

@@ -74,7 +74,8 @@ func stopAtHost(r *run) (outcome, error) {
 		r.change()
 		return done, nil
 	}
-	if r.waited() <= r.opt.ShutdownWait {
+	limit := r.opt.StopTimeout + r.opt.CaptureWait
+	if r.waited() <= limit {
 		return waiting, nil
 	}
 	r.startAgain()
@@ -83,7 +84,7 @@ func stopAtHost(r *run) (outcome, error) {
 	if o.Fault != nil {
 		why, remedy = o.Fault.Message, o.Fault.RecommendedAction
 	}
-	return failed(dr.CodeUnavailable, fmt.Sprintf("%s was not shut down and captured within %s", r.item.FriendlyName, r.opt.ShutdownWait), why, remedy), nil
+	return failed(dr.CodeUnavailable, fmt.Sprintf("%s was not shut down and captured within %s", r.item.FriendlyName, limit), why, remedy), nil
 }
 
 // startAgain withdraws a shutdown. The capture that is asked for makes the agent look at once.

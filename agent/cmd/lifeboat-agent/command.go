@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lifeboat-dr/lifeboat/agent/guest"
+	"github.com/lifeboat-dr/lifeboat/agent/host"
 	"github.com/lifeboat-dr/lifeboat/agent/identity"
 	"github.com/lifeboat-dr/lifeboat/agent/priority"
 	"github.com/lifeboat-dr/lifeboat/agent/quiesce"
@@ -57,9 +58,16 @@ func command() *cobra.Command {
 		g.Gate, g.Version = gate, version
 		g.Log = slog.New(slog.NewTextHandler(gate, &slog.HandlerOptions{Level: level}))
 		g.Deadman = []string{"/proc/self/exe", deadman} // whatever became of the file since
+		if len(c.Host.Sockets) > 0 {
+			h, err := host.New(host.Config{StateDir: c.StateDir, Sockets: c.Host.Sockets, Dir: c.Host.FleecingDir, Reserve: c.Host.ReserveBytes, Log: g.Log})
+			if err != nil {
+				return guest.Config{}, err
+			}
+			g.Hypervisor = h
+		}
 		return g, nil
 	}
-	root.AddCommand(guestCommand(load), enrollCommand(load), disksCommand(load), profileCommand(load), &cobra.Command{
+	root.AddCommand(guestCommand(load), hostCommand(load), enrollCommand(load), disksCommand(load), lookCommand(load), profileCommand(load), &cobra.Command{
 		Use: deadman, Hidden: true, Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error { return quiesce.RunDeadman() },
 	})
 	return root
@@ -73,8 +81,29 @@ func guestCommand(load func() (guest.Config, error)) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if cfg.Hypervisor != nil {
+				return errors.New("the configuration is that of a hypervisor: run «lifeboat-agent host»")
+			}
 			lower(cfg.Log)
 			return guest.Run(cmd.Context(), cfg)
+		},
+	}
+}
+
+func hostCommand(load func() (guest.Config, error)) *cobra.Command {
+	return &cobra.Command{
+		Use: "host", Short: "Protect the machines that run on this host under QEMU, from outside, until stopped", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := load()
+			if err != nil {
+				return err
+			}
+			h, ok := cfg.Hypervisor.(*host.Hypervisor)
+			if !ok {
+				return errors.New("the configuration names no machines: set host.sockets")
+			}
+			lower(cfg.Log)
+			return host.Run(cmd.Context(), cfg, h)
 		},
 	}
 }

@@ -29,6 +29,7 @@ disks:
   - {id: sys, path: /dev/sda, os: true}
 scripts: {pre: /etc/lifeboat/pre, post: /etc/lifeboat/post, timeout: 90s}
 shutdown: [systemctl, poweroff]
+noOfflineWrites: true
 host: {sockets: ["/run/lifeboat/*.qmp"], fleecingDir: /var/tmp/fleecing, reserveBytes: 5368709120}
 throttle:
   zone: Europe/Berlin
@@ -44,7 +45,7 @@ throttle:
 	}
 	g := c.guest()
 	if g.Server.Address != "other:1" || g.RegistrationKey != "s3cret" || g.StateDir != "/var/lib/lifeboat-agent" || g.Scripts.Timeout != 90*time.Second ||
-		len(g.Source.Disks) != 2 || !g.Source.Disks[0].Stopped || !g.Source.Disks[1].OS || g.Source.Platform != "physical" || len(g.Shutdown) != 2 {
+		len(g.Source.Disks) != 2 || !g.Source.Disks[0].Stopped || !g.Source.Disks[1].OS || g.Source.Platform != "physical" || len(g.Shutdown) != 2 || !g.NoOfflineWrites {
 		t.Errorf("got %+v", g)
 	}
 	if h := c.Host; len(h.Sockets) != 1 || h.FleecingDir != "/var/tmp/fleecing" || h.ReserveBytes != 5<<30 {

@@ -16,5 +16,6 @@
 // A mark that was lost shows only in Verify, and the epochs since the Verify before may be those that lack it: a capture whose
 // Verify did not return nil is no recovery point before the disk was compared as a whole.
 //
-// A process that ends, however it ends, leaves the programs at work. The next one to open the same directory adopts them.
+// A process that ends, however it ends, leaves the programs at work. The next one to open the same directory adopts them, if it sees
+// the same mounts: a mount namespace that ends with its process takes the pins along.
 package ebpf

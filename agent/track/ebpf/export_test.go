@@ -24,3 +24,6 @@ func (m *Machine) LoseCompletions() error {
 	delete(m.links, "complete")
 	return errors.Join(l.Unpin(), l.Close())
 }
+
+// Pass counts a command that is passed through to the disk.
+func (t *Tracker) Pass() { t.m.tallies[t.slot*t.m.cpus].unknown++ }

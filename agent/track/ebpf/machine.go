@@ -139,7 +139,7 @@ func (m *Machine) fingerprint() ([32]byte, error) {
 		return sum, fmt.Errorf("ask for the kernel: %w", err)
 	}
 	h := sha256.New()
-	fmt.Fprintf(h, "%s %s %s %d %d %d\n", boot, u.Release[:], u.Version[:], m.cpus, maxDisks, bitmap)
+	fmt.Fprintf(h, "%s %s %s %d %d %d\n", boot, u.Release[:], u.Version[:], m.cpus, maxDisks, format)
 	h.Write(object)
 	return [32]byte(h.Sum(nil)), nil
 }

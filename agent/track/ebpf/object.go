@@ -8,8 +8,6 @@ import (
 
 	cilium "github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
-
-	"github.com/lifeboat-dr/lifeboat/agent/track/sysblock"
 )
 
 //go:embed tracker.bpf.o
@@ -18,9 +16,6 @@ var object []byte
 // ErrUnsupported is why Open refuses on a kernel that cannot run the programs: it has no type information of itself, no BPF, or
 // none for this process. Track changes in another way.
 var ErrUnsupported = errors.New("ebpf: not supported here")
-
-// ErrPartition is why Track refuses a partition, which is ErrUnsupported, too.
-var ErrPartition = sysblock.ErrPartition
 
 // programs are the names in tracker.bpf.c and the arguments of their tracepoint. Before Linux 5.11 it had one more.
 var programs = map[string]struct {

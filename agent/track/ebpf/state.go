@@ -13,10 +13,10 @@ import (
 )
 
 const (
-	maxDisks = 64      // entries of the map disks
-	perSlot  = 4       // entries of the map sides for each disk: two sides, what is pending, one unused
-	pending  = 2       // of these
-	bitmap   = 4 << 20 // a bitmap is at most so many bytes
+	maxDisks = 64 // entries of the map disks
+	perSlot  = 4  // entries of the map sides for each disk: two sides, what is pending, one unused
+	pending  = 2  // of these
+	format   = 1  // of what is pinned
 	sector   = sysblock.Sector
 )
 

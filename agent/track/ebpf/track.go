@@ -13,6 +13,7 @@ import (
 	cilium "github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/lifeboat-dr/lifeboat/agent/track/bitmap"
 	"github.com/lifeboat-dr/lifeboat/agent/track/epochs"
 	"github.com/lifeboat-dr/lifeboat/agent/track/sysblock"
 )
@@ -107,7 +108,7 @@ func (t *Tracker) restore() (err error) {
 		return err
 	}
 	t.sides[1-t.state.active.Load()].harvest(t.kept, t.Size())
-	t.first = marked(t.kept, a.shift, t.Size())
+	t.first = bitmap.Extents(t.kept, a.shift, t.Size())
 	return nil
 }
 
@@ -124,7 +125,7 @@ func (m *Machine) begin(ctx context.Context, t *Tracker, path string) (err error
 	if sectors == 0 {
 		return fmt.Errorf("%w: disk %s has no size", ErrUnsupported, t.dev.Name())
 	}
-	words, shift := layout(sectors)
+	words, shift := bitmap.Layout(sectors)
 	s := &m.disks[t.slot]
 	t.state = s
 	s.dev, s.disk, s.sectors = t.dev.Number, t.dev.Identity, sectors

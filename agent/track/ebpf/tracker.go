@@ -10,6 +10,7 @@ import (
 	cilium "github.com/cilium/ebpf"
 
 	"github.com/lifeboat-dr/lifeboat/agent/track"
+	"github.com/lifeboat-dr/lifeboat/agent/track/bitmap"
 	"github.com/lifeboat-dr/lifeboat/agent/track/epochs"
 	"github.com/lifeboat-dr/lifeboat/agent/track/sysblock"
 	"github.com/lifeboat-dr/lifeboat/replicator/block"
@@ -150,7 +151,7 @@ func (t *Tracker) Release(epoch int64) error {
 		return fmt.Errorf("disk %s: %w", t.dev.Name(), err)
 	}
 	left, lost := t.book.Kept()
-	keep(t.kept, track.Union(left, t.first), t.sides[0].shift)
+	bitmap.Set(t.kept, track.Union(left, t.first), t.sides[0].shift)
 	switch {
 	case lost:
 		t.state.lost = 1
@@ -195,7 +196,7 @@ func (t *Tracker) place(which int) uint32 { return uint32(t.slot*perSlot + which
 // resize makes the bitmaps anew for a disk of another size and returns what the old ones held, with the part that is new.
 func (t *Tracker) resize(sectors int64) (es []block.Extent, err error) {
 	before, after := t.Size(), sectors*sector
-	words, shift := layout(sectors)
+	words, shift := bitmap.Layout(sectors)
 	var made [pending + 1]*cilium.Map
 	for which := range made { // before anything is changed
 		n := length(words)
@@ -207,7 +208,7 @@ func (t *Tracker) resize(sectors int64) (es []block.Extent, err error) {
 		}
 		defer func() { _ = made[which].Close() }()
 	}
-	held := marked(t.kept, t.sides[0].shift, before)
+	held := bitmap.Extents(t.kept, t.sides[0].shift, before)
 	for range 2 { // the side that is not active, then the other one after a flip
 		idle := 1 - t.state.active.Load()
 		es = track.Union(es, t.sides[idle].harvest(t.kept, before))
@@ -234,7 +235,7 @@ func (t *Tracker) resize(sectors int64) (es []block.Extent, err error) {
 	if t.kept, err = t.put(pending, made[pending]); err != nil {
 		return nil, err
 	}
-	keep(t.kept, clip(track.Union(held, es), after), shift)
+	bitmap.Set(t.kept, clip(track.Union(held, es), after), shift)
 	t.state.sectors = sectors
 	t.stats.Resized++
 	return es, unmap(old)

@@ -14,6 +14,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/agent/track"
 	"github.com/lifeboat-dr/lifeboat/agent/track/ebpf"
 	"github.com/lifeboat-dr/lifeboat/agent/track/scan"
+	"github.com/lifeboat-dr/lifeboat/agent/track/tracefs"
 )
 
 // Trackers opens trackers. Safe for concurrent use.
@@ -23,7 +24,8 @@ type Trackers struct {
 
 	mu      sync.Mutex          // guards the rest
 	machine *ebpf.Machine       // nil until the first disk, or when there is none
-	without error               // why there will be none
+	traces  *tracefs.Machine    // the same; instead of machine, for kernels that cannot run its programs
+	without error               // why there will be neither
 	disks   map[string][]string // by machine: paths of disks that were opened
 }
 
@@ -44,16 +46,19 @@ func (k *Trackers) Open(ctx context.Context, machine string, d source.Disk) (tra
 	if err := k.open(); err != nil {
 		return track.Tracked{}, err
 	}
-	if k.machine == nil {
+	switch {
+	case k.traces != nil:
+		return k.trace(ctx, d)
+	case k.machine == nil:
 		return scanned(d), nil
 	}
 	t, resumed, err := k.machine.Track(ctx, d.Path)
-	if errors.Is(err, ebpf.ErrUnsupported) || errors.Is(err, ebpf.ErrFull) || errors.Is(err, ebpf.ErrPartition) {
+	if err != nil && ctx.Err() != nil {
+		return track.Tracked{}, err
+	}
+	if err != nil { // whatever it is: protected by reading all of it is better than not
 		k.log.Warn("a disk cannot be tracked; every capture reads all of it", "disk", d.Id, "err", err)
 		return scanned(d), nil
-	}
-	if err != nil {
-		return track.Tracked{}, err
 	}
 	k.disks[machine] = append(k.disks[machine], d.Path)
 	out := track.Tracked{Tracker: marks{t}, Kind: "ebpf", Since: resumed}
@@ -63,21 +68,48 @@ func (k *Trackers) Open(ctx context.Context, machine string, d source.Disk) (tra
 	return out, nil
 }
 
-// open attaches to the kernel once. What will not work later either is remembered.
+// trace begins to track a disk by the kernel's trace events, of which nothing outlives the agent.
+func (k *Trackers) trace(ctx context.Context, d source.Disk) (track.Tracked, error) {
+	t, err := k.traces.Track(ctx, d.Path)
+	if err != nil && ctx.Err() != nil {
+		return track.Tracked{}, err
+	}
+	if err != nil {
+		k.log.Warn("a disk cannot be tracked; every capture reads all of it", "disk", d.Id, "err", err)
+		return scanned(d), nil
+	}
+	return track.Tracked{Tracker: events{t}, Kind: "tracefs", Untracked: "trace events are not kept while no agent runs"}, nil
+}
+
+// open attaches to the kernel once, or learns that it cannot be.
 func (k *Trackers) open() error {
-	if k.machine != nil || k.without != nil {
+	if k.machine != nil || k.traces != nil || k.without != nil {
 		return nil
 	}
 	m, err := ebpf.Open(ebpf.Config{Dir: k.dir, Logger: k.log})
-	if errors.Is(err, ebpf.ErrUnsupported) {
-		k.without = err
-		k.log.Warn("this kernel cannot track changes; every capture reads the disks as a whole", "err", err)
-		return nil
-	}
-	if err != nil {
+	if errors.Is(err, ebpf.ErrOwned) { // by an agent that is about to end
 		return fmt.Errorf("track changes: %w", err)
 	}
+	if err != nil {
+		return k.fallBack(err)
+	}
 	k.machine = m
+	return nil
+}
+
+// fallBack traces events instead of running programs.
+func (k *Trackers) fallBack(why error) error {
+	m, err := tracefs.Open(tracefs.Config{Dir: k.dir, Logger: k.log})
+	if errors.Is(err, tracefs.ErrOwned) {
+		return fmt.Errorf("track changes: %w", err)
+	}
+	if err != nil {
+		k.without = errors.Join(why, err)
+		k.log.Warn("this kernel cannot track changes; every capture reads the disks as a whole", "err", k.without)
+		return nil
+	}
+	k.log.Warn("this kernel cannot run the programs that track changes; they are traced, which costs more and ends with the agent", "err", why)
+	k.traces = m
 	return nil
 }
 
@@ -98,6 +130,10 @@ func (k *Trackers) Forget(machine string) (err error) {
 func (k *Trackers) Close() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if t := k.traces; t != nil {
+		k.traces = nil
+		return t.Close()
+	}
 	if k.machine == nil {
 		return nil
 	}
@@ -110,8 +146,15 @@ func (k *Trackers) Close() error {
 func (k *Trackers) Destroy() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if err := k.open(); err != nil || k.machine == nil {
+	if err := k.open(); err != nil {
 		return err
+	}
+	if t := k.traces; t != nil {
+		k.traces = nil
+		return t.Close()
+	}
+	if k.machine == nil {
+		return nil
 	}
 	m := k.machine
 	k.machine = nil
@@ -130,6 +173,19 @@ var _ track.Verifier = marks{}
 // Verify implements track.Verifier.
 func (m marks) Verify(still bool) error {
 	if err := m.Tracker.Verify(still); !errors.Is(err, ebpf.ErrUnchecked) {
+		return err
+	}
+	return nil
+}
+
+// events is the same for trace events.
+type events struct{ *tracefs.Tracker }
+
+var _ track.Verifier = events{}
+
+// Verify implements track.Verifier.
+func (e events) Verify(still bool) error {
+	if err := e.Tracker.Verify(still); !errors.Is(err, tracefs.ErrUnchecked) {
 		return err
 	}
 	return nil

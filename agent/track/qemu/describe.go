@@ -31,6 +31,11 @@ func (i Info) On() bool {
 	return i.Status != StatusShutdown && i.Status != "prelaunch" && i.Status != "preconfig"
 }
 
+// Migrating tells whether the machine is on its way to or from another host: its disks are not, or not any more, in this QEMU's hands.
+func (i Info) Migrating() bool {
+	return i.Status == "inmigrate" || i.Status == "finish-migrate" || i.Status == "postmigrate"
+}
+
 // StatusShutdown is the status of a guest that has shut down while its QEMU lives on.
 const StatusShutdown = "shutdown"
 

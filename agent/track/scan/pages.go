@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
+	"sync/atomic"
 	"unsafe"
 )
 
@@ -30,12 +31,13 @@ var zeroPageCRC = crc32.Checksum(make([]byte, pageSize), castagnoli)
 // each page by one.
 type pages struct {
 	f     *os.File
-	first int64 // offset of the first page
+	first int64         // offset of the first page
+	dirty *atomic.Int64 // bytes of the file's pages that were written to
 }
 
 func newPages(f *os.File, size int64) pages {
 	n := (size + WindowSize - 1) / WindowSize
-	return pages{f: f, first: headerSize + (n*4+headerSize-1)/headerSize*headerSize}
+	return pages{f: f, dirty: new(atomic.Int64), first: headerSize + (n*4+headerSize-1)/headerSize*headerSize}
 }
 
 func (p pages) read(window int64, dst []byte) error {
@@ -74,6 +76,7 @@ func (p pages) write(window int64, src []byte) error {
 	if _, err := p.f.WriteAt(c[:], headerSize+4*window); err != nil {
 		return fmt.Errorf("write known sums: %w", err)
 	}
+	p.dirty.Add(2 * pageSize)
 	return nil
 }
 

@@ -111,6 +111,7 @@ func (s *Sums) writeTag() error {
 		return fmt.Errorf("write known sums: %w", err)
 	}
 	s.ours = true
+	s.dirty.Add(headerSize)
 	return s.sync()
 }
 
@@ -178,6 +179,10 @@ func (s *Sums) Read(window int64, dst []block.Sum) error { return s.read(window,
 
 // Write replaces the sums of a window.
 func (s *Sums) Write(window int64, src []block.Sum) error { return s.write(window, bytesOf(src)) }
+
+// Dirtied returns how many bytes of the file were made dirty since it was called last, in whole pages: that is what a disk gets to
+// write when each is written out at once.
+func (s *Sums) Dirtied() int64 { return s.dirty.Swap(0) }
 
 // Close closes the file and changes nothing.
 func (s *Sums) Close() error { return s.f.Close() }

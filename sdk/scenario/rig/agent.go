@@ -69,6 +69,39 @@ func (r *Rig) StartAgent(ctx context.Context, p *Plane, v *Vault, spec AgentSpec
 	})
 }
 
+// StartHost starts the agent of a hypervisor, for the machines in a datastore, and waits until it has enrolled.
+func (r *Rig) StartHost(ctx context.Context, p *Plane, v *Vault, datastore string) (*Process, error) {
+	bin, err := r.Bin("lifeboat-agent")
+	if err != nil {
+		return nil, err
+	}
+	key, err := v.RegistrationKey(ctx, "agent")
+	if err != nil {
+		return nil, err
+	}
+	state := r.Path("agent-host")
+	if err := os.MkdirAll(state, 0o700); err != nil {
+		return nil, err
+	}
+	config := filepath.Join(state, "agent.yaml")
+	text := fmt.Sprintf("server: %s\ncaFile: %s/ca.pem\nregistrationKey: %s\nstateDir: %s\nlogLevel: debug\nhost: {sockets: [\"%s/*/run/qmp.sock\"], reserveBytes: 104857600}\n",
+		p.Address, p.DataDir, key, state, datastore)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		return nil, err
+	}
+	agent, err := r.Start("agent-host", bin, []string{"host", "--config", config}, nil)
+	if err != nil {
+		return nil, err
+	}
+	return agent, Until(ctx, "the hypervisor's agent has enrolled", func() (bool, error) {
+		if !agent.Running() {
+			return false, fmt.Errorf("it ended:\n%s", agent.Tail(10))
+		}
+		_, err := os.Stat(filepath.Join(state, "identity.json"))
+		return err == nil, nil
+	})
+}
+
 // InstallAgent puts the agent, its configuration and a one-time key into a guest that is about to be built.
 func (p *Plane) InstallAgent(ctx context.Context, v *Vault, spec *guest.Spec) error {
 	bin, err := p.rig.Bin("lifeboat-agent")

@@ -29,7 +29,11 @@ func (v *Vault) Protect(ctx context.Context, name, protectable string, disks ...
 // BeginProtect starts to enable protection and returns the name of the job.
 func (v *Vault) BeginProtect(ctx context.Context, name, protectable string, disks ...string) (*Item, string, error) {
 	it := &Item{Vault: v, Name: name, ref: sdk.ItemRef{Fabric: v.container.Fabric, Container: v.container.Name, Name: name}}
-	job, err := begun(v.Client.Enable(ctx, it.ref, sdk.EnableInput{Machine: protectable, Policy: policy, TargetName: name, Disks: disks}))
+	in := sdk.EnableInput{Machine: protectable, Policy: policy, TargetName: name, Disks: disks}
+	if v.hosts {
+		in.Provider = sdk.ProviderHost
+	}
+	job, err := begun(v.Client.Enable(ctx, it.ref, in))
 	return it, job, err
 }
 

@@ -18,6 +18,7 @@ type Vault struct {
 	RecoveryKey string // empty for a vault that was not made here
 
 	container sdk.ContainerRef
+	hosts     bool
 }
 
 // Names of what a scenario's vault holds.
@@ -31,7 +32,10 @@ const (
 // Policies of a scenario.
 type Policies struct {
 	CrashConsistentMinutes int // default 1
+	CrashConsistentSeconds int // in the place of the minutes, when set
 	RetentionMinutes       int // default 1440
+	// Hosts makes the site one of hypervisors, whose machines are protected from outside, with points every 30 seconds.
+	Hosts bool
 }
 
 // createVault makes a vault with one site of machines with the guest agent, a policy for each direction, and the mapping.
@@ -43,17 +47,21 @@ func createVault(ctx context.Context, c *sdk.Client, p Policies) (v *Vault, err 
 	if v.RecoveryKey == "" {
 		return nil, fmt.Errorf("the answer to the creation of vault %s has no recovery key", c.VaultName())
 	}
-	if err := v.settle(ctx)(c.CreateFabric(ctx, site, "")); err != nil {
+	kind := ""
+	if v.hosts = p.Hosts; v.hosts {
+		kind = sdk.FabricHost
+	}
+	if err := v.settle(ctx)(c.CreateFabric(ctx, site, kind)); err != nil {
 		return nil, err
 	}
 	if v.container, err = c.OnlyContainer(ctx, site); err != nil {
 		return nil, err
 	}
-	settings := sdk.PolicySettings{Frequency: int32(max(1, p.CrashConsistentMinutes)), Retention: int32(p.RetentionMinutes)}
+	settings := sdk.PolicySettings{Frequency: int32(max(1, p.CrashConsistentMinutes)), Seconds: int32(p.CrashConsistentSeconds), Retention: int32(p.RetentionMinutes), Host: p.Hosts}
 	if err := v.settle(ctx)(c.CreatePolicy(ctx, policy, settings)); err != nil {
 		return nil, err
 	}
-	settings.Back = true
+	settings.Back, settings.Host = true, false
 	if err := v.settle(ctx)(c.CreatePolicy(ctx, policyBack, settings)); err != nil {
 		return nil, err
 	}
@@ -196,7 +204,7 @@ func (v *Vault) MasterTarget(ctx context.Context, datastore string) (id string, 
 	return id, err
 }
 
-// WaitProtectable waits until the machine's agent has enrolled and returns the id of its protectable item.
+// WaitProtectable waits until the machine's agent has enrolled, or its hypervisor's has told of it, and returns the id of its protectable item.
 func (v *Vault) WaitProtectable(ctx context.Context, friendlyName string) (string, error) {
 	var found string
 	err := Until(ctx, "the agent of "+friendlyName+" has enrolled", func() (bool, error) {
@@ -205,6 +213,10 @@ func (v *Vault) WaitProtectable(ctx context.Context, friendlyName string) (strin
 			return false, err
 		}
 		for _, m := range machines {
+			if v.hosts && strings.EqualFold(m.Properties.FriendlyName, friendlyName) {
+				found = m.Id
+				continue
+			}
 			d, err := m.Properties.CustomDetails.AsVMwareVirtualMachineDetails()
 			if err == nil && strings.EqualFold(m.Properties.FriendlyName, friendlyName) && d.AgentGeneratedId != "" {
 				found = m.Id

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,6 +33,7 @@ type server struct {
 	image *os.File
 	delay time.Duration
 	wg    sync.WaitGroup
+	end   atomic.Bool
 }
 
 // slow returns the path of a file with the bytes of another one, whose writes land late and in any order.
@@ -42,7 +44,7 @@ func slow(t testing.TB, image string, delay time.Duration) string {
 	if s.image, err = os.OpenFile(image, os.O_RDWR, 0); err != nil {
 		t.Fatal(err)
 	}
-	if s.fd, err = unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
+	if s.fd, err = unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0); err != nil {
 		t.Fatalf("open /dev/fuse: %v", err)
 	}
 	at := filepath.Join(t.TempDir(), "slow")
@@ -62,6 +64,7 @@ func slow(t testing.TB, image string, delay time.Duration) string {
 		if err := unix.Unmount(at, unix.MNT_DETACH); err != nil {
 			t.Errorf("unmount a slow file: %v", err)
 		}
+		s.end.Store(true)
 		s.wg.Wait()
 		if err := errors.Join(unix.Close(s.fd), s.image.Close()); err != nil {
 			t.Error(err)
@@ -70,12 +73,15 @@ func slow(t testing.TB, image string, delay time.Duration) string {
 	return at
 }
 
-// serve answers until the filesystem is unmounted. Every request is answered on its own, so a later one may be the first.
+// serve answers until the filesystem is unmounted, or was here: a mount namespace that somebody made meanwhile has it still. Every request is answered on its own, so a later one may be the first.
 func (s *server) serve() error {
-	pool := sync.Pool{New: func() any { return make([]byte, maxWrite+4096) }}
-	for {
-		b := pool.Get().([]byte)
-		n, err := unix.Read(s.fd, b)
+	pool := sync.Pool{New: func() any { return new([maxWrite + 4096]byte) }}
+	b := pool.Get().(*[maxWrite + 4096]byte)
+	for !s.end.Load() {
+		if _, err := unix.Poll([]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}}, 100); err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		n, err := unix.Read(s.fd, b[:])
 		switch {
 		case errors.Is(err, unix.ENODEV):
 			return nil
@@ -86,11 +92,14 @@ func (s *server) serve() error {
 		case n < inHeader:
 			return fmt.Errorf("a request of %d bytes", n)
 		}
+		req := b
+		b = pool.Get().(*[maxWrite + 4096]byte)
 		s.wg.Go(func() {
-			defer pool.Put(b)
-			s.handle(b[:n])
+			defer pool.Put(req)
+			s.handle(req[:n])
 		})
 	}
+	return nil
 }
 
 func (s *server) handle(req []byte) {

@@ -25,8 +25,10 @@ func main() {
 	rounds := flag.Int("rounds", 3, "how often each contender runs; they take turns")
 	seed := flag.Uint64("seed", 1, "of the incompressible part of the image")
 	work := flag.String("work", filepath.Join(os.TempDir(), "lifeboat-bench"), "working directory; needs 20 GB")
-	only := flag.String("only", "", "copy, drill or api; empty: all")
+	only := flag.String("only", "", "copy, drill, api or track; empty: all")
 	pairs := flag.Int("pairs", 10, "of drills")
+	captures := flag.Int("captures", 300, "at each rate of writing, for the length of freezes")
+	minutes := flag.Duration("lag", 10*time.Minute, "how long the lag of points is watched at least")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -39,8 +41,17 @@ func main() {
 	if asked("drill") {
 		err = drills(ctx, tree, *bin, *out, *work, *pairs)
 	}
+	if asked("freeze") {
+		err = freezes(ctx, tree, *bin, *out, *work, *captures, *minutes)
+	}
+	if asked("delta") {
+		err = deltas(ctx, tree, *bin, *out, *work, 10)
+	}
 	if asked("api") {
 		err = requests(ctx, tree, *out)
+	}
+	if asked("track") {
+		err = tracking(ctx, tree, *out)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

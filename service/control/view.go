@@ -24,7 +24,7 @@ type FabricView struct {
 	Accounts []string
 	Items    int
 	Health   string
-	Errors      []dr.HealthError
+	Errors   []dr.HealthError
 }
 
 // ProviderView is a registered replicator or provider.

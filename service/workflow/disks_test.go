@@ -3,6 +3,7 @@ package workflow_test
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/lifeboat-dr/lifeboat/service/control"
@@ -76,14 +77,14 @@ func TestDisksOfAProtectedMachineComeAndGo(t *testing.T) {
 	w.ask(remove(`["data"]`))
 	w.protects("os")
 	w.ask(add(`[{"diskId":"data"}]`))
-	w.ask(w.control.CaptureNow(w.ctx, w.ref))
-	w.protects("os", "data")
 
 	// A replica from before has no second disk, so that it cannot be protected there.
 	w.killHome()
-	w.ask(w.control.UnplannedFailover(w.ctx, w.ref, control.FailoverInput{Direction: "PrimaryToRecovery",
+	over := w.ask(w.control.UnplannedFailover(w.ctx, w.ref, control.FailoverInput{Direction: "PrimaryToRecovery",
 		ProviderInput: json.RawMessage(`{"instanceType":"InMageRcm","performShutdown":"false","recoveryPointId":"` + dr.PointID(w.item().Item.ID, first) + `"}`)}))
-	w.protects("os", "data")
+	if len(over.Errors) != 1 || over.Errors[0].Level != dr.LevelWarning || !strings.Contains(over.Errors[0].Message, "Disks data were added lately") {
+		t.Errorf("got %+v, want a warning of the disk that no point has", over.Errors)
+	}
 	w.ask(w.control.FailoverCommit(w.ctx, w.ref))
 	w.ask(w.control.Reprotect(w.ctx, w.ref, homeward))
 	w.waitPhase(dr.LegInMageRcmFailback, dr.PhaseProtected)

@@ -3,6 +3,7 @@ package workflow
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/service/control"
@@ -253,6 +254,9 @@ func failoverChoose(r *run) (outcome, error) {
 	}
 	r.work.Point = point
 	r.work.Instance = newInstance(point)
+	if young := slices.DeleteFunc(slices.Clone(r.item.Disks), func(d dr.Disk) bool { return !d.Seeding }); len(young) > 0 {
+		r.inform(fmt.Sprintf("%s were added lately and may be in no recovery point yet: the replica of %s is without those that are not", named(young), r.item.FriendlyName), "the failover came before their first copy had ended", "look at what was on them when the source is back")
+	}
 	return done, r.note("SourceShutdown", dr.SeverityInfo, r.item.SourceShutdownNote)
 }
 

@@ -93,11 +93,14 @@ func (f *feed) current(ctx context.Context) bool {
 func (f *feed) run(ctx context.Context) {
 	defer close(f.ended)
 	defer func() { f.hangUp(ctx) }()
+	sweep := time.NewTicker(f.toldFor) // words go, also when nobody asks
+	defer sweep.Stop()
 	for {
 		var waiting []chan<- bool
 		select {
 		case <-ctx.Done():
 			return
+		case <-sweep.C:
 		case one := <-f.asked:
 			waiting = append(waiting, one)
 		}

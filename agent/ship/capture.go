@@ -51,8 +51,13 @@ func (s *session) capture(ctx context.Context, want fleet.Protection) (err error
 		return s.captureHost(ctx, want)
 	}
 	s.began = time.Now()
-	app := want.AppConsistentSeconds > 0 && s.p.cfg.Scripts.Any() &&
-		time.Since(s.p.memo.AppTime) >= time.Duration(want.AppConsistentSeconds)*time.Second
+	app := want.AppConsistentSeconds > 0 && s.p.cfg.Scripts.Any()
+	if app {
+		due := time.Since(s.p.memo.AppTime) >= time.Duration(want.AppConsistentSeconds)*time.Second
+		if app = due; s.p.cfg.Barrier != nil {
+			app = s.p.cfg.Barrier.App(want, due)
+		}
+	}
 	limit := defaultFreeze
 	if want.FreezeTimeoutSeconds > 0 {
 		limit = time.Duration(want.FreezeTimeoutSeconds) * time.Second

@@ -161,8 +161,8 @@ func (m *Machine) begin(ctx context.Context, t *Tracker, path string) (err error
 			return err
 		}
 	}
-	if err := m.slots.Put(s.dev, uint32(t.slot)); err != nil {
-		return fmt.Errorf("track disk %s: %w", t.dev.Name(), err)
+	if err := m.show(s.dev, t.slot); err != nil {
+		return err
 	}
 	if t.dev.Requests {
 		if err := t.try(ctx, path); err != nil {
@@ -199,9 +199,8 @@ func (m *Machine) free(slot int) error {
 	s := &m.disks[slot]
 	s.used.Store(0)
 	var errs []error
-	var at uint32
-	if err := m.slots.Lookup(s.dev, &at); err == nil && int(at) == slot {
-		errs = append(errs, m.slots.Delete(s.dev), m.grace())
+	if m.hide(s.dev, slot) {
+		errs = append(errs, m.grace()) // also for programs that found the slot and have not entered
 	}
 	for which := range pending + 1 {
 		if err := m.sides.Delete(uint32(slot*perSlot + which)); err != nil && !errors.Is(err, cilium.ErrKeyNotExist) {

@@ -110,7 +110,7 @@ func (t *Tracker) collect() ([]block.Extent, error) {
 func (t *Tracker) flip() (old uint32, err error) {
 	old = t.state.active.Load()
 	t.state.active.Store(1 - old)
-	return old, t.m.settle()
+	return old, t.m.settle(t.slot)
 }
 
 // doubt tells why marks of the sealed epoch may be missing. Those beyond the end of a disk that grew are not: the new part is

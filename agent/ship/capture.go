@@ -66,7 +66,7 @@ func (s *session) capture(ctx context.Context, want fleet.Protection) (err error
 	if err != nil {
 		return err
 	}
-	if n := s.count(frozen); n > 0 && took > limit+limit/2 {
+	if n := s.count(func(d *disk) bool { return frozen(d) && !marked(d) }); n > 0 && took > limit+limit/2 {
 		return &refusal{&Fault{Code: "precondition_failed",
 			Message: fmt.Sprintf("comparing the disks takes %s, longer than the filesystems may be frozen (%s); nothing was frozen", took.Round(time.Second), limit),
 			Causes:  "The disks are large or slow for a tracker that reads them whole.", Action: "Raise the policy's freeze limit, or protect fewer disks."}}
@@ -125,7 +125,8 @@ func (s *session) approach(ctx context.Context) (took time.Duration, err error) 
 			return took, err
 		}
 		took = time.Since(start)
-		if n < smallPass || s.count(marked) == len(s.disks) && n > last/4*3 {
+		quick := took < time.Second || s.count(marked) < len(s.disks) // else much may have been written meanwhile
+		if quick && (n < smallPass || s.count(marked) == len(s.disks) && n > last/4*3) {
 			break
 		}
 		last = n

@@ -25,12 +25,17 @@ const defaultPolicy = "default"
 // and the mapping that are missing, and enables protection. What was made stays when a later step is refused, and is found
 // again the next time.
 func (c *Client) Protect(ctx context.Context, in ProtectInput) (ItemRef, *Operation, error) {
-	if in.Fabric == "" {
-		f, err := c.OnlyFabric(ctx)
-		if err != nil {
-			return ItemRef{}, nil, err
-		}
-		in.Fabric = f.Name
+	find := c.OnlyFabric
+	if in.Fabric != "" {
+		find = func(ctx context.Context) (Fabric, error) { return c.Fabric(ctx, in.Fabric) }
+	}
+	f, err := find(ctx)
+	if err != nil {
+		return ItemRef{}, nil, err
+	}
+	in.Fabric = f.Name
+	if kind, err := f.Properties.CustomDetails.Discriminator(); err == nil && kind == FabricHost {
+		in.Enable.Provider, in.Settings.Host = ProviderHost, true
 	}
 	container, err := c.OnlyContainer(ctx, in.Fabric)
 	if err != nil {
@@ -56,7 +61,7 @@ func (c *Client) mapped(ctx context.Context, container ContainerRef, in ProtectI
 		if err != nil {
 			return "", err
 		}
-		if kind, err := m.Properties.ProviderSpecificDetails.Discriminator(); err == nil && kind == ProviderGuest {
+		if kind, err := m.Properties.ProviderSpecificDetails.Discriminator(); err == nil && kind == or(in.Enable.Provider, ProviderGuest) {
 			forward = append(forward, nameOf(m.Properties.PolicyId))
 		}
 	}

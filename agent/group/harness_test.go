@@ -74,6 +74,7 @@ func (a *authority) agent(tb testing.TB, name string) func() (tls.Certificate, *
 type capture struct {
 	frozen, thawed time.Time // zero if it never came so far
 	held           bool
+	app            bool
 	id             string
 	err            error
 }
@@ -91,6 +92,7 @@ type machine struct {
 	mu       sync.Mutex // guards the rest
 	captures []capture
 	refuse   error // why it cannot be captured now
+	appDue   bool  // it is time to quiesce its applications
 }
 
 func (m *machine) call() error {
@@ -122,6 +124,14 @@ func (m *machine) run(ctx context.Context) {
 }
 
 func (m *machine) capture(ctx context.Context) (c capture) {
+	m.mu.Lock()
+	due := m.appDue
+	m.mu.Unlock()
+	if c.app = m.node.App(m.name, due); c.app {
+		m.mu.Lock()
+		m.appDue = false
+		m.mu.Unlock()
+	}
 	time.Sleep(m.pace())
 	meet, err := m.node.Join(ctx, m.name)
 	if err != nil || meet == nil {

@@ -22,6 +22,8 @@ type member struct {
 	self   int
 	term   uint64 // the highest heard of
 	leader int    // who is expected to call for the next round
+	appDue bool   // it is time for this machine's applications to be quiesced
+	app    bool   // the next round is to quiesce applications: it is time for a member's
 	began  time.Time
 	alarm  *time.Timer
 	part   *part  // nil in no round
@@ -35,6 +37,7 @@ type part struct {
 	state  state
 	id     string
 	term   uint64
+	app    bool  // the round quiesces applications
 	by     int   // who coordinates
 	link   *link // to the coordinator; nil: this member itself
 	limit  *time.Timer
@@ -49,6 +52,7 @@ type round struct {
 	*course
 	id    string
 	term  uint64
+	app   bool
 	links []*link // by member; nil for itself, and those not reached
 	limit *time.Timer
 }
@@ -123,8 +127,8 @@ func (m *member) due() {
 	}
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // never fails
-	r := &round{course: newCourse(len(m.group.Members)), id: hex.EncodeToString(id[:]), term: m.term, links: make([]*link, len(m.group.Members))}
-	m.round = r
+	r := &round{course: newCourse(len(m.group.Members)), id: hex.EncodeToString(id[:]), term: m.term, app: m.app, links: make([]*link, len(m.group.Members))}
+	m.round, m.app = r, false
 	r.limit = time.AfterFunc(m.node.limits.gather, func() { m.late(r) })
 	g, self := m.group, m.self
 	for i := range g.Members {
@@ -132,7 +136,7 @@ func (m *member) due() {
 			m.node.wg.Go(func() { m.coordinate(r, g, self, i) })
 		}
 	}
-	m.inviteLocked(nil, m.self, message{Round: r.id, Term: r.term})
+	m.inviteLocked(nil, m.self, message{Round: r.id, Term: r.term, App: r.app})
 }
 
 // coordinate brings one member into the round and hears what it says.
@@ -153,7 +157,7 @@ func (m *member) coordinate(r *round, g Group, self, i int) {
 		l.cut()
 	} else {
 		r.links[i] = l
-		l.send(message{Kind: prepare, Round: r.id, Term: r.term})
+		l.send(message{Kind: prepare, Round: r.id, Term: r.term, App: r.app})
 	}
 	m.mu.Unlock()
 	for {
@@ -187,6 +191,9 @@ func (m *member) heardLocked(r *round, i int, a message) {
 		m.orderLocked(r, r.miss(i, a.Reason))
 		return
 	}
+	if a.App && !r.app { // the next round, then, for all together
+		m.app = true
+	}
 	m.orderLocked(r, r.heard(i, a.Kind))
 }
 
@@ -204,7 +211,7 @@ func (m *member) orderLocked(r *round, k kind) {
 	if k == 0 || m.round != r {
 		return
 	}
-	o := message{Kind: k, Term: m.term}
+	o := message{Kind: k, Term: m.term, App: (k == whole || k == abort) && m.app}
 	switch k {
 	case freeze, seal:
 		r.limit.Reset(m.group.Hold / 4) // the two together leave members half of their limit
@@ -277,7 +284,8 @@ func (m *member) inviteLocked(l *link, from int, o message) {
 		return
 	}
 	m.term, m.leader, m.began = o.Term, from, time.Now()
-	p = &part{id: o.Round, term: o.Term, by: from, link: l, moved: make(chan struct{})}
+	m.app = m.app && !o.App
+	p = &part{id: o.Round, term: o.Term, app: o.App, by: from, link: l, moved: make(chan struct{})}
 	m.part = p
 	p.limit = time.AfterFunc(time.Hour, func() { m.waited(p) })
 	m.happenLocked(p, onPrepare, "", nil)
@@ -303,6 +311,7 @@ func (m *member) ordered(l *link, o message) {
 		m.happenLocked(p, onFailed, fmt.Sprintf("%s is no order", o.Kind), nil)
 		return
 	}
+	m.app = m.app || o.App
 	if e == onAbort && len(o.Missed) == 0 {
 		o.Missed = []Missed{{Member: m.group.Members[p.by].ID, Reason: "it coordinated, and ended the round"}}
 	}
@@ -370,7 +379,7 @@ func (m *member) happenLocked(p *part, e event, why string, missed []Missed) {
 	close(p.moved)
 	p.moved = make(chan struct{})
 	if s.say != 0 {
-		m.sayLocked(p, message{Kind: s.say, Term: m.term, Reason: brief(why)})
+		m.sayLocked(p, message{Kind: s.say, Term: m.term, App: s.say == accept && m.appDue, Reason: brief(why)})
 	}
 	if p.over && p.link != nil {
 		p.link.finish()

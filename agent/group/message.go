@@ -68,6 +68,7 @@ type message struct {
 	To     string   `json:"to,omitempty"`
 	Round  string   `json:"round,omitempty"`
 	Term   uint64   `json:"term,omitempty"`
+	App    bool     `json:"app,omitempty"`
 	Reason string   `json:"reason,omitempty"`
 	Missed []Missed `json:"missed,omitempty"`
 }

@@ -118,6 +118,23 @@ func (n *Node) Status(machine string) (s Status, ok bool) {
 	return s, true
 }
 
+// App decides for a capture that begins whether it quiesces applications. due tells whether it is time to by the machine's own
+// schedule. In a round all do or none: a member for which it is time says so in the next round, and the one after that is for all.
+func (n *Node) App(machine string, due bool) bool {
+	m := n.member(machine)
+	if m == nil {
+		return due
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.part == nil || m.part.state != invited {
+		m.appDue = false
+		return due
+	}
+	m.appDue = due && !m.part.app
+	return m.part.app
+}
+
 // Join is a capture's word that little is left to ship. It returns when all members have said so; nil when no round asks for this
 // capture. After a *MissedError the capture is the machine's own.
 func (n *Node) Join(ctx context.Context, machine string) (*Meeting, error) {

@@ -127,6 +127,8 @@ type barrier struct{ node *group.Node }
 
 func (b barrier) Leads(want fleet.Protection) bool { return b.node.Leads(want.MachineId) }
 
+func (b barrier) App(want fleet.Protection, due bool) bool { return b.node.App(want.MachineId, due) }
+
 func (b barrier) Join(ctx context.Context, want fleet.Protection) (ship.Meeting, error) {
 	m, err := b.node.Join(ctx, want.MachineId)
 	if m == nil || err != nil {
@@ -147,6 +149,8 @@ type clock time.Duration
 const clockRound = 4 * time.Second
 
 func (clock) Leads(fleet.Protection) bool { return true }
+
+func (clock) App(_ fleet.Protection, due bool) bool { return due }
 
 func (c clock) Join(ctx context.Context, _ fleet.Protection) (ship.Meeting, error) {
 	now := time.Now().Add(time.Duration(c))

@@ -127,6 +127,45 @@ func TestAMemberIsFoundAmongAddressesThatLeadNowhereOrToOthers(t *testing.T) {
 	c.check()
 }
 
+func TestApplicationsAreQuiescedByAllMembersInOneRound(t *testing.T) {
+	g, ls := loopback(t, 3)
+	c := newCluster(t, 3, g, func(i int) Config {
+		return Config{limits: quick, listen: func(string) (net.Listener, error) { return ls[i], nil }}
+	})
+	defer c.close()
+	app := func() (ids map[string]int) {
+		ids = map[string]int{}
+		for _, m := range c.machines {
+			for id, x := range m.points() {
+				if x.app {
+					ids[id]++
+				}
+			}
+		}
+		return ids
+	}
+	for _, i := range []int{1, 2, 0} { // time for one of them makes it time for all, and only once
+		until(t, 60*time.Second, "a point of the whole group", func() bool { return len(c.whole()) > 0 })
+		before := len(app())
+		m := c.machines[i]
+		m.mu.Lock()
+		m.appDue = true
+		m.mu.Unlock()
+		until(t, 60*time.Second, "a point with applications at rest", func() bool { return len(app()) > before })
+		n := len(c.whole())
+		until(t, 60*time.Second, "two more points", func() bool { return len(c.whole()) > n+1 })
+		ids := app()
+		if len(ids) != before+1 {
+			t.Errorf("applications were quiesced in %d rounds, want %d", len(ids), before+1)
+		}
+		for id, n := range ids {
+			if n != 3 {
+				t.Errorf("%d members quiesced their applications in round %s, want 3", n, id)
+			}
+		}
+	}
+}
+
 type errString string
 
 func (e errString) Error() string { return string(e) }

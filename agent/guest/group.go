@@ -130,6 +130,8 @@ type barrier struct{ node *group.Node }
 
 func (b barrier) Leads(want fleet.Protection) bool { return b.node.Leads(want.MachineId) }
 
+func (b barrier) App(want fleet.Protection, due bool) bool { return b.node.App(want.MachineId, due) }
+
 func (b barrier) Join(ctx context.Context, want fleet.Protection) (ship.Meeting, error) {
 	m, err := b.node.Join(ctx, want.MachineId)
 	if m == nil || err != nil {

@@ -26,7 +26,7 @@ type Config struct {
 	// Sockets are patterns, as of path.Match, of the monitor sockets of the machines. Each must be for this agent alone: QEMU serves
 	// one connection at a time, so a machine under libvirt needs a second monitor.
 	Sockets []string
-	// Dir is for fleecing images; QEMU must be able to open files there. Empty: a directory in the state's.
+	// Dir is for fleecing images. Empty: a directory in the state's.
 	Dir string
 	// Reserve is how many bytes stay free there. 0 means 1 GiB.
 	Reserve int64

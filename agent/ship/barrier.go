@@ -14,6 +14,9 @@ type Barrier interface {
 	// Leads tells whether somebody calls for the captures of this machine (Protector.Call). It then captures by itself only when
 	// nobody called for twice its interval.
 	Leads(want fleet.Protection) bool
+	// App is asked when a capture begins, of a machine whose applications can be quiesced, whether this capture does so; due tells
+	// whether it is time by the machine's own schedule.
+	App(want fleet.Protection, due bool) bool
 	// Join is called once in a capture, when all is ready for the freeze. It returns the meeting that this capture is for, or nil when
 	// it is the machine's own. It may wait for others; what is written meanwhile adds to the window.
 	// With an error, which is logged, the capture is the machine's own as well.

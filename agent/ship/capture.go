@@ -51,8 +51,13 @@ func (s *session) capture(ctx context.Context, want fleet.Protection) (err error
 		return s.captureHost(ctx, want)
 	}
 	s.began = time.Now()
-	app := want.AppConsistentSeconds > 0 && s.p.cfg.Scripts.Any() &&
-		time.Since(s.p.memo.AppTime) >= time.Duration(want.AppConsistentSeconds)*time.Second
+	app := want.AppConsistentSeconds > 0 && s.p.cfg.Scripts.Any()
+	if app {
+		due := time.Since(s.p.memo.AppTime) >= time.Duration(want.AppConsistentSeconds)*time.Second
+		if app = due; s.p.cfg.Barrier != nil {
+			app = s.p.cfg.Barrier.App(want, due)
+		}
+	}
 	limit := defaultFreeze
 	if want.FreezeTimeoutSeconds > 0 {
 		limit = time.Duration(want.FreezeTimeoutSeconds) * time.Second
@@ -61,7 +66,7 @@ func (s *session) capture(ctx context.Context, want fleet.Protection) (err error
 	if err != nil {
 		return err
 	}
-	if n := s.count(frozen); n > 0 && took > limit+limit/2 {
+	if n := s.count(func(d *disk) bool { return frozen(d) && !marked(d) }); n > 0 && took > limit+limit/2 {
 		return &refusal{&Fault{Code: "precondition_failed",
 			Message: fmt.Sprintf("comparing the disks takes %s, longer than the filesystems may be frozen (%s); nothing was frozen", took.Round(time.Second), limit),
 			Causes:  "The disks are large or slow for a tracker that reads them whole.", Action: "Raise the policy's freeze limit, or protect fewer disks."}}
@@ -120,7 +125,8 @@ func (s *session) approach(ctx context.Context) (took time.Duration, err error) 
 			return took, err
 		}
 		took = time.Since(start)
-		if n < smallPass || s.count(marked) == len(s.disks) && n > last/4*3 {
+		quick := took < time.Second || s.count(marked) < len(s.disks) // else much may have been written meanwhile
+		if quick && (n < smallPass || s.count(marked) == len(s.disks) && n > last/4*3) {
 			break
 		}
 		last = n

@@ -209,6 +209,9 @@ func (s *session) run(ctx context.Context) error {
 			s.p.status.complain(err)
 			s.phase(s.ph)
 			notBefore = time.Now().Add(min(s.interval(), s.p.patience))
+			if s.count(marked) == len(s.disks) { // else the next one would read the disks as a whole, again for nothing
+				next = time.Now().Add(min(s.interval(), refusedLongest))
+			}
 			continue
 		}
 		s.ph = fleet.Delta

@@ -69,6 +69,7 @@ const (
 	defaultFreeze   = 30 * time.Second
 	busyWait        = 2 * time.Second
 	refusedWait     = 15 * time.Second // before a capture that lifeboatd asks for is tried again
+	refusedLongest  = time.Minute      // before any that was refused is
 
 	firstBackoff = 500 * time.Millisecond
 	lastBackoff  = 30 * time.Second

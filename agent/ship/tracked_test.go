@@ -134,6 +134,10 @@ func TestPointsOfATrackedFilesystemAreItsInstants(t *testing.T) {
 			a := s.run(s.tracked(m.source), want, func(p *ship.Protector) { p.OnWindow(seen.take(m)) })
 			a.want = want
 			a.await("first point", func(st fleet.ProtectionStatus) bool { return st.LastPoint.Sequence >= 1 })
+			st := a.await("what is dirty and how old the newest point is", func(st fleet.ProtectionStatus) bool { return st.DirtyBytes > 0 && st.LagMillis > 0 })
+			if limit := time.Since(st.LastPointTime).Milliseconds(); st.LagMillis > limit {
+				t.Errorf("a lag of %d ms is told, the newest point is %d ms old", st.LagMillis, limit)
+			}
 			put, from := s.server.Stats().TotalBytes, s.count()
 			for range 4 {
 				st := a.capture()
@@ -143,7 +147,7 @@ func TestPointsOfATrackedFilesystemAreItsInstants(t *testing.T) {
 				}
 			}
 			stop()
-			st := a.capture()
+			st = a.capture()
 			a.stop()
 			shipped := s.server.Stats().TotalBytes - put
 			if points := int64(s.count() - from); shipped == 0 || shipped > points*size {

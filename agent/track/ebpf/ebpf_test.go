@@ -132,14 +132,14 @@ func TestEveryWayToWriteIsSeen(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	m := machine(t)
-	d := loopdisk.New(t, 600<<20)
+	d := loopdisk.New(t, 160<<20)
 	fill := noise(rng, 8<<20)
 	if _, err := d.WriteAt(fill, 64<<20); err != nil {
 		t.Fatal(err)
 	}
 	tr := tracker(t, m, d)
 	r := newReplica(t, d)
-	part := d.Partition(t, 1, 80<<20, 100<<20)
+	part := d.Partition(t, 1, 80<<20, 60<<20)
 	p, err := os.OpenFile(part, os.O_RDWR|os.O_SYNC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -156,10 +156,10 @@ func TestEveryWayToWriteIsSeen(t *testing.T) {
 			return nil
 		},
 		"a discard":             func() error { return d.Discard(64<<20, 3<<20) },
-		"a discard of all":      func() error { return d.Discard(0, 512<<20) },
+		"a discard of all":      func() error { return d.Discard(0, 140<<20) },
 		"write zeroes":          func() error { return d.WriteZeroes(68<<20, 1<<20) },
 		"the last sector":       func() error { _, err := d.WriteAt(noise(rng, 512), d.Size()-512); return err },
-		"a write on a border":   func() error { _, err := d.WriteAt(noise(rng, 1<<20), (256<<20)-4096); return err },
+		"a write on a border":   func() error { _, err := d.WriteAt(noise(rng, 1<<20), (120<<20)-4096); return err },
 		"a partition's sectors": func() error { _, err := p.WriteAt(noise(rng, 12345), 4567); return err },
 		"fio with many sizes": func() error {
 			out, err := exec.Command("fio", "--name=x", "--filename="+d.Path, "--size=64m", "--rw=randwrite", "--direct=1", "--ioengine=libaio", "--iodepth=16",

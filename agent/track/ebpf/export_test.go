@@ -15,7 +15,8 @@ func (t *Tracker) Undrainable() { t.state.drains = 0 }
 
 // Blind makes the programs miss what is written to the disk until the returned function is called.
 func (t *Tracker) Blind() (see func() error, err error) {
-	return func() error { return t.m.slots.Put(t.state.dev, uint32(t.slot)) }, t.m.slots.Delete(t.state.dev)
+	t.m.hide(t.state.dev, t.slot)
+	return func() error { return t.m.show(t.state.dev, t.slot) }, t.m.grace()
 }
 
 // LoseCompletions stops marks at completion, as if the kernel lost all of these events.

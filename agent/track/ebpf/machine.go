@@ -45,10 +45,10 @@ type Machine struct {
 	queue    *cilium.Program        // for disks without a request queue, attached when there is one
 	trackers map[int]*Tracker       // by slot
 
-	slots, sides *cilium.Map
-	disks        []diskState
-	tallies      []tally
-	gates        []gate
+	sides   *cilium.Map
+	numbers []bucket
+	disks   []diskState
+	tallies []tally
 }
 
 // Open attaches the programs to the kernel's block layer, or adopts those that an earlier process with the same directory, kernel
@@ -144,6 +144,9 @@ func (m *Machine) fingerprint() ([32]byte, error) {
 	return [32]byte(h.Sum(nil)), nil
 }
 
+// shared are the maps.
+var shared = []string{"numbers", "disks", "tallies", "sides"}
+
 // always are the links without which nothing is tracked.
 var always = []string{"issue", "complete", "requeue"}
 
@@ -165,7 +168,7 @@ func (m *Machine) adopt() error {
 	if got != want {
 		return errors.New("it belongs to another boot, kernel or version of the programs")
 	}
-	for _, name := range []string{"slots", "disks", "tallies", "gates", "sides"} {
+	for _, name := range shared {
 		if m.maps[name], err = cilium.LoadPinnedMap(m.pin(name), nil); err != nil {
 			return fmt.Errorf("adopt map %s: %w", name, err)
 		}
@@ -222,7 +225,7 @@ func (m *Machine) attach() error {
 		return fmt.Errorf("%w: load programs: %w", ErrUnsupported, err)
 	}
 	defer coll.Close()
-	for _, name := range []string{"slots", "disks", "tallies", "gates", "sides"} {
+	for _, name := range shared {
 		m.maps[name] = coll.DetachMap(name)
 		if err := m.maps[name].Pin(m.pin(name)); err != nil {
 			return fmt.Errorf("pin map %s: %w", name, err)
@@ -266,14 +269,14 @@ func (m *Machine) link(name string, p *cilium.Program) error {
 
 // look maps what programs and agent share into memory.
 func (m *Machine) look() (err error) {
-	m.slots, m.sides = m.maps["slots"], m.maps["sides"]
+	m.sides = m.maps["sides"]
+	if m.numbers, err = mapped[bucket](m.maps["numbers"]); err != nil {
+		return err
+	}
 	if m.disks, err = mapped[diskState](m.maps["disks"]); err != nil {
 		return err
 	}
-	if m.tallies, err = mapped[tally](m.maps["tallies"]); err != nil {
-		return err
-	}
-	m.gates, err = mapped[gate](m.maps["gates"])
+	m.tallies, err = mapped[tally](m.maps["tallies"])
 	return err
 }
 
@@ -330,8 +333,8 @@ func (m *Machine) Destroy() error {
 }
 
 func (m *Machine) release() error {
-	errs := []error{unmap(m.disks), unmap(m.tallies), unmap(m.gates)}
-	m.disks, m.tallies, m.gates = nil, nil, nil
+	errs := []error{unmap(m.numbers), unmap(m.disks), unmap(m.tallies)}
+	m.numbers, m.disks, m.tallies = nil, nil, nil
 	for _, l := range m.links {
 		errs = append(errs, l.Close())
 	}

@@ -55,7 +55,6 @@ func spec(cpus int) (*cilium.CollectionSpec, error) {
 		return nil, fmt.Errorf("set the number of CPUs: %w", err)
 	}
 	s.Maps["tallies"].MaxEntries = uint32(maxDisks * cpus)
-	s.Maps["gates"].MaxEntries = uint32(cpus)
 	return s, nil
 }
 

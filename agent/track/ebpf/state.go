@@ -45,20 +45,39 @@ type diskState struct {
 
 // tally is struct tally of tracker.bpf.c.
 type tally struct {
-	issued, requeued, completed, unknown, outside, freezing, events, _ uint64
+	issued, requeued, completed, unknown, outside, freezing uint64
+	entered, left                                           uint64
 }
 
-// gate is struct gate of tracker.bpf.c.
-type gate struct {
-	entered, left atomic.Uint64
-	_             [6]uint64
+// bucket is struct bucket of tracker.bpf.c.
+type bucket [4]atomic.Uint64
+
+// bucket returns where the programs look for a device number.
+func (m *Machine) bucket(n sysblock.Number) *bucket { return &m.numbers[uint32(n)*0x9e3779b1>>24] }
+
+// show lets the programs see a disk.
+func (m *Machine) show(n sysblock.Number, slot int) error {
+	for i := range m.bucket(n) {
+		if m.bucket(n)[i].CompareAndSwap(0, uint64(n)<<32|uint64(slot)) {
+			return nil
+		}
+	}
+	return ErrFull
+}
+
+// hide does the opposite. It tells whether they saw it.
+func (m *Machine) hide(n sysblock.Number, slot int) (seen bool) {
+	for i := range m.bucket(n) {
+		seen = m.bucket(n)[i].CompareAndSwap(uint64(n)<<32|uint64(slot), 0) || seen
+	}
+	return seen
 }
 
 // The layouts that the programs were compiled with.
 var (
 	_ [256]byte = [unsafe.Sizeof(diskState{})]byte{}
 	_ [64]byte  = [unsafe.Sizeof(tally{})]byte{}
-	_ [64]byte  = [unsafe.Sizeof(gate{})]byte{}
+	_ [32]byte  = [unsafe.Sizeof(bucket{})]byte{}
 )
 
 // mapped returns the elements of an array map as memory, which lives until unmap.
@@ -94,7 +113,7 @@ func (m *Machine) sum(slot int) (t tally) {
 		t.unknown += atomic.LoadUint64(&c.unknown)
 		t.outside += atomic.LoadUint64(&c.outside)
 		t.freezing += atomic.LoadUint64(&c.freezing)
-		t.events += atomic.LoadUint64(&c.events)
+		t.entered += atomic.LoadUint64(&c.entered)
 	}
 	return t
 }
@@ -102,15 +121,15 @@ func (m *Machine) sum(slot int) (t tally) {
 // patience is how long a program may be held up on its CPU before settle asks the kernel instead.
 const patience = 100 * time.Millisecond
 
-// settle returns when every program has ended that began before the call, and so may have seen what was stored before it. That
-// takes microseconds, where waiting for the kernel's own grace period takes tens of milliseconds.
-func (m *Machine) settle() error {
+// settle returns when every program has ended that began for the slot before the call, and so may have seen what was stored before
+// it. That takes microseconds, where waiting for the kernel's own grace period takes tens of milliseconds.
+func (m *Machine) settle(slot int) error {
 	start := time.Now()
-	for i := range m.gates {
-		g := &m.gates[i]
+	for i := range m.cpus {
+		c := &m.tallies[slot*m.cpus+i]
 		for tries := 0; ; tries++ {
-			left := g.left.Load() // first: equal then means that nobody was inside when it was read
-			if g.entered.Load() == left {
+			left := atomic.LoadUint64(&c.left) // first: equal then means that nobody was inside when it was read
+			if atomic.LoadUint64(&c.entered) == left {
 				break
 			}
 			if tries > 1000 {

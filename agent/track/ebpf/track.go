@@ -13,6 +13,7 @@ import (
 	cilium "github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/lifeboat-dr/lifeboat/agent/track"
 	"github.com/lifeboat-dr/lifeboat/agent/track/bitmap"
 	"github.com/lifeboat-dr/lifeboat/agent/track/epochs"
 	"github.com/lifeboat-dr/lifeboat/agent/track/sysblock"
@@ -42,8 +43,11 @@ func (m *Machine) Track(ctx context.Context, path string) (_ *Tracker, resumed b
 			err = errors.Join(err, t.let())
 		}
 	}()
-	if resumed, err = m.resume(t); err != nil || resumed {
-		return t, resumed, err
+	if resumed, err = m.resume(t); err != nil {
+		return nil, false, err
+	} else if resumed {
+		m.log.Info("goes on tracking a disk", "disk", path, "bytes", track.Bytes(t.first))
+		return t, true, nil
 	}
 	if err := m.begin(ctx, t, path); err != nil {
 		if t.state != nil {
@@ -81,8 +85,9 @@ func (m *Machine) resume(t *Tracker) (bool, error) {
 			return true, nil
 		}
 		m.log.Warn("what was marked on a disk cannot be vouched for", "disk", t.dev.Name())
-		t.state = nil
-		return false, m.free(slot)
+		err := errors.Join(unmap(t.sides[0].mem), unmap(t.sides[1].mem), unmap(t.kept), m.free(slot))
+		t.state, t.sides, t.kept = nil, [2]side{}, nil
+		return false, err
 	}
 	return false, nil
 }
@@ -100,12 +105,7 @@ func (t *Tracker) restore() (err error) {
 	}
 	a, b := &t.sides[0], &t.sides[1]
 	if a.shift != b.shift || a.words != b.words || len(a.mem) != length(a.words) || len(b.mem) != len(a.mem) || len(t.kept) != a.words {
-		err = errors.New("the bitmaps were being made anew")
-		for _, mem := range [][]uint64{a.mem, b.mem, t.kept} {
-			err = errors.Join(err, unmap(mem))
-		}
-		t.sides, t.kept = [2]side{}, nil
-		return err
+		return errors.New("the bitmaps were being made anew")
 	}
 	t.sides[1-t.state.active.Load()].harvest(t.kept, t.Size())
 	t.first = bitmap.Extents(t.kept, a.shift, t.Size())
@@ -161,8 +161,8 @@ func (m *Machine) begin(ctx context.Context, t *Tracker, path string) (err error
 			return err
 		}
 	}
-	if err := m.slots.Put(s.dev, uint32(t.slot)); err != nil {
-		return fmt.Errorf("track disk %s: %w", t.dev.Name(), err)
+	if err := m.show(s.dev, t.slot); err != nil {
+		return err
 	}
 	if t.dev.Requests {
 		if err := t.try(ctx, path); err != nil {
@@ -199,9 +199,8 @@ func (m *Machine) free(slot int) error {
 	s := &m.disks[slot]
 	s.used.Store(0)
 	var errs []error
-	var at uint32
-	if err := m.slots.Lookup(s.dev, &at); err == nil && int(at) == slot {
-		errs = append(errs, m.slots.Delete(s.dev), m.grace())
+	if m.hide(s.dev, slot) {
+		errs = append(errs, m.grace()) // also for programs that found the slot and have not entered
 	}
 	for which := range pending + 1 {
 		if err := m.sides.Delete(uint32(slot*perSlot + which)); err != nil && !errors.Is(err, cilium.ErrKeyNotExist) {
@@ -256,7 +255,7 @@ func (t *Tracker) try(ctx context.Context, path string) error {
 		})
 	}
 	seen := t.m.sum(t.slot).freezing
-	for range 40 {
+	for start := time.Now(); time.Since(start) < time.Second; {
 		if err = t.dev.Drain(); err != nil || ctx.Err() != nil {
 			break
 		}

@@ -42,7 +42,7 @@ func (t *Tracker) Epoch() int64 { return t.book.Epoch() }
 func (t *Tracker) Size() int64 { return t.state.sectors * sector }
 
 // Seal implements track.Tracker. When it returns, every write of the sealed epochs is visible to O_DIRECT reads of the device, or
-// will be reported again. It writes to no filesystem, runs no program and logs nothing. A disk that grew reports its new part as
+// will be reported again; it may have to wait for those in flight. It writes to no filesystem, runs no program and logs nothing. A disk that grew reports its new part as
 // written, one that shrank nothing beyond its end; Size says so. After any error but track.ErrLost the epoch goes on.
 func (t *Tracker) Seal(ctx context.Context) ([]block.Extent, error) {
 	if err := ctx.Err(); err != nil {
@@ -110,7 +110,7 @@ func (t *Tracker) collect() ([]block.Extent, error) {
 func (t *Tracker) flip() (old uint32, err error) {
 	old = t.state.active.Load()
 	t.state.active.Store(1 - old)
-	return old, t.m.settle()
+	return old, t.m.settle(t.slot)
 }
 
 // doubt tells why marks of the sealed epoch may be missing. Those beyond the end of a disk that grew are not: the new part is

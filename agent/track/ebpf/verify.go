@@ -119,7 +119,7 @@ type Stats struct {
 // Stats tells what the tracker did. It is called by the goroutine that uses the tracker.
 func (t *Tracker) Stats() Stats {
 	s, sum := t.stats, t.m.sum(t.slot)
-	s.Events, s.Issued, s.Completed = int64(sum.events), int64(sum.issued-sum.requeued), int64(sum.completed)
+	s.Events, s.Issued, s.Completed = int64(sum.entered), int64(sum.issued-sum.requeued), int64(sum.completed)
 	s.Granule, s.Drains = sector<<t.state.shift[0], t.state.drains == 1
 	return s
 }

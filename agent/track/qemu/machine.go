@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -37,7 +36,7 @@ type Config struct {
 	// Owner names whose bitmaps count: 8 hexadecimal digits, made once for a protection and forgotten with what it knows of its
 	// newest point. Bitmaps tell what was written since a point of the owner's.
 	Owner string
-	// Dir is for sockets and fleecing images. QEMU must be able to write there; it is given to the user that QEMU runs as.
+	// Dir is for sockets and fleecing images, which QEMU is handed open: it needs no leave there.
 	Dir string
 	// Reserve is how much of Dir's filesystem stays free: a view is given up rather than that the guest runs out of room to save
 	// what it overwrites. 0 means 1 GiB.
@@ -193,7 +192,7 @@ func (m *Machine) Discard(ctx context.Context) error {
 		for node, bitmaps := range nodes {
 			err = errors.Join(err, m.removeBitmaps(ctx, mon, node, bitmaps))
 		}
-		return err
+		return errors.Join(err, m.removeScratch(ctx, mon))
 	})
 }
 
@@ -281,21 +280,6 @@ func (m *Machine) seal(ctx context.Context, mon *Monitor, which []*tracker, more
 	}
 	for _, t := range which {
 		t.sealed()
-	}
-	return nil
-}
-
-// dir makes the directory for sockets and images and gives it to the user that QEMU runs as.
-func (m *Machine) dir(mon *Monitor) error {
-	if err := os.MkdirAll(m.cfg.Dir, 0o700); err != nil {
-		return fmt.Errorf("make a directory for fleecing images: %w", err)
-	}
-	uid, gid, err := mon.owner()
-	if err == nil && uid != os.Getuid() {
-		err = os.Chown(m.cfg.Dir, uid, gid)
-	}
-	if err != nil {
-		return fmt.Errorf("give %s to the user of qemu: %w", m.cfg.Dir, err)
 	}
 	return nil
 }

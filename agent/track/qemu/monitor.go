@@ -85,20 +85,6 @@ func soonest(ctx context.Context, limit time.Duration) time.Time {
 	return t
 }
 
-// owner returns who runs QEMU, as far as the socket tells.
-func (m *Monitor) owner() (uid, gid int, err error) {
-	raw, err := m.conn.SyscallConn()
-	if err != nil {
-		return 0, 0, err
-	}
-	var cred *unix.Ucred
-	cerr := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
-	if err = errors.Join(cerr, err); err != nil {
-		return 0, 0, err
-	}
-	return int(cred.Uid), int(cred.Gid), nil
-}
-
 // Close lets the next one in.
 func (m *Monitor) Close() error { return m.conn.Close() }
 
@@ -128,6 +114,16 @@ func (m *Monitor) Do(ctx context.Context, command string, arguments, result any)
 // pass gives QEMU an open file, which it knows by the name until another command takes it.
 func (m *Monitor) pass(ctx context.Context, name string, f *os.File) error {
 	return m.do(ctx, "getfd", map[string]string{"fdname": name}, unix.UnixRights(int(f.Fd())), nil)
+}
+
+// lend gives QEMU an open file as a set of its own, and returns its number. The set stays until it is removed, or until no monitor is
+// connected and nothing uses it.
+func (m *Monitor) lend(ctx context.Context, name string, f *os.File) (set int64, err error) {
+	var lent struct {
+		Set int64 `json:"fdset-id"`
+	}
+	err = m.do(ctx, "add-fd", map[string]string{"opaque": name}, unix.UnixRights(int(f.Fd())), &lent)
+	return lent.Set, err
 }
 
 func (m *Monitor) do(ctx context.Context, command string, arguments any, rights []byte, result any) error {

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -30,14 +31,17 @@ type host struct {
 	dir   string
 	paths []string
 	cmd   *exec.Cmd
+	uid   uint32     // that QEMU runs as; 0 is ours
 	mu    sync.Mutex // guards io
 	io    *Monitor
 	disks []tracktest.Disk
 }
 
-func newHost(t *testing.T) *host {
+func newHost(t *testing.T) *host { return newHostAs(t, 0) }
+
+func newHostAs(t *testing.T, uid uint32) *host {
 	t.Helper()
-	h := &host{dir: t.TempDir()}
+	h := &host{dir: t.TempDir(), uid: uid}
 	for i, size := range []int64{6 << 20, 3<<20 + 512} {
 		path := filepath.Join(h.dir, fmt.Sprintf("disk-%d.raw", i))
 		if err := os.WriteFile(path, nil, 0o600); err != nil {
@@ -48,6 +52,18 @@ func newHost(t *testing.T) *host {
 		}
 		h.paths = append(h.paths, path)
 		h.disks = append(h.disks, &disk{h: h, path: path, dev: fmt.Sprintf("/machine/peripheral/drive-%d/virtio-backend", i), size: size})
+	}
+	if uid != 0 {
+		for _, path := range append([]string{h.dir}, h.paths...) {
+			if err := os.Chown(path, int(uid), int(uid)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for dir := filepath.Dir(h.dir); dir != os.TempDir(); dir = filepath.Dir(dir) {
+			if err := os.Chmod(dir, 0o711); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 	t.Cleanup(h.end)
 	h.start(t)
@@ -67,6 +83,9 @@ func (h *host) start(t *testing.T) {
 		args = append(args, "-blockdev", string(node), "-device", string(device))
 	}
 	h.cmd = exec.Command("qemu-system-x86_64", args...)
+	if h.uid != 0 {
+		h.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: h.uid, Gid: h.uid}}
+	}
 	h.cmd.Dir, h.cmd.Stderr = h.dir, os.Stderr
 	if err := h.cmd.Start(); err != nil {
 		t.Fatalf("%v; install the package qemu-system-x86", err)
@@ -381,6 +400,40 @@ func TestDiskOnAnotherNode(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+	}
+}
+
+// TestQEMUOfAnotherUser is of a QEMU that may open nothing of ours, as under libvirt.
+func TestQEMUOfAnotherUser(t *testing.T) {
+	t.Parallel()
+	h := newHostAs(t, 65534)
+	cfg := h.config()
+	cfg.Dir = filepath.Join(t.TempDir(), "ours", "alone")
+	m, err := Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		s, err := m.Snapshot(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.View(1).ReadAt(s.View(1).Buffer(block.Size), 0); err != nil {
+			t.Error(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var sets []fdset
+	if err := h.io.Do(t.Context(), "query-fdsets", nil, &sets); err != nil || len(sets) != 2 {
+		t.Errorf("files that are lent: %+v %v, want one for each disk, however many views there were", sets, err)
+	}
+	if err := m.Discard(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(cfg.Dir); err != nil || len(left) != 0 {
+		t.Errorf("left: %v %v", left, err)
 	}
 }
 

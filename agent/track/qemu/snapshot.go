@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -63,8 +61,8 @@ func (m *Machine) Snapshot(ctx context.Context) (_ track.Snapshot, err error) {
 	if err := m.survey(ctx, mon); err != nil {
 		return nil, err
 	}
-	if err := m.dir(mon); err != nil {
-		return nil, err
+	if err := os.MkdirAll(m.cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make a directory for fleecing images: %w", err)
 	}
 	if free, err := freeSpace(m.cfg.Dir); err != nil {
 		return nil, err
@@ -111,30 +109,6 @@ func (m *Machine) Snapshot(ctx context.Context) (_ track.Snapshot, err error) {
 	s.stop, s.done = stop, make(chan struct{})
 	go s.watch(wctx)
 	return s, nil
-}
-
-// scratch makes the image that keeps what the guest overwrites on disk i.
-func (m *Machine) scratch(ctx context.Context, mon *Monitor, i int, d Disk) error {
-	path := m.path(scratchName(i) + ".qcow2")
-	out, err := exec.CommandContext(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size="+strconv.Itoa(granularity), path, strconv.FormatInt(d.Size, 10)).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("make a fleecing image: %w: %s", err, out)
-	}
-	uid, gid, err := mon.owner()
-	if err == nil && uid != os.Getuid() {
-		err = os.Chown(path, uid, gid)
-	}
-	if err != nil {
-		return fmt.Errorf("give %s to the user of qemu: %w", path, err)
-	}
-	path, err = filepath.Abs(path)
-	if err != nil {
-		return err
-	}
-	return mon.Do(ctx, "blockdev-add", map[string]any{
-		"driver": "qcow2", "node-name": scratchName(i), "backing": d.Node,
-		"file": map[string]any{"driver": "file", "filename": path}, "discard": "unmap",
-	}, nil)
 }
 
 // check makes sure that the views are of what the guest uses: somebody may have put another image on top of a disk just before.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -37,13 +36,7 @@ func (m *Machine) sweep(ctx context.Context, mon *Monitor) error {
 			return err
 		}
 	}
-	left, err := filepath.Glob(m.path(prefix + "scratch-*.qcow2"))
-	for _, path := range left {
-		if rerr := os.Remove(path); !errors.Is(rerr, os.ErrNotExist) {
-			err = errors.Join(err, rerr)
-		}
-	}
-	return err
+	return m.emptyScratch()
 }
 
 // deleteExports removes our exports, and ends the server if it is ours.
@@ -173,8 +166,8 @@ func (m *Machine) serve(ctx context.Context, mon *Monitor) error {
 
 // readBitmap reads the bitmap of a block node, which must not be recording.
 func (m *Machine) readBitmap(ctx context.Context, mon *Monitor, node, name string) (out []block.Extent, err error) {
-	if err := m.dir(mon); err != nil {
-		return nil, err
+	if err := os.MkdirAll(m.cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make a directory for sockets: %w", err)
 	}
 	if err := m.serve(ctx, mon); err != nil {
 		return nil, err

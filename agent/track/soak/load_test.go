@@ -3,6 +3,7 @@ package soak_test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -144,6 +145,33 @@ func fio(rng *rand.Rand, long time.Duration, args ...string) error {
 		"--time_based", fmt.Sprintf("--runtime=%dms", long.Milliseconds())}, args...)...)
 }
 
+// burst writes blocks at random from this process, which begins at once where fio takes its time.
+func burst(rng *rand.Rand, path string, size int64) error {
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_DIRECT, 0)
+	if err != nil {
+		return err
+	}
+	errs := make([]error, 8)
+	var writers sync.WaitGroup
+	for i := range errs {
+		rng := rand.New(rand.NewPCG(rng.Uint64(), 0))
+		writers.Go(func() {
+			p := loopdisk.Buffer(4096)
+			for range 500 {
+				for at := 0; at < len(p); at += 512 {
+					binary.LittleEndian.PutUint64(p[at:], rng.Uint64())
+				}
+				if _, err := f.WriteAt(p, rng.Int64N(size/4096)*4096); err != nil {
+					errs[i] = err
+					return
+				}
+			}
+		})
+	}
+	writers.Wait()
+	return errors.Join(append(errs, f.Close())...)
+}
+
 // raw writes to the disk, gives some of it back, writes zeros.
 func (p *place) raw(rng *rand.Rand, long time.Duration) error {
 	for range rng.IntN(6) {
@@ -156,6 +184,9 @@ func (p *place) raw(rng *rand.Rand, long time.Duration) error {
 		if err := call(off, int64(n)); err != nil {
 			return err
 		}
+	}
+	if err := burst(rng, p.d.Path, p.d.Size()); err != nil {
+		return err
 	}
 	return fio(rng, long, "--filename="+p.d.Path, "--direct=1", fmt.Sprintf("--size=%d", p.d.Size()>>20<<20))
 }
@@ -199,6 +230,11 @@ func (p *place) files(rng *rand.Rand, long time.Duration) error {
 			if err := os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), bytes.Repeat([]byte{byte(rng.Uint32())}, rng.IntN(20000)), 0o600); err != nil {
 				return err
 			}
+		}
+	}
+	if busy := p.file(rng.IntN(files)); busy != name {
+		if err := burst(rng, busy, fileSize); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
 		}
 	}
 	args := []string{"--filename=" + name, fmt.Sprintf("--size=%d", fileSize)}

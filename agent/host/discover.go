@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/lifeboat-dr/lifeboat/agent/track/qemu"
 	"github.com/lifeboat-dr/lifeboat/sdk/fleet"
 )
@@ -100,11 +102,11 @@ func (h *Hypervisor) sockets() (out []string) {
 	return slices.Compact(out)
 }
 
-// alive tells whether somebody listens at a socket.
+// alive tells whether somebody listens at a socket. One that others wait for is.
 func alive(socket string) bool {
 	c, err := net.DialTimeout("unix", socket, lookLimit)
 	if err != nil {
-		return false
+		return errors.Is(err, unix.EAGAIN)
 	}
 	return c.Close() == nil
 }

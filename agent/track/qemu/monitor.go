@@ -28,6 +28,7 @@ func (e *RefusedError) Error() string { return fmt.Sprintf("qemu refused %s: %s"
 
 const (
 	greetingLimit = 10 * time.Second // somebody else may be using the monitor
+	queueWait     = 10 * time.Millisecond
 	commandLimit  = 30 * time.Second // QEMU's main loop may be waiting for a disk
 	maxLine       = 16 << 20         // of what QEMU says: block nodes of very many disks stay below
 )
@@ -69,10 +70,20 @@ func shortly(path string, f func(name string) error) error {
 	return errors.Join(f(fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path))), dir.Close())
 }
 
+// dialUnix connects to a socket. While others wait for it already, the kernel refuses one more, which is tried again.
 func dialUnix(ctx context.Context, path string) (c net.Conn, err error) {
+	deadline := soonest(ctx, greetingLimit)
 	err = shortly(path, func(name string) (err error) {
-		c, err = (&net.Dialer{Timeout: greetingLimit}).DialContext(ctx, "unix", name)
-		return err
+		for {
+			c, err = (&net.Dialer{Deadline: deadline}).DialContext(ctx, "unix", name)
+			if !errors.Is(err, unix.EAGAIN) || ctx.Err() != nil || time.Now().After(deadline) {
+				return err
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(queueWait):
+			}
+		}
 	})
 	return c, err
 }

@@ -131,6 +131,11 @@ func soak(t *testing.T, at *place, p *proof, rng *rand.Rand, end time.Time) (got
 		a := o.ask("seal")
 		got.seals++
 		switch {
+		case o.anew:
+			t.Log("an owner was killed while it followed a resize; the disk is copied as a whole")
+			o.anew = false
+			got.lost++
+			r.load(r.bytes, 0)
 		case a.Lost:
 			t.Logf("an epoch was lost, and it was said: %s", a.Err)
 			got.lost++
@@ -152,6 +157,7 @@ func soak(t *testing.T, at *place, p *proof, rng *rand.Rand, end time.Time) (got
 				t.Fatal(err)
 			}
 			r.resize()
+			o.resizing = true
 			got.resizes++
 		}
 		loads := rand.New(rand.NewPCG(rng.Uint64(), 0))
@@ -188,6 +194,7 @@ func soak(t *testing.T, at *place, p *proof, rng *rand.Rand, end time.Time) (got
 		}
 		thaw := at.freeze()
 		pass()
+		o.resizing = false
 		a := o.ask("verify")
 		switch {
 		case a.Lost:

@@ -98,7 +98,7 @@ func (s *session) capture(ctx context.Context, want fleet.Protection) (err error
 			return rerr
 		}
 		if errors.Is(err, errSpoolFull) {
-			if err := mem.grow(2 * mem.size()); err != nil {
+			if err := mem.grow(mem.limit); err != nil {
 				return &refusal{err}
 			}
 		}
@@ -248,8 +248,14 @@ func (s *session) window(ctx context.Context, mem *spool, meet *meeting, app boo
 		return instant, nil, nil, &refusal{err}
 	}
 	defer w.Close()
-	if _, err := s.passes(ctx, marked); err != nil { // what Prepare had written out
+	left, err := s.passes(ctx, marked) // what Prepare had written out; about as much was written meanwhile
+	if err != nil {
 		return instant, nil, nil, err
+	}
+	if room := min(spoolMargin*left, mem.limit); room > mem.size() && s.count(frozen) > 0 {
+		if err := mem.grow(room); err != nil {
+			return instant, nil, nil, &refusal{err}
+		}
 	}
 	runtime.GC() // so that none is due while the machine stands
 	s.join(ctx, meet)

@@ -30,8 +30,12 @@ type kept struct {
 	c    scan.Change
 }
 
-// firstSpool is how much memory a spool starts with. It grows when a window needed more.
-const firstSpool = 8 << 20
+// A spool starts with firstSpool, or with spoolMargin times what the last pass before the freeze found. After a window that needed more
+// it has all it may have.
+const (
+	firstSpool  = 8 << 20
+	spoolMargin = 4
+)
 
 // grow makes the spool empty and as large as asked for, but not beyond its limit.
 func (s *spool) grow(size int64) error {

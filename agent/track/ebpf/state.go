@@ -40,7 +40,8 @@ type diskState struct {
 	counts  uint32 // the driver was seen to count what it writes
 	issued  int64  // bytes, at an instant without requests in flight
 	stat    int64  // bytes, by the kernel's counters, at the same instant
-	_       [152]byte
+	debt    int64  // bytes issued and not seen to complete at that instant: events of completion that were lost
+	_       [144]byte
 }
 
 // tally is struct tally of tracker.bpf.c.

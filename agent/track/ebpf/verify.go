@@ -58,14 +58,28 @@ func (m *Machine) Verify(frozen bool) error {
 	return errors.Join(errs...)
 }
 
-// idle tells whether the disk was without requests at an instant during the call, so that all that was marked before is done.
+// idle tells whether the disk was without requests at an instant during the call, so that all that was marked before is done. Some
+// kernels count a request a moment after it is issued, so its completion must have been seen, too.
 func (t *Tracker) idle() bool {
-	if !t.dev.Counting() || !t.dev.Requests && t.state.counts == 0 {
+	if !t.dev.Counting() || t.state.based == 0 {
+		return false
+	}
+	if t.dev.Requests {
+		if s := t.m.sum(t.slot); s.owed() != t.state.debt {
+			return false
+		}
+	} else if t.state.counts == 0 {
 		return false
 	}
 	c, err := t.dev.Counters()
 	return err == nil && c.InFlight == 0
 }
+
+// owed is what was issued and not seen to complete.
+func (t *tally) owed() int64 { return int64(t.issued - t.requeued - t.completed) }
+
+// lasting is how long a difference must be seen before it is believed.
+const lasting = 2 * time.Millisecond
 
 // balance looks for an instant without requests and returns how many more bytes were marked since the last one than the kernel
 // counted. The next call starts from here.
@@ -73,8 +87,12 @@ func (t *Tracker) balance(limit time.Duration) (int64, error) {
 	if !t.dev.Counting() {
 		return 0, fmt.Errorf("%w: the kernel does not count what is written to disk %s (queue/iostats)", ErrUnchecked, t.dev.Name())
 	}
-	start := time.Now()
-	for tries := 0; tries < 10 || time.Since(start) < limit; tries++ {
+	limit = max(limit, 5*lasting)
+	s := t.state
+	var seen tally
+	var counted int64
+	var since time.Time
+	for start := time.Now(); time.Since(start) < limit; time.Sleep(lasting / 10) {
 		before := t.m.sum(t.slot)
 		c, err := t.dev.Counters()
 		if err != nil {
@@ -82,18 +100,23 @@ func (t *Tracker) balance(limit time.Duration) (int64, error) {
 		}
 		after := t.m.sum(t.slot)
 		if c.InFlight != 0 || before != after {
-			if tries >= 10 {
-				time.Sleep(200 * time.Microsecond)
-			}
+			since = time.Time{}
 			continue
 		}
 		marked := int64(after.issued - after.requeued)
-		s := t.state
 		off := marked - s.issued - (c.Bytes - s.stat)
-		if s.based == 1 && off == 0 && c.Bytes != s.stat {
+		if s.based == 0 || off != 0 { // a request may have been issued and not be counted yet
+			if since.IsZero() || after != seen || c.Bytes != counted {
+				seen, counted, since = after, c.Bytes, time.Now()
+				continue
+			}
+			if time.Since(since) < lasting {
+				continue
+			}
+		} else if c.Bytes != s.stat {
 			s.counts = 1
 		}
-		s.issued, s.stat, s.based = marked, c.Bytes, 1
+		s.issued, s.stat, s.debt, s.based = marked, c.Bytes, after.owed(), 1
 		return off, nil
 	}
 	return 0, fmt.Errorf("%w: disk %s was not without requests for an instant", ErrUnchecked, t.dev.Name())

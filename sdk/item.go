@@ -52,6 +52,7 @@ type EnableInput struct {
 	TestNetwork   string
 	ProcessServer string   // replicator that takes the data; empty lets the server choose
 	Disks         []string // ids of the disks to protect; empty takes all
+	Group         string   // consistency group: its machines are captured at one moment, if their policies say so; not of ProviderHost
 	Provider      string   // ProviderGuest or ProviderHost; empty is ProviderGuest
 }
 
@@ -61,7 +62,7 @@ func (c *Client) Enable(ctx context.Context, i ItemRef, in EnableInput) (*Operat
 		return c.enableHosted(ctx, i, in)
 	}
 	provider := oas.InMageRcmEnableProtectionInput{InstanceType: ProviderGuest, FabricDiscoveryMachineId: in.Machine, ProcessServerId: or(in.ProcessServer, "any"),
-		TargetResourceGroupId: "/subscriptions/" + c.subscription + "/resourceGroups/" + c.group, TargetVmName: in.TargetName, TargetNetworkId: in.TargetNetwork, TestNetworkId: in.TestNetwork}
+		TargetResourceGroupId: "/subscriptions/" + c.subscription + "/resourceGroups/" + c.group, TargetVmName: in.TargetName, TargetNetworkId: in.TargetNetwork, TestNetworkId: in.TestNetwork, MultiVmGroupName: in.Group}
 	for _, d := range in.Disks {
 		provider.DisksToInclude = append(provider.DisksToInclude, oas.InMageRcmDiskInput{DiskId: d, DiskType: oas.StandardSSDLRS, LogStorageAccountId: "default"})
 	}

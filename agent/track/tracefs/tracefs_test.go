@@ -92,6 +92,9 @@ func TestEveryWayToWriteIsSeen(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
+		if err := tr.Release(tr.Epoch() - 1); err != nil {
+			t.Fatal(err)
+		}
 		if c.want.Length == 0 && len(es) != 0 || c.want.Length != 0 && (len(es) != 1 || es[0] != c.want) {
 			t.Errorf("%s: got %v, want %v", name, es, c.want)
 		}

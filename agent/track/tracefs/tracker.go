@@ -33,10 +33,12 @@ type Tracker struct {
 	words     []uint64
 	unknown   int   // events since the last Seal that may have changed anything
 	outside   int   // or sectors beyond the end
-	completed int64 // bytes
+	issued    int64 // bytes
+	completed int64
 	missed    uint64
 
 	based   bool
+	debt    int64 // issued and not completed, as far as events tell, when the disk was without requests; a request may be issued twice
 	at      int64 // completed, when the disk was without requests
 	counted int64 // bytes, by the kernel then
 }
@@ -117,6 +119,8 @@ func (t *Tracker) take(e *event, complete bool) {
 	}
 	if complete {
 		t.completed += e.count * sysblock.Sector
+	} else {
+		t.issued += e.count * sysblock.Sector
 	}
 	if !bitmap.Mark(t.words, t.shift, e.sector, e.count) {
 		t.outside++
@@ -147,12 +151,13 @@ func (t *Tracker) Seal(ctx context.Context) ([]block.Extent, error) {
 	old := t.words
 	lost := t.doubt()
 	t.words = fresh
+	done := t.based && t.issued-t.completed == t.debt // some kernels count a request a moment after it is issued
 	t.m.mu.Unlock()
 	if !t.dev.Is(t.dev.Identity) {
 		lost = errors.Join(lost, errors.New("it was removed, or replaced by another one"))
 	}
 	c, err := t.dev.Counters()
-	idle := err == nil && t.dev.Counting() && c.InFlight == 0
+	idle := err == nil && done && t.dev.Counting() && c.InFlight == 0
 	es := bitmap.Extents(old, t.shift, t.Size())
 	if size != t.sectors {
 		lost = errors.Join(lost, fmt.Errorf("its size changed from %d to %d sectors", t.sectors, size))
@@ -229,19 +234,25 @@ func (t *Tracker) Verify(frozen bool) error {
 	}
 	start := time.Now()
 	for tries := 0; tries < 5 || time.Since(start) < limit; tries++ {
-		before := t.traced()
+		before, _ := t.traced()
 		c, err := t.dev.Counters()
 		if err != nil {
 			return err
 		}
-		after := t.traced()
+		after, debt := t.traced()
 		if c.InFlight != 0 || before != after || !t.dev.Counting() {
 			time.Sleep(200 * time.Microsecond)
 			continue
 		}
+		if debt != t.debt { // a request may have been issued that is not counted yet
+			time.Sleep(2 * time.Millisecond)
+			if a, d := t.traced(); a != after || d != debt {
+				continue
+			}
+		}
 		off := (after - t.at) - (c.Bytes - t.counted)
 		known := t.based
-		t.based, t.at, t.counted = true, after, c.Bytes
+		t.based, t.at, t.counted, t.debt = true, after, c.Bytes, debt
 		switch {
 		case !known:
 			return fmt.Errorf("%w: this is the first instant without requests on disk %s", ErrUnchecked, t.dev.Name())
@@ -255,12 +266,12 @@ func (t *Tracker) Verify(frozen bool) error {
 	return fmt.Errorf("%w: disk %s was not without requests for an instant", ErrUnchecked, t.dev.Name())
 }
 
-// traced returns the bytes whose completion was traced.
-func (t *Tracker) traced() int64 {
+// traced returns the bytes whose completion was traced, and how many more whose issue was.
+func (t *Tracker) traced() (completed, owed int64) {
 	t.m.catchUp()
 	t.m.mu.Lock()
 	defer t.m.mu.Unlock()
-	return t.completed
+	return t.completed, t.issued - t.completed
 }
 
 // Close implements track.Tracker: the disk is not tracked any more.

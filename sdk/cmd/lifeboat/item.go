@@ -203,6 +203,7 @@ func (a *app) protectCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		s.MultiVM = s.MultiVM || in.Enable.Group != ""
 		in.Machine, in.Settings = args[0], s
 		_, op, err := c.Protect(ctx, in)
 		return a.finish(ctx, w, op, err)
@@ -216,6 +217,7 @@ func (a *app) protectCommand() *cobra.Command {
 	f.StringVar(&in.Enable.TestNetwork, "test-network", "", "isolated network of drills")
 	f.StringVar(&in.Enable.ProcessServer, "process-server", "", "replicator that takes the machine's data (default: the server chooses)")
 	f.StringSliceVar(&in.Enable.Disks, "disk", nil, "id of a disk to protect; may be given again (default: all)")
+	f.StringVar(&in.Enable.Group, "consistency-group", "", "name of the group whose machines are captured at one moment; a policy that is made here says so")
 	settings.flags(cmd)
 	return cmd
 }

@@ -54,15 +54,18 @@ var policyColumns = []column[sdk.Policy]{
 // policyFlags are the settings of a policy on the command line.
 type policyFlags struct {
 	retention, frequency, app time.Duration
+	multiVM                   bool
 }
 
 func (p *policyFlags) flags(c *cobra.Command) {
 	c.Flags().DurationVar(&p.retention, "retention", 24*time.Hour, "how long points are kept")
 	c.Flags().DurationVar(&p.frequency, "frequency", 5*time.Minute, "time between points")
 	c.Flags().DurationVar(&p.app, "app-consistent", 0, "time between application-consistent points (0: none)")
+	c.Flags().BoolVar(&p.multiVM, "multi-vm-sync", false, "capture machines of one consistency group at one moment")
 }
 
 func (p *policyFlags) settings() (s sdk.PolicySettings, err error) {
+	s.MultiVM = p.multiVM
 	for _, d := range []struct {
 		flag string
 		from time.Duration

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -94,7 +95,7 @@ func (p *place) file(i int) string { return filepath.Join(p.mount, fmt.Sprintf("
 
 const (
 	files    = 3
-	fileSize = 40 << 20
+	fileSize = 32 << 20
 )
 
 const fiFreeze, fiThaw = 0xC0045877, 0xC0045878
@@ -134,7 +135,21 @@ func (p *place) load(rng *rand.Rand, long time.Duration) error {
 	if p.mount == "" {
 		return p.raw(rng, long)
 	}
-	return p.files(rng, long)
+	err := p.files(rng, long)
+	if full(err) { // btrfs needs room for what it overwrites
+		for i := range files {
+			if err := os.Remove(p.file(i)); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		}
+		return nil
+	}
+	return err
+}
+
+// full tells whether a filesystem has no room, by this process or by fio.
+func full(err error) bool {
+	return err != nil && (errors.Is(err, unix.ENOSPC) || strings.Contains(err.Error(), "No space left on device"))
 }
 
 func fio(rng *rand.Rand, long time.Duration, args ...string) error {

@@ -70,8 +70,8 @@ func mustDecoder(d *zstd.Decoder, err error) *zstd.Decoder {
 // compressBound is how much room compressed needs behind dst for n plain bytes.
 func compressBound(n int) int { return n + n/64 + 1024 }
 
-// compressed appends the compressed form of plain to dst, which must have compressBound(len(plain)) bytes of room. It falls
-// back to Raw when compressing saves less than 1/32, and does not try when samples look random.
+// compressed returns the compressed form of plain, written behind dst, which must have compressBound(len(plain)) bytes of room. It
+// falls back to Raw, and plain itself, when compressing saves less than 1/32, and does not try when samples look random.
 func compressed(dst, plain []byte, codec Codec) ([]byte, Codec) {
 	if codec != Raw && !looksRandom(plain) {
 		var out []byte
@@ -83,11 +83,11 @@ func compressed(dst, plain []byte, codec Codec) ([]byte, Codec) {
 			enc := s2.Encode(room, plain)
 			out = append(dst, enc...) // in place: enc is room[:n]
 		}
-		if len(out)-len(dst) <= len(plain)-len(plain)/32 {
-			return out, codec
+		if packed := out[len(dst):]; len(packed) <= len(plain)-len(plain)/32 {
+			return packed, codec
 		}
 	}
-	return append(dst, plain...), Raw
+	return plain, Raw
 }
 
 // looksRandom samples a few places of p. It may only err towards compressing: all samples have to look random. The estimate for

@@ -112,10 +112,11 @@ func (c *Cipher) Seal(dst []byte, codec Codec, index uint32, runs []Run, plain [
 	header := len(out) - start + 4
 	out = append(out, 0, 0, 0, 0)
 	body := len(out)
+	packed := plain
 	if len(plain) == 0 {
 		codec = Raw
 	} else {
-		out, codec = compressed(out, plain, codec)
+		packed, codec = compressed(out, plain, codec)
 	}
 	h := out[start : start+header]
 	copy(h, frameMagic)
@@ -124,11 +125,10 @@ func (c *Cipher) Seal(dst []byte, codec Codec, index uint32, runs []Run, plain [
 	le.PutUint16(h[6:], uint16(len(runs)))
 	le.PutUint32(h[8:], index)
 	le.PutUint32(h[12:], uint32(len(plain)))
-	le.PutUint32(h[16:], uint32(len(out)-body+tagSize))
+	le.PutUint32(h[16:], uint32(len(packed)+tagSize))
 	le.PutUint32(h[20:], uint32(table))
 	le.PutUint32(h[header-4:], crc32.Checksum(h[:header-4], castagnoli))
-	sealed := c.aead.Seal(out[body:body], nonce(index), out[body:], h)
-	return out[:body+len(sealed)]
+	return c.aead.Seal(out[:body], nonce(index), packed, h)
 }
 
 func checkLimits(index uint32, runs []Run, plain []byte) {

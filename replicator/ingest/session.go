@@ -28,7 +28,7 @@ const (
 	queued = 4 // messages read ahead of the writer: at most 4 MiB
 
 	// Of the stream below TLS: agents send data, and are sent little but acknowledgements.
-	readBuffer  = 256 << 10
+	readBuffer  = 128 << 10
 	writeBuffer = 32 << 10
 )
 

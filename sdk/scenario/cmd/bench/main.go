@@ -25,7 +25,7 @@ func main() {
 	rounds := flag.Int("rounds", 3, "how often each contender runs; they take turns")
 	seed := flag.Uint64("seed", 1, "of the incompressible part of the image")
 	work := flag.String("work", filepath.Join(os.TempDir(), "lifeboat-bench"), "working directory; needs 20 GB")
-	only := flag.String("only", "", "copy, drill, api or track; empty: all")
+	only := flag.String("only", "", "copy, drill, freeze, delta, api or track; empty: all")
 	pairs := flag.Int("pairs", 10, "of drills")
 	captures := flag.Int("captures", 300, "at each rate of writing, for the length of freezes")
 	minutes := flag.Duration("lag", 10*time.Minute, "how long the lag of points is watched at least")
@@ -169,10 +169,15 @@ func warm(path string) error {
 	return err
 }
 
+// commit names the tree that is measured; reports that differ from what git keeps do not make it another one.
 func commit(ctx context.Context) string {
-	out, err := exec.CommandContext(ctx, "git", "describe", "--tags", "--always", "--dirty").Output()
+	name, err := exec.CommandContext(ctx, "git", "describe", "--tags", "--always").Output()
 	if err != nil {
 		return "unknown"
 	}
-	return strings.TrimSpace(string(out))
+	changed, err := exec.CommandContext(ctx, "git", "status", "--porcelain", "--", ":/", ":(exclude,top)docs/evidence").Output()
+	if err != nil || len(changed) > 0 {
+		return strings.TrimSpace(string(name)) + "-dirty"
+	}
+	return strings.TrimSpace(string(name))
 }

@@ -206,7 +206,11 @@ func collect(err error, at string, found map[string]string) {
 			collect(e.Err, at, found)
 		}
 	case *openapi3.SchemaError:
-		path := strings.Join(append(splitPath(at), e.JSONPointer()...), ".")
+		parts, above := e.JSONPointer(), splitPath(at)
+		if len(parts) < len(above) || !slices.Equal(parts[:len(above)], above) { // an error inside a union may tell its way from the root already
+			parts = append(above, parts...)
+		}
+		path := strings.Join(parts, ".")
 		if e.Origin != nil {
 			if m, ok := errors.AsType[openapi3.MultiError](e.Origin); ok {
 				collect(m, path, found)

@@ -41,7 +41,7 @@ func TestBadInputIsRefusedClearly(t *testing.T) {
 		{"a required field is missing", "PUT", policy, `{"properties":{}}`, 400, "InvalidRequestContent", "properties.providerSpecificInput", ""},
 		{"several fields are wrong and each is named", "PUT", item, `{"properties":{"policyId":7,"providerSpecificDetails":{"instanceType":"InMageRcm","processServerId":true}}}`, 400, "InvalidRequestContent",
 			"properties.policyId|properties.providerSpecificDetails.processServerId|properties.providerSpecificDetails.fabricDiscoveryMachineId|properties.providerSpecificDetails.targetResourceGroupId", ""},
-		{"text where a number belongs", "PUT", policy, `{"properties":{"providerSpecificInput":{"instanceType":"InMageRcm","crashConsistentFrequencyInMinutes":"5"}}}`, 400, "InvalidRequestContent", "crashConsistentFrequencyInMinutes", ""},
+		{"text where a number belongs", "PUT", policy, `{"properties":{"providerSpecificInput":{"instanceType":"InMageRcm","crashConsistentFrequencyInMinutes":"5"}}}`, 400, "InvalidRequestContent", "not valid: properties.providerSpecificInput.crashConsistentFrequencyInMinutes: ", ""},
 		{"a number where text belongs", "POST", item + "/unplannedFailover", `{"properties":{"providerSpecificDetails":{"instanceType":"InMageRcm","performShutdown":false}}}`, 400, "InvalidRequestContent", "performShutdown", ""},
 		{"a number outside its limits", "PUT", policy, `{"properties":{"providerSpecificInput":{"instanceType":"InMageRcm","recoveryPointHistoryInMinutes":99999}}}`, 400, "InvalidRequestContent", "21600", ""},
 		{"a word that is none of the list", "POST", item + "/unplannedFailover", `{"properties":{"failoverDirection":"Sideways"}}`, 400, "InvalidRequestContent", "failoverDirection", ""},

@@ -8,7 +8,7 @@ import (
 )
 
 // ErrInUse means that a SQLite database is open already.
-var ErrInUse = errors.New("sqlstore: the database is in use")
+var ErrInUse = errors.New("sqlstore: another lifeboatd has this database open; stop it, or use another data directory")
 
 // lockFile holds path until the file is closed or the process ends, however it ends. It is no file of SQLite's: closing one of
 // those would drop the locks that SQLite has on it.
